@@ -18,6 +18,7 @@ from .data.drawing import make_split
 from .data.opening import load_source
 from .data.splits import Split
 from .demo import empty_folder
+from .errors import UserError
 from .files import write_json
 from .selection.importing import import_labels
 from .selection.labels import Labels, Task, write_labels
@@ -31,10 +32,15 @@ from .training.preparing import Run
 def active_demo(
     output_dir: str = "demo-digits", num_labels: int = 10, seed: int = 0, strategy: str = "as3l"
 ) -> dict[str, Run]:
-    """Run the story in `output_dir`; returns the runs by name. The finished model lies in output_dir/model."""
+    """Run the story in `output_dir`; returns the runs by name. The finished model lies in output_dir/model.
+
+    Raises:
+        UserError: before anything is computed; there are fewer labels than classes, or `output_dir` is not empty.
+    """
+    begin, source = time.perf_counter(), load_source("digits")
+    if num_labels < (count := len(source.class_names)):
+        raise UserError(f"{num_labels} labels cannot cover the {count} classes. Give --num-labels {count} or more.")
     folder = empty_folder(output_dir)
-    begin = time.perf_counter()
-    source = load_source("digits")
     random = make_split(source, num_labels, seed=seed, test_fraction=0.2)
     random.save(folder / "random.json")
     replace(random, labeled={}).save(folder / "nothing-labeled.json")

@@ -20,6 +20,7 @@ from accelerate.utils import set_seed
 from hf_lowlabel import create_classifier, load_source, make_split
 from hf_lowlabel.data import build_cache
 from hf_lowlabel.data.images import square_of
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.methods import build_objective
@@ -112,4 +113,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:  # bad input, in one sentence
+        raise SystemExit(f"error: {error}") from None

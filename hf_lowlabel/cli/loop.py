@@ -88,7 +88,7 @@ def review(argv: list[str]) -> int:
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
     json_flag(parser)
     args = parser.parse_args(argv)
-    from ..ladder.review import review
+    from ..ladder.review import SAME_LOOP, review
     from ..ladder.review_masks import of_masks
     from ..selection.labels import Task
     from ..selection.next_steps import after_labels
@@ -105,7 +105,7 @@ def review(argv: list[str]) -> int:
     else:
         then = after_labels(folder, Task.load(folder), Path(args.run))
         if goes_on(folder):  # a run of its own would take the answers out of the rounds
-            then = "the same `hf-lowlabel loop` again, whose next round learns from them"
+            then = SAME_LOOP
         many = "images are" if count > 1 else "image is"
         say(f"{count} {many} worth a second look: {folder}; then {then}", flush=True)
         if not args.no_page:

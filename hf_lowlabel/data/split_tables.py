@@ -165,7 +165,7 @@ def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
             part = pictures_in(file)
             if part is None or part.otherwise:
                 continue
-            placed = list(place_images(part, path, pool.every, Uploads(pool.every.ids)))
+            placed = [(p.name, p.id) for p in place_images([part], path, pool.every, Uploads(pool.every.ids))]
             there = [(name, id) for name, id in placed if id is None or not pool.every.of_folder[id.rpartition("/")[0]]]
             bases = [(plain_name(name).rpartition("/")[2], id) for name, id in there]
             found = [pair for base, pair in zip(bases, there) if base[1] is not None or pool.every.by_base.get(base[0])]

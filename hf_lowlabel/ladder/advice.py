@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.labels import joined
 from ..evaluation.near_copies import near_copies, pictures_by, small_copies
 from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted
@@ -89,6 +90,30 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
             likely, looks = percent(own[i], 0), percent(p[i, j], 0)
             words = f"labeled {names[given[i]]} ({likely} likely), looks like {names[j]} ({looks})"
             out.append(Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j]))))
+    return out
+
+
+def doubtful_of_several(tallies: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
+    """As `doubtful_labels`, where an image may have several of the K classes: if a share `WRONG` of labels is wrong,
+    each in one class, which is any of them alike, the odds that a label is are
+
+        sum over k of WRONG / K / (1 - WRONG) * (1 - q_k) / q_k, with q_k the probability of what it says of class k.
+
+    Args:
+        tallies: [n, 2, K], the probability of each class by a model without the label, and the label.
+        rows: of what image each is.
+    """
+    p, given = tallies[:, 0], tallies[:, 1] > 0.5
+    own = np.maximum(np.where(given, p, 1 - p), 1e-12)
+    odds = (WRONG / p.shape[1] / (1 - WRONG) * (1 - own) / own).sum(1)
+    out = []
+    for i in np.argsort(-odds, kind="stable"):
+        apart = [k for k in np.argsort(own[i]) if own[i, k] < 0.5]
+        if apart and odds[i] / (1 + odds[i]) >= NAMED:
+            said, likely = (joined(np.array(names)[there].tolist()) for there in (given[i], p[i] > 0.5))
+            why = ", ".join(f"{names[k]} is {percent(p[i, k], 0)} likely" for k in apart[:3])
+            like = (likely, float(np.maximum(p[i], 1 - p[i]).min()))
+            out.append(Remark((int(rows[i]),), f"labeled {said}, but {why}", like))
     return out
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import DataArguments
+from ..commands import DONE
 from ..data.dataset import ImageDataset
 from ..data.folders import is_table
 from ..data.mask_folders import find_files, layout
+from ..data.splits import Split
 from ..data.table_files import stem
 from ..errors import UserError
 from ..selection.kinds import Kind
@@ -21,6 +23,7 @@ from ..selection.other_rounds import labels_in, places
 from ..tasks.base import Task as Kinds
 from ..tasks.parts import as_path, of_images_alone
 from ..text import listed
+from .first_labels import masks_at_first
 
 log = logging.getLogger("hf_lowlabel")
 LABELED = "labeled.json"  # manifest of all labels so far, in the folder of the rounds
@@ -45,13 +48,28 @@ def check_unanswered(place: Path, kind: Kind) -> None:
         )
 
 
+def check_in_order(folder: Path, done: int) -> None:
+    """UserError where a round is missing, and later ones are there, which would count as what follows a new one."""
+    numbers = [int(name) for path in folder.glob("round-*") if (name := path.name.removeprefix("round-")).isdigit()]
+    later = [n for n in sorted(numbers) if n > done + 1 and (folder / f"round-{n}" / DONE).is_file()]
+    if later:
+        raise UserError(
+            f"round-{done + 1} in {folder} is missing or not whole, and round-{later[0]} is there, which learned after "
+            f"it. Put round-{done + 1} back, or move round-{later[0]} and all after it elsewhere."
+        )
+
+
 def taken(place: Path, dataset: Any, folder: Path) -> dict[str, Any]:
-    """Settings of `auto` that name all masks so far, which are put beside the images of the data set.
+    """Settings of `auto` that name all masks so far, which are put beside the images of the data set; those that were
+    painted there since the rounds began count too.
 
     Args:
         place: the folder to label. dataset: the images. folder: of the rounds.
     """
-    split, classes = import_masks(place, dataset, allow_missing=True)
+    passed = masks_at_first(folder)
+    if passed is not None and (first := folder / "round-1" / "split.json").is_file():
+        passed -= {*Split.load(first).labeled}  # one that is removed may be painted anew
+    split, classes = import_masks(place, dataset, allow_missing=True, rounds=folder, passed=passed)
     split.save(folder / LABELED)
     return dict(split=folder / LABELED, classes=[str(classes)])
 
@@ -81,6 +99,12 @@ def without_photos(folder: Path, dataset: Any, data: Mapping[str, Any]) -> dict[
         return {}
     log.warning("the photos of %d masks are gone, which are left out: %s", len(strange), listed(strange, 5))
     return dict(skip_missing=True)
+
+
+def masks_beside(dataset: Any, split: str | None = None) -> list[str]:
+    """Images of a folder that have a mask."""
+    places = find_places(Path(dataset).expanduser(), split or "train")
+    return [id for id, place in places.items() if place.mask.is_file()]
 
 
 def has_any(task: Kinds, data: DataArguments, classes: list[str]) -> bool:

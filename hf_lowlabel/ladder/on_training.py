@@ -27,6 +27,7 @@ from ..tasks.parts import Attempt
 from ..training import frozen
 from ..training.preparing import Prepared
 from ..training.run import train as train_network
+from . import advice as find
 from .advice import Remark
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .folds import spread_over_folds
@@ -34,7 +35,7 @@ from .keeping import TRIALS, features_of_encoder
 from .last_run import first_that_ends, said_diverged
 from .likeness import Likeness, likeness, some_without
 from .planning import FOLDS
-from .report import HELP, Advice, between, said_copied, said_unlike, write_advice
+from .report import HELP, Advice, between, said_images, said_unlike, write_advice
 from .sizes import at_fitting_side
 from .trained import Trial, Trials, gain_over, hushed, ranked, score_interval
 
@@ -130,11 +131,13 @@ def with_all_labels(
     advice = advise(ready, tried, plan, train, copied=not trials.once.all())
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
+    if ready.labeled.targets is not None:  # masks are judged by `review`, pixel by pixel
+        judge(advice, ready, trials, best, plan, known)
     advice.sentences += [
         *said_unlike(likeness_of(ready, trials.once, known)),
         *said_diverged(gone),
         *said,
-        *said_copied(advice),
+        *said_images(ready, advice, []),
     ]
     recorder.advice = list(advice.sentences)
     callbacks = [CardCallback()]
@@ -188,6 +191,16 @@ def advise(
     return out
 
 
+def judge(
+    advice: Advice, ready: Prepared, trials: Trials, best: Trial, plan: Mapping[str, Any], known: np.ndarray | None
+) -> None:
+    """Find labels that look wrong, copies and strangers. known: features of all training images."""
+    out = np.concatenate([out[trials.once[out]] for out in trials.folds(plan["folds"])])  # in the order of the tallies
+    advice.doubtful = find.doubtful_of_several(best.tallies, ready.labeled.members.numpy()[out], ready.names)
+    advice.copies = find.copies(ready.training)
+    advice.strangers = find.strangers(known, advice.copies) if known is not None else []
+
+
 def count_labeled(ready: Prepared) -> int:
     """Of the training images."""
     return len(np.intersect1d(ready.training.indices, ready.at.labeled))
@@ -220,7 +233,9 @@ def next_to_label(
 ) -> tuple[list[Remark], np.ndarray]:
     """Images without a label of which the model is least sure, far from each other; and the features of all, [N, D],
     zeros where they were not asked for. known: by the model, of all training images, where they are there."""
-    labeled = set(ready.at.labeled.tolist())
+    labeled, kind = set(ready.at.labeled.tolist()), kind_of(ready.task.name)
+    if kind.page == "mask":  # which a person would paint a second time, where it was not drawn to learn from
+        labeled |= set(np.flatnonzero(ready.dataset.has_target).tolist())
     free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
     if not len(free) or count < 1:
         return [], np.zeros((len(ready.training), 1))
@@ -231,6 +246,5 @@ def next_to_label(
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
-    by, kind = ready.task.doubts[0], kind_of(ready.task.name)
-    said = [said_of(p[i], doubt[i], ready.names, by, kind) for i in chosen]
+    said = [said_of(p[i], doubt[i], ready.names, ready.task.doubts[0], kind) for i in chosen]
     return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from ..data.dataset import ImageDataset
+from ..data.labels import joined
 from ..data.splits import Split
 from ..errors import UserError
 from ..files import seal
@@ -19,6 +20,7 @@ from ..text import listed
 from .report import read_advice
 
 log = logging.getLogger("hf_lowlabel")
+SAME_LOOP = "the same `hf-lowlabel loop` again, whose next round learns from them"
 
 
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
@@ -45,13 +47,13 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     for name in ("advice.json", "split.json", "run.json", "training.yaml"):
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {str(run)!r}. Give a folder that `hf-lowlabel auto` wrote.")
-    split = Split.load(run / "split.json")
-    found = odd(read_advice(run), split.labeled)
-    if not found:
+    split, advice = Split.load(run / "split.json"), read_advice(run)
+    if not odd(advice, split.labeled):
         return folder, 0
     check_folder(folder)
     config = config_of(run)
     dataset = get_task(config.task).open(config.data)
+    found = odd(advice, labels_of(split, dataset))
     at = {id: i for i, id in enumerate(dataset.ids)}
     gone = [id for id in {**split.labeled, **found} if id not in at]
     if 2 * len(gone) > len({**split.labeled, **found}):
@@ -93,6 +95,16 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())
     asked.save(folder)
+
+
+def labels_of(split: Split, dataset: ImageDataset) -> dict[str, str]:
+    """Of the labeled images, those of several classes as a;b where the data have them."""
+    given = {id: label for id, label in split.labeled.items() if label is not None}
+    if len(given) == len(split.labeled) or dataset.labels.ndim < 2:
+        return given
+    rows = {id: row for id, row in zip(dataset.ids, dataset.labels, strict=True) if id in split.labeled}
+    own = {id: joined(n for n, v in zip(dataset.class_names, row, strict=True) if v > 0) for id, row in rows.items()}
+    return {**own, **given}
 
 
 def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:

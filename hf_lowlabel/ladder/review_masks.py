@@ -20,10 +20,12 @@ from ..hub.report_data import config_of
 from ..selection.labels import Task
 from ..selection.mask_page import Shown
 from ..selection.mask_places import find_places
+from ..selection.other_rounds import goes_on
 from ..tasks import get_task
 from ..tasks.disagreement import disagreements
 from ..tasks.parts import Examples
 from ..text import percent
+from .review import SAME_LOOP
 
 MOST = 20  # images whose masks disagree that are shown
 ALIKE = 0.7  # mean IoU from which on the masks of two pictures that are all but the same are alike
@@ -100,6 +102,8 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
         kept = Task.load(run / "to_label").given
         said |= {name: kept[name] for name in ROUND if name in kept}
     then = auto_command(said, config.task, split=run / "split.json", output_dir=free(run))
+    if goes_on(run / "review"):  # a run of its own would not be of the rounds
+        then = SAME_LOOP
     return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, then)
 
 

@@ -6,6 +6,7 @@ DIR/round-1              what `auto` makes of the labels there are then: a model
 DIR/round-2 ...
 DIR/labeled.json         all labels so far, of all rounds
 DIR/first_labels.json    which labels there were at the beginning: they are read once
+DIR/masks.json           which masks of the rounds lie beside the images of the data
 DIR/features             features of all images, computed once
 DIR/rounds.jsonl         one line a round: labels, accuracy, what more labels would bring
 
@@ -22,8 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..arguments import DataArguments
 from ..commands import DONE
 from ..data.splits import Split
@@ -35,19 +34,26 @@ from ..selection.other_rounds import NOTE, number_of, places
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..training.folder import IGNORED, SEARCH, claim, release
-from .answers import LABELED, check_paintable, check_unanswered, has_any, taken, unanswered, without_photos
+from .answers import (
+    LABELED,
+    check_in_order,
+    check_paintable,
+    check_unanswered,
+    has_any,
+    masks_beside,
+    taken,
+    unanswered,
+    without_photos,
+)
 from .auto import BUDGETS, MINUTES, NoLabels, auto
-from .estimates import MORE, Z80, Interval
+from .estimates import Interval
 from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .keeping import OtherSearch
+from .next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
 from .report import read_advice
 
 log = logging.getLogger("hf_lowlabel")
-# standard deviation of the gain by `MORE` times the labels: under it 15 of 18 gains of 20 labels on the embedded digits
-# (9 seeds, from 40 and from 60 labels) lay in the interval
-ROUND_ERROR = 0.065
-WORTH_A_ROUND = 0.01  # gain in accuracy below which a round of labels is not worth its time
 
 
 @dataclass(frozen=True)
@@ -153,10 +159,14 @@ def loop(
         check_own(folder, images, task, lambda: of.open(images))
         brought_up(folder, task)
         if places(folder, ("to_label",)):
-            tell_changes(folder, first or {})
+            tell_changes(folder, first or {}, given.get("classes", []))
+        else:
+            masks = masks_beside(dataset, images.dataset_split) if kind.page == "mask" else None
+            note_first(folder, first or {}, masks, given.get("classes", []))
         learned = False  # a round in this call
         while True:
             state = state_of(folder, per_round, task)
+            check_in_order(folder, len(state.rounds))
             if state.open and kind.page != "mask" and Path(dataset).expanduser().is_dir():
                 pass_over_gone(Path(state.to_label or ""), of.open(images))
                 state = state_of(folder, per_round, task)
@@ -178,8 +188,6 @@ def loop(
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
             brought_up(folder, task)
-            if begins:
-                note_first(folder, first or {})
             before = [p for p in places(folder, ("to_label",)) if number_of(p) <= len(state.rounds)]
             asked = state.to_label or (before[-1] if state.rounds and before else None)
             place = asked or of_first(first or {})
@@ -255,51 +263,9 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
     gain = gain_of(accuracy, forecast, labels, more) if accuracy and forecast and more else None
     if accuracy and not forecast and more:
         gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], more)
-    stop = gain is not None and gain.value < WORTH_A_ROUND
+    stop = not_worth_it(gain)
     words = sentence(gain, stop, more, doubtful)
     return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words)
-
-
-def gain_of(now: Interval, forecast: Interval, labels: int, more: int) -> Interval:
-    """What `more` labels bring: on the line in log labels from today's accuracy to the forecast, whose error grows with
-    the root of the way."""
-    share = float(np.log((labels + more) / labels) / np.log(MORE))
-    value, sd = share * (forecast.value - now.value), ROUND_ERROR * share**0.5
-    return Interval(value, value - Z80 * sd, value + Z80 * sd)
-
-
-def gain_by_rounds(rounds: Sequence[tuple[int, Interval | None]], more: int) -> Interval | None:
-    """What `more` labels bring where nothing forecasts it: the line in log labels through the rounds so far, each as
-    sure as its interval is narrow. None for fewer than two rounds.
-
-    Args:
-        rounds: (labels, score) of each.
-    """
-    known = [(n, one) for n, one in rounds if one is not None]
-    if len({n for n, _ in known}) < 2:
-        return None
-    x = np.log([n for n, _ in known])
-    y = np.array([one.value for _, one in known])
-    sd = np.array([max((one.high - one.low) / (2 * Z80), 1e-3) for _, one in known])
-    w = sd**-2
-    x = x - np.average(x, weights=w)
-    slope, error = (w * x * y).sum() / (w * x * x).sum(), (w * x * x).sum() ** -0.5
-    way = float(np.log((known[-1][0] + more) / known[-1][0]))
-    value, width = float(slope) * way, Z80 * float(error) * way
-    return Interval(value, value - width, value + width)
-
-
-def sentence(gain: Interval | None, stop: bool, more: int, doubtful: int) -> str:
-    if not more:
-        return "No image is left to choose."
-    if gain is None:
-        return f"{more} more labels: what they bring is not known yet. Go on."
-    low, value, high = (f"{100 * v:+.0f}" for v in (gain.low, gain.value, gain.high))
-    said = f"{more} more labels: {value} points ({low} to {high}, 80 %)"
-    if not stop:
-        return f"{said}. Go on."
-    wrong = f", or correct first the {doubtful} that look wrong (advice.html)" if doubtful else ""
-    return f"{said}: hardly worth a round. Stop here{wrong}."
 
 
 def shown(interval: Interval) -> str:

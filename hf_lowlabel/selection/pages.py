@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError
 from .kinds import kind_of
 from .labels import Task
+from .mask_classes import of_the_data
 from .mask_page import MaskSession, Shown
 from .mask_places import why_not_painted
 from .next_steps import refuse_mixing, told
@@ -51,8 +52,8 @@ def label(
         The session, whose labels are on the disk.
 
     Raises:
-        UserError: for a folder that is none, is of a task without a page, or is being labeled by another process; and a
-            port in use.
+        UserError: for a folder that is none, whose masks have other classes than its data, is of a task without a page,
+            or is being labeled by another process; and a port in use.
     """
     session = session_of(folder, task, classes, model, superpixels, only, split, assist, value_range)
     session.then = then
@@ -81,6 +82,7 @@ def session_of(
     if page == "mask" and asked is not None:
         refuse_mixing(Path(folder))
         refuse_unpainted(Path(folder), asked)
+        of_the_data(Path(folder), asked)
     if page == "mask":
         return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range)
     if asked is None:

@@ -62,7 +62,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
-    "selection/mask_import.py": "copyfile read_bytes read_bytes read_text",  # masks and classes that the page wrote
+    "selection/mask_classes.py": "read_text",  # that the page wrote, and `list_classes` has read
+    "selection/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
     "selection/mask_page.py": "open_image",
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
@@ -88,7 +89,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
-    "ladder/first_labels.py": "read_bytes read_json",  # labels again, and what we noted of them
+    "ladder/first_labels.py": "read_bytes read_json read_json",  # labels again, and what we noted of them
     "ladder/gathering.py": "read_json",  # ours
     "ladder/keeping.py": "read_json",  # ours
     "ladder/report.py": "read_json",

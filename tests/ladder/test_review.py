@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import zlib
 from types import SimpleNamespace
 
@@ -13,10 +14,11 @@ from PIL import Image
 from hf_lowlabel import finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
+from hf_lowlabel.ladder.advice import doubtful_of_several
 from hf_lowlabel.ladder.auto import auto
 from hf_lowlabel.ladder.report import LISTS
 from hf_lowlabel.ladder.review import odd
-from hf_lowlabel.ladder.review_masks import copied
+from hf_lowlabel.ladder.review_masks import copied, review_masks
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import Task
@@ -161,6 +163,15 @@ def painted(tmp_path_factory):
     return base
 
 
+def test_masks_of_a_round_are_learned_from_by_the_next_round(painted, tmp_path):
+    shutil.copytree(painted / "run", tmp_path / "loop" / "round-1")
+    assert shlex.split(review_masks(tmp_path / "loop" / "round-1", "cpu").then)[1] == "auto"
+    (tmp_path / "loop" / "loop.json").write_text("{}")
+    (tmp_path / "loop" / "round-1" / "to_label").mkdir()
+    Task("data", None, {}, task="segmentation").save(tmp_path / "loop" / "round-1" / "to_label")
+    assert review_masks(tmp_path / "loop" / "round-1", "cpu").then.startswith("the same `hf-lowlabel loop` again")
+
+
 def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(painted, capsys, monkeypatch):
     assert main(["review", str(painted / "run"), "--device", "cpu", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -214,3 +225,44 @@ def test_copies_among_masks_and_test_images():
         *("0-0", "2-0", "1-1", "3-1")
     }
     assert found["1-1"] == "all but the same as 1-1, which is tested on" and copied(images((3, half)), None, 2) == {}
+
+
+def test_labels_of_several_classes_are_judged(tmp_path, capsys):
+    """A planted wrong label, and a copy without a label; the labels are those of the data."""
+    data, rng = tmp_path / "photos", np.random.default_rng(0)
+    data.mkdir()
+    for i in range(22):
+        pixels = rng.integers(0, 60, (16, 16, 3))
+        for k in range(2):
+            pixels[..., k] += 150 * (i >> k & 1)
+        Image.fromarray(pixels.astype(np.uint8)).save(data / f"{i:02d}.png")
+    (data / "30.png").write_bytes((data / "03.png").read_bytes())
+    says = {i: ";".join(name for k, name in enumerate(("red", "green")) if i >> k & 1) or "none" for i in range(20)}
+    says[7] = "none"
+    rows = [f"{i:02d}.png,{says.get(i, '')}\n" for i in [*range(22), 30]]
+    (data / "metadata.csv").write_text("file_name,label\n" + "".join(rows))
+    torch.manual_seed(0)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    how = dict(task="multilabel", train=False, to_label=0, image_size=32, device="cpu", output_dir=tmp_path / "run")
+    best = auto(data, tmp_path / "net", **how)
+    assert any(said == "1 label looks wrong, such as 07.png." for said in best.advice.sentences)
+    assert (
+        main(["review", str(tmp_path / "run"), "--no-page"]) == 0 and "worth a second look" in capsys.readouterr().out
+    )
+    page = Session(tmp_path / "run" / "review")
+    shown = {image["id"]: image["suggestion"] for image in page.state()["images"]}
+    assert [*shown][:3] == ["07.png", "03.png", "30.png"]
+    assert all("unlike all others" in said["why"] for said in [*shown.values()][3:])
+    assert shown["07.png"]["class"] == "green;red" and "labeled none, but " in shown["07.png"]["why"]
+    assert "labeled green;red; all but the same as 30.png" in shown["03.png"]["why"]
+    assert shown["30.png"]["class"] == "green;red"
+
+
+def test_a_label_of_several_classes_is_in_doubt_by_what_it_says_of_each():
+    names = ["a", "b", "c"]
+    p = np.array([[0.99, 0.01, 0.01], [0.6, 0.4, 0.01], [0.01, 0.98, 0.97], [0.97, 0.98, 0.99]])
+    given = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [1, 1, 0]])
+    found = doubtful_of_several(np.stack([p, given], 1), np.array([7, 3, 5, 2]), names)
+    assert [one.rows for one in found] == [(2,), (5,)]  # one that is just likelier than not is no error yet
+    assert found[0].why == "labeled a;b, but c is 99 % likely" and found[0].looks_like[0] == "a;b;c"
+    assert doubtful_of_several(np.stack([given, given], 1), np.arange(4), names) == []

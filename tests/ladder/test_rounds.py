@@ -12,7 +12,8 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder import adapted, planning, rounds, trained
 from hf_lowlabel.ladder.estimates import Interval
-from hf_lowlabel.ladder.rounds import gain_by_rounds, gain_of, loop, sentence
+from hf_lowlabel.ladder.next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
+from hf_lowlabel.ladder.rounds import loop
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.selection.mask_page import MaskSession
@@ -284,10 +285,28 @@ def test_photos_whose_masks_were_painted_may_be_deleted(network, tmp_path, caplo
 def test_what_more_masks_bring_is_seen_in_the_rounds():
     before = [(10, Interval(0.5, 0.4, 0.6)), (20, Interval(0.6, 0.5, 0.7))]
     gain = gain_by_rounds(before, 20)
-    assert gain.value == pytest.approx(0.1) and gain.low < 0 < gain.high  # twice the labels again, and as unsure
+    assert gain.value == pytest.approx(0.08) and gain.low < 0 < gain.high  # four fifths of what is wrong, again
     assert gain_by_rounds(before[:1], 20) is None and gain_by_rounds([*before[:1], (20, None)], 20) is None
     sure = gain_by_rounds([(n, Interval(i.value, i.value - 0.01, i.value + 0.01)) for n, i in before], 20)
     assert sure.low > 0.05
+
+
+def test_what_is_said_of_the_next_round_is_neither_impossible_nor_too_sure():
+    wide, half = Interval(0.9, 0.85, 0.95), Interval(0.5, 0.4, 0.6)
+    for gain in (
+        gain_by_rounds([(4, half), (24, wide)], 20),
+        gain_by_rounds([(4, half), (24, Interval(1.0, 1.0, 1.0))], 20),
+        gain_of(wide, Interval(0.99, 0.9, 1.0), 40, 20),
+        gain_of(wide, Interval(0.99, 0.9, 1.0), 4, 200),
+    ):
+        now = 0.9 if gain.high > 1e-9 else 1.0
+        assert gain.low <= gain.value <= gain.high <= 1 - now + 1e-9 and gain.low >= -1
+    fell = gain_by_rounds([(10, Interval(0.6, 0.45, 0.75)), (14, Interval(0.58, 0.43, 0.73))], 20)
+    assert fell.value < 0 and fell.high > 0.1 and fell.low >= -0.58 and not not_worth_it(fell)
+    said = sentence(fell, not_worth_it(fell), 20, 0)
+    assert "not known yet. Go on." in said and "Stop" not in said
+    known = gain_by_rounds([(100, Interval(0.8, 0.79, 0.81)), (400, Interval(0.801, 0.791, 0.811))], 20)
+    assert not_worth_it(known) and "Stop here" in sentence(known, True, 20, 0)
 
 
 def test_masks_need_a_folder_and_one_kind_of_round(network, tmp_path, capsys):

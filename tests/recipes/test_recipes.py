@@ -370,6 +370,16 @@ def test_every_recipe_that_takes_a_benchmark_is_tested_here():
     assert takes == tested
 
 
+def test_the_visible_loop_says_bad_input_in_a_sentence(tmp_path, monkeypatch):
+    for flags, said in (
+        (("--num-labels", 5), "5 labels cannot cover 10 classes"),
+        (("--dataset", "nowhere/"), "nowhere"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: .*{said}"):
+            run(monkeypatch, tmp_path, "visible_loop", *flags, "--dry-run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
     """Its loss is that of `finetune` with the same settings, and what it saves is a model."""
     from hf_lowlabel import finetune, load_source, predict

@@ -75,7 +75,7 @@ def test_masks_of_another_tool_are_taken_over_as_it_says(chosen, pages, tmp_path
 
 
 def test_the_names_of_classes_go_with_the_masks(chosen, tmp_path, capsys):
-    """Into the data, where they are read; further classes and other names follow, names of something else are left."""
+    """Into the data, where they are read; further classes and other names follow, on both sides."""
     folder, there = chosen("segmentation", "--classes", "a", "line"), tmp_path / "my photos" / "classes.txt"
     by_another_tool(folder, 4)
     argv = ["split", "--task", "segmentation", "--from", "to label", "--dataset", "my photos", "--output"]
@@ -89,10 +89,18 @@ def test_the_names_of_classes_go_with_the_masks(chosen, tmp_path, capsys):
     there.write_text("a\nline\n")  # those of the data when the images were chosen
     (folder / "classes.txt").write_text("a\nstripe\n")
     assert main([*argv, "2.json"]) == 0 and names() == ["a", "stripe"]
-    there.write_text("cat\ndog\n")
-    capsys.readouterr()
-    assert main([*argv, "3.json"]) == 0 and there.read_text() == "cat\ndog\n"
-    assert "classes.txt says cat, dog" in capsys.readouterr().err
+    others = {
+        "cat\ndog\n": "0 is 'cat'",
+        "stripe\na\n": "0 is 'stripe'",
+        "a\nb\n": "1 is 'b'",
+        "a\nb\nline\n": "1 is 'b'",
+    }
+    for other, fault in others.items():  # one number with two names
+        there.write_text(other)
+        capsys.readouterr()
+        assert main([*argv, "3.json"]) == 2 and there.read_text() == other and not (tmp_path / "3.json").exists()
+        assert f"The number {fault} in my photos/classes.txt" in capsys.readouterr().err
+    assert (folder / "classes.txt").read_text() == "a\nstripe\n"
     there.write_bytes(b"Stra\xdfe\n")  # of another program: the masks are taken over all the same
     assert main([*argv, "4.json"]) == 0 and there.read_bytes() == b"Stra\xdfe\n"
     assert "classes.txt stays as it is" in capsys.readouterr().err and (tmp_path / "4.json").is_file()

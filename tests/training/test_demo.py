@@ -57,6 +57,12 @@ def test_a_task_that_is_not_there(tmp_path):
         demo("segmentaton", tmp_path / "demo")
 
 
+def test_fewer_labels_than_classes_are_refused_before_anything_is_computed(tmp_path, capsys):
+    with pytest.raises(UserError, match="5 labels cannot cover the 10 classes. Give --num-labels 10 or more"):
+        active_demo(str(tmp_path / "demo"), num_labels=5)
+    assert not (tmp_path / "demo").exists() and not capsys.readouterr().out
+
+
 def test_chosen_labels(tmp_path):
     runs = active_demo(str(tmp_path / "demo"), num_labels=10)
     found = json.loads((tmp_path / "demo/results.json").read_text())

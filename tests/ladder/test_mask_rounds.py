@@ -1,0 +1,271 @@
+"""Rounds of masks after masks were painted late, corrected, removed or painted beside the images: what is learned from.
+
+The folders are those of a loop, made without a model."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel.commands import DONE
+from hf_lowlabel.data.splits import Split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.ladder.answers import check_in_order, masks_beside, taken
+from hf_lowlabel.ladder.first_labels import READ, masks_at_first, note_first, tell_changes
+from hf_lowlabel.ladder.rounds import loop
+from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.selection.mask_import import TAKEN
+from hf_lowlabel.selection.pages import session_of
+
+from .test_rounds import discs, network  # noqa: F401
+
+IDS = [f"{k}.png" for k in range(8)]
+BOTH = ["ground", "disc"]
+
+
+class Loop:
+    def __init__(self, base):
+        self.data, self.folder = base / "photos", base / "loop"
+        (self.data / "images").mkdir(parents=True)
+        for id in IDS:
+            Image.new("RGB", (4, 4), (9, 9, 9)).save(self.data / "images" / id)
+        self.folder.mkdir()
+        (self.folder / "loop.json").write_text(json.dumps({"dataset": str(self.data), "task": "segmentation"}))
+
+    def place(self, number):
+        return self.folder / f"round-{number}" / "to_label"
+
+    def asks(self, number, ids, **more):
+        """A round asks for masks of some images."""
+        (self.place(number) / "images").mkdir(parents=True)
+        files = {f"{k:03d}.png": id for k, id in enumerate(ids)}
+        for file in files:
+            Image.new("RGB", (4, 4), (9, 9, 9)).save(self.place(number) / "images" / file)
+        more = dict(class_names=BOTH, given=dict(dataset=str(self.data))) | more
+        Task("photos", None, files, task="segmentation", **more).save(self.place(number))
+        (self.place(number) / "classes.txt").write_text("".join(f"{name}\n" for name in more["class_names"]))
+
+    def paint(self, number, values):
+        """id -> the one class of its mask in the folder of a round."""
+        asked = {id: file for file, id in Task.load(self.place(number)).files.items()}
+        (self.place(number) / "masks").mkdir(exist_ok=True)
+        for id, value in values.items():
+            draw(self.place(number) / "masks" / asked[id], value)
+
+    def go_on(self, number):
+        """Masks that the next round learns from, id -> class; None: without a mask."""
+        given = taken(self.place(number), self.data, self.folder)
+        split = json.loads(given["split"].read_text())
+        known = self.known()
+        return {id: known.get(id) for id in split["labeled"]}
+
+    def known(self):
+        return {file.name: int(np.asarray(Image.open(file))[0, 0]) for file in (self.data / "masks").glob("*.png")}
+
+
+def draw(file, value):
+    file.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((4, 4), value, np.uint8)).save(file)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return Loop(tmp_path)
+
+
+def test_names_that_the_data_got_since_are_those_of_the_next_page_and_round(made):
+    made.asks(0, IDS[:2])
+    made.paint(0, {IDS[0]: 0, IDS[1]: 1})
+    assert made.go_on(0) == {IDS[0]: 0, IDS[1]: 1}
+    made.asks(1, IDS[2:4], labeled=dict.fromkeys(IDS[:2]))
+    (made.data / "classes.txt").write_text("ground\ndisc\nstar #010203\n")  # added on the page of `review`
+    draw(made.data / "masks" / IDS[0], 2)
+    page = session_of(made.place(1), None, [], None, 400)
+    assert page.state()["classes"][2] == {"name": "star", "color": [1, 2, 3]}
+    page.new_class("leaf")
+    made.paint(1, {IDS[2]: 3})
+    assert made.go_on(1) == {IDS[0]: 2, IDS[1]: 1, IDS[2]: 3}
+    split = json.loads((made.folder / "labeled.json").read_text())
+    assert split["class_names"] == ["ground", "disc", "star", "leaf"]
+    assert (made.data / "classes.txt").read_text() == "ground\ndisc\nstar #010203\nleaf\n"
+
+
+def test_names_that_the_data_got_while_a_page_was_open_are_taken_along(made):
+    made.asks(0, IDS[:2])
+    made.paint(0, {IDS[0]: 0})
+    (made.data / "classes.txt").write_text("ground\nsun\nstar\n")  # one was renamed, too
+    made.go_on(0)
+    assert (made.place(0) / "classes.txt").read_text() == "ground\nsun\nstar\n"
+    assert json.loads((made.folder / "labeled.json").read_text())["class_names"] == ["ground", "sun", "star"]
+
+
+@pytest.mark.parametrize("other", ["ground\ndisc\nstar\n", "disc\nground\n", "sky\nroad\n"])
+def test_one_number_with_two_names_is_no_round(made, other):
+    made.asks(0, IDS[:2])
+    made.paint(0, {IDS[0]: 0, IDS[1]: 1})
+    (made.place(0) / "classes.txt").write_text("ground\ndisc\nleaf\n")
+    (made.data / "classes.txt").write_text(other)
+    for step in (lambda: session_of(made.place(0), None, [], None, 400), lambda: made.go_on(0)):
+        with pytest.raises(UserError, match="The number . is '.*' in .*photos/classes.txt and '.*' in .*to_label"):
+            step()
+    assert not made.known() and (made.data / "classes.txt").read_text() == other
+
+
+def test_a_list_of_another_program_stays_as_it_is(made, caplog):
+    other = "0.png,cat\n1.png,dog\n"
+    made.asks(0, IDS[:2])
+    made.paint(0, {IDS[0]: 0, IDS[1]: 1})
+    (made.data / "classes.txt").write_text(other)
+    assert [c["name"] for c in session_of(made.place(0), None, [], None, 400).state()["classes"]] == BOTH
+    assert made.go_on(0) == {IDS[0]: 0, IDS[1]: 1}
+    assert (made.data / "classes.txt").read_text() == other and "classes.txt stays as it is" in caplog.text
+
+
+# ---- what was painted, corrected or removed since --------------------------------------------------------------------
+@pytest.fixture
+def second(made):
+    """In round 1: of round 0 three of five are painted, and one of round 1."""
+    note_first(made.folder, {}, masks_beside(made.data))
+    made.asks(0, IDS[:5])
+    made.paint(0, {id: 0 for id in IDS[:3]})
+    assert made.go_on(0) == {id: 0 for id in IDS[:3]}
+    made.asks(1, IDS[5:7], labeled=dict.fromkeys(IDS[:3]))
+    made.paint(1, {IDS[5]: 0})
+    return made
+
+
+def test_masks_painted_or_corrected_in_an_earlier_round_count(second):
+    second.paint(0, {IDS[0]: 1, IDS[3]: 1, IDS[4]: 1})
+    assert second.go_on(1) == {IDS[0]: 1, IDS[1]: 0, IDS[2]: 0, IDS[5]: 0, IDS[3]: 1, IDS[4]: 1}
+    second.paint(0, {IDS[0]: 0})  # back again, and the process was stopped before the round was done
+    second.paint(1, {IDS[5]: 1})
+    assert second.go_on(1) == {IDS[0]: 0, IDS[1]: 0, IDS[2]: 0, IDS[5]: 1, IDS[3]: 1, IDS[4]: 1}
+    assert second.known() == second.go_on(1)
+
+
+def test_what_was_corrected_beside_the_images_stays_so(second):
+    draw(second.data / "masks" / IDS[0], 1)  # on the page of `review`
+    assert second.go_on(1)[IDS[0]] == 1
+    second.paint(0, {IDS[0]: 255, IDS[1]: 1})  # and in the round, too
+    with pytest.raises(UserError, match="'0.png' has another mask already"):
+        second.go_on(1)
+    assert second.known()[IDS[1]] == 0  # nothing was changed
+    (second.data / "masks" / IDS[0]).unlink()
+    assert second.go_on(1)[IDS[0]] == 255
+
+
+def test_masks_that_were_removed_are_left_out_and_may_be_painted_anew(second, caplog):
+    (second.data / "masks" / IDS[1]).unlink()
+    assert second.go_on(1) == {IDS[0]: 0, IDS[2]: 0, IDS[5]: 0}
+    assert f"the masks of 1 images are gone, which are left out: {IDS[1]}" in caplog.text
+    (second.data / "masks" / IDS[5]).unlink()  # of the round that is not done
+    with pytest.raises(UserError, match="there is no new mask in it"):
+        second.go_on(1)
+    second.paint(1, {IDS[6]: 1})
+    assert set(second.go_on(1)) == {IDS[0], IDS[2], IDS[6]}
+    second.paint(1, {IDS[5]: 1})
+    second.asks(2, [IDS[1]], labeled=dict.fromkeys([IDS[0], IDS[2], IDS[5], IDS[6]]))
+    second.paint(2, {IDS[1]: 1})
+    assert second.go_on(2) == {IDS[0]: 0, IDS[2]: 0, IDS[5]: 1, IDS[6]: 1, IDS[1]: 1}
+
+
+def test_a_test_image_without_its_mask_is_not_tested_on(made, caplog):
+    made.asks(0, IDS[:2], test=IDS[2:4], labeled={IDS[4]: None})
+    for id in IDS[2:5]:
+        draw(made.data / "masks" / id, 1)
+    made.paint(0, {IDS[0]: 0})
+    (made.data / "masks" / IDS[3]).unlink()
+    made.go_on(0)
+    assert json.loads((made.folder / "labeled.json").read_text())["test"] == [IDS[2]]
+    assert f"left out: {IDS[3]}" in caplog.text
+
+
+def test_where_no_mask_is_left_nothing_is_done(second):
+    for file in (second.data / "masks").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match="None of the 3 masks so far lies beside the images"):
+        second.go_on(1)
+    assert not second.known()
+
+
+def test_masks_removed_in_a_round_alone_are_said(second, caplog):
+    (second.place(0) / "masks" / "000.png").unlink()
+    assert second.go_on(1)[IDS[0]] == 0 and f"remove them beside the images, {second.data}" in caplog.text
+
+
+def test_masks_painted_beside_the_images_between_rounds_count(second, caplog):
+    draw(second.data / "masks" / IDS[7], 1)
+    assert second.go_on(1)[IDS[7]] == 1 and f"1 masks beside the images, of {IDS[7]}" in caplog.text
+
+
+def test_masks_that_were_not_drawn_at_the_beginning_stay_out(made):
+    """With --num-labels 2; one of the two is removed, and painted anew."""
+    for id in IDS[:4]:
+        draw(made.data / "masks" / id, 0)
+    note_first(made.folder, dict(num_labels=2), masks_beside(made.data))
+    made.asks(1, IDS[5:7], labeled=dict.fromkeys(IDS[:2]))
+    Split("photos", class_names=BOTH, labeled=dict.fromkeys(IDS[:2])).save(made.folder / "round-1" / "split.json")
+    made.paint(1, {IDS[5]: 1})
+    assert set(made.go_on(1)) == {IDS[0], IDS[1], IDS[5]}
+    made.asks(2, [IDS[6]], labeled=dict.fromkeys([IDS[0], IDS[5]]))
+    draw(made.data / "masks" / IDS[1], 1)
+    assert set(made.go_on(2)) == {IDS[0], IDS[5], IDS[1]}
+
+
+def test_rounds_of_an_older_version_go_on(second):
+    (second.folder / TAKEN).unlink()
+    (second.folder / READ).unlink()
+    draw(second.data / "masks" / IDS[0], 1)
+    draw(second.data / "masks" / IDS[7], 1)
+    second.paint(0, {IDS[3]: 1})
+    assert second.go_on(1) == {IDS[0]: 1, IDS[1]: 0, IDS[2]: 0, IDS[5]: 0, IDS[3]: 1}
+
+
+def test_images_that_have_a_mask_are_not_asked_for(tmp_path, network):  # noqa: F811
+    """Though only some of the masks were drawn at the beginning."""
+    data = tmp_path / "photos"
+    truth = discs(data, 7)
+    with_masks = list(truth)[:5]
+    (data / "masks").mkdir()
+    for id in with_masks:
+        Image.fromarray(truth[id]).save(data / "masks" / id)
+    how = dict(task="segmentation", per_round=4, image_size=32, device="cpu", train=False, first=dict(num_labels=3))
+    state = loop(data, network, tmp_path / "loop", data=dict(classes=BOTH), **how)
+    assert set(Task.load(state.to_label).files.values()) == {*truth} - {*with_masks} and state.rounds[0].labels == 3
+    assert masks_at_first(tmp_path / "loop") == {*with_masks}
+
+
+# ---- what is given again ---------------------------------------------------------------------------------------------
+def test_settings_that_are_others_than_at_the_beginning_are_said(second, caplog):
+    first = dict(num_labels=3, test_fraction=0.0)
+    note_first(second.folder, first, [], BOTH)
+    (second.place(1) / "classes.txt").write_text("ground\ndisc\nstar #010203\n")  # added on the page
+    for same in ([], BOTH, ["ground", "disc", "star"], [str(second.place(1) / "classes.txt")]):
+        tell_changes(second.folder, first, same)
+        tell_changes(second.folder, {}, same)
+    assert not caplog.text
+    tell_changes(second.folder, first, ["disc", "ground", "star"])
+    assert "--classes are disc, ground, star, and the masks" in caplog.text and "of ground, disc, star" in caplog.text
+    for other, said in (
+        (dict(num_labels=6), "--num-labels differs from what these rounds began with (3)"),
+        (dict(test_fraction=0.3), "--test-fraction differs from what these rounds began with (not given)"),
+        (dict(class_balanced=True), "--class-balanced differs"),
+    ):
+        caplog.clear()
+        tell_changes(second.folder, other, BOTH)
+        assert said in caplog.text and caplog.text.count("differs") == 1
+    (second.folder / READ).write_text(json.dumps({"hash": None}))  # of an older version, which noted no more
+    caplog.clear()
+    tell_changes(second.folder, dict(num_labels=6), ["disc", "ground"])
+    assert not caplog.text
+
+
+def test_a_round_that_is_missing_is_said_before_its_successor_counts(second):
+    for number in (1, 3):
+        (second.folder / f"round-{number}").mkdir(exist_ok=True)
+        (second.folder / f"round-{number}" / DONE).write_text("")
+    with pytest.raises(UserError, match="round-2 in .* is missing or not whole, and round-3 is there"):
+        check_in_order(second.folder, 1)
+    (second.folder / "round-3" / DONE).unlink()
+    check_in_order(second.folder, 1)
