@@ -237,6 +237,7 @@ def next_to_label(
     if kind.page == "mask":  # which a person would paint a second time, where it was not drawn to learn from
         labeled |= set(np.flatnonzero(ready.dataset.has_target).tolist())
     free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
+    free = ready.chosen.split.without_passed_over(free, ready.training.ids)
     if not len(free) or count < 1:
         return [], np.zeros((len(ready.training), 1))
     some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
