@@ -14,11 +14,12 @@ WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
 
 
 class Clock(Callback):
-    """Ends a run after a few steps, or the first one after `most` seconds; seconds: of one of them, for all processes
-    those of the first."""
+    """Ends a run after a few steps, or the first one after `most` seconds; seconds: of one of them. All processes go by
+    the first one's time: one that stops by a time of its own leaves the others waiting for it."""
 
     def __init__(self, most: float = float("inf")):
-        self.start, self.begin, self.seconds, self.most = of_first(time.perf_counter()), 0.0, 0.0, most
+        self.start, self.most = of_first(time.perf_counter()), of_first(most)
+        self.begin, self.seconds = 0.0, 0.0
 
     def on_step_end(self, state: RunState, scalars: Mapping[str, torch.Tensor]) -> None:
         if any(v.device.type == "cuda" for v in scalars.values() if isinstance(v, torch.Tensor)):

@@ -147,6 +147,11 @@ def test_looking_at_the_clock_takes_no_longer_than_it_may(monkeypatch):
 
     assert timed(float("inf"), 2.0) == (clock.WARM + clock.TIMED, 2.0)
     assert timed(5.0, 2.0) == (1, 6.0) and timed(9.0, 2.0) == (3, 2.0)
+    said = []
+    monkeypatch.setattr(clock, "of_first", lambda x: said.append(x) or x)
+    assert timed(5.0, 2.0) == (1, 6.0)  # the first process, and one that began later and has more time left
+    monkeypatch.setattr(clock, "of_first", lambda x: said.pop(0))
+    assert timed(9.0, 2.0) == (1, 6.0) and not said
 
 
 @pytest.mark.parametrize("seed", range(5))
