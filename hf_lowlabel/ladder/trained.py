@@ -33,6 +33,7 @@ from ..models.quiet import unsaid
 from ..tasks.parts import Attempt
 from ..training.callbacks import Callback
 from ..training.frozen import beside_labels
+from ..training.left_out import redrawn
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .clock import Clock
@@ -45,7 +46,6 @@ from .planning import FOLDS, SPENT, settle
 log = logging.getLogger("hf_lowlabel")
 Answer = TypeVar("Answer")
 LOOKED = 0.05  # share of the time that timing one attempt may take
-RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TAKEN_FROZEN = 1.28  # the same of frozen features over training, by what is expected of the last runs
 
@@ -313,20 +313,8 @@ class Gain:
     sd: float
 
 
-def resampled(task, trials: Sequence[Trial], names: list[str], seed: int = 0) -> np.ndarray:
-    """Scores [RESAMPLED, trials] of images drawn again with replacement, the same ones for all trials."""
-    random, n, out = np.random.default_rng(seed), len(trials[0].tallies), []
-    for _ in range(RESAMPLED):
-        rows = random.integers(0, n, n)
-        try:
-            out.append([task.total(t.tallies[rows], names) for t in trials])
-        except UserError:  # a draw without any pixel or class to compare with
-            continue
-    return np.array(out).reshape(-1, len(trials))
-
-
 def gain_over(task, one: Trial, other: Trial, names: list[str]) -> Gain:
-    scores = resampled(task, [one, other], names)
+    scores = redrawn(task, [one.tallies, other.tallies], names)
     return Gain(one.score - other.score, float((scores[:, 0] - scores[:, 1]).std()) if len(scores) else np.inf)
 
 
@@ -335,7 +323,7 @@ def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
     n = len(one.tallies)
     if n < 4:
         return None
-    scores = resampled(task, [one], names)
+    scores = redrawn(task, [one.tallies], names)
     return Interval.around(one.expected, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
 
 
