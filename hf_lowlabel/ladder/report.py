@@ -75,7 +75,8 @@ def advise(
     help, curve = unlabeled_help(tried), learning_curve(encoders, y, best, now)
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
     out.next = find.next_to_label(p, x, free, names, count)
-    out.copies = find.copies(ready.training)
+    chosen = [i for one in out.next for i in one.rows]
+    out.copies = find.copies(ready.training, np.array([*chosen, *rows], np.int64))
     out.strangers = find.strangers(x, out.copies)
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
     out.doubtful = find.doubtful_labels(best, y, rows, names)
