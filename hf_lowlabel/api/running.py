@@ -102,6 +102,7 @@ def publish(run: Run) -> None:
     args = run.config.training
     if not args.push_to_hub or args.dry_run:
         return
+    from ..hub.once import once
     from ..hub.push import push
 
-    push(run.folder, args.push_to_hub, private=args.hub_private)
+    once(lambda: push(run.folder, args.push_to_hub, private=args.hub_private))

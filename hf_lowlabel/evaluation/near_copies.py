@@ -66,6 +66,24 @@ def near_copies(small: np.ndarray) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
+def near_copies_of(small: np.ndarray, rows: np.ndarray) -> list[tuple[int, int]]:
+    """The pairs of `near_copies` that are equal or have one of some pictures, of which each is compared with all: as
+    many as `NEAREST` of each.
+
+    Args:
+        small: `small_copies`, [N, 3 * SIDE * SIDE]. rows: the pictures, int64.
+    """
+    first = first_alike(small)
+    pairs = {(int(i), k) for k, i in enumerate(first) if i != k}
+    once, asked = np.flatnonzero(first == np.arange(len(small))), np.unique(first[rows])
+    x, contrast, at = small[once] - small.mean(0), contrast_of(small[once]), np.searchsorted(once, asked)
+    near, index = nearest_same(x[at], contrast[at], x, contrast, NEAREST + 1)  # one of them is itself
+    for b, k in zip(*np.nonzero(np.isfinite(near))):
+        i, j = sorted((int(asked[b]), int(once[index[b, k]])))
+        pairs |= {(i, j)} if i < j else set()
+    return sorted(pairs)
+
+
 def bridges(
     x: np.ndarray, contrast: np.ndarray, rows: np.ndarray, found: Collection[tuple[int, int]]
 ) -> set[tuple[int, int]]:

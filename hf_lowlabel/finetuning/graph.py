@@ -234,11 +234,16 @@ class Pool:
         beliefs[at] = truth
         return beliefs
 
+    def layer(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The layer of `head` before a class that no target is of is ruled out: for other images what `left_out` is for
+        those of the graph."""
+        return self.saved_head.fit(targets, HEAD_L2)
+
     def head(self, targets: np.ndarray, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """(weight float32 [K, D], bias float32 [K]) of a layer on the network's features, fitted by least squares to
         targets [N, K]; its logits are divided by t.
         """
-        weight, bias = self.saved_head.fit(targets, HEAD_L2)
+        weight, bias = self.layer(targets)
         never = targets.max(0) <= 1e-9  # a class that no label is of
         return (weight / t).astype(np.float32), np.where(never, NEVER, bias / t).astype(np.float32)
 

@@ -23,14 +23,14 @@ def pooled_rows(labels: np.ndarray) -> np.ndarray:
 
 def of_each_class(rows: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
     """`most` of some labeled images, int64 in order, drawn at random with the same share of each class y, int [n], and
-    one of each at least where that is not more; all of them where there are no more."""
+    two of each at least where it has them and they fit, so that one may be left out; all where there are no more."""
     if len(rows) <= most:
         return rows
     order = np.random.default_rng(0).permutation(len(rows))
     order = order[np.argsort(y[order], kind="stable")]
     size = np.bincount(y)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(size) - size, size)  # within its class
-    rank = np.where(place == 0, 0, (place + 0.5) / size[y[order]])
+    rank = np.where(place < 2, place - 2, (place + 0.5) / size[y[order]])  # one of each class, then the second
     return np.sort(rows[order[np.argsort(rank, kind="stable")[:most]]])
 
 

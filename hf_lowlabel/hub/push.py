@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..arguments import marked
 from ..commands import command
+from ..distributed import is_main_process
 from ..errors import UserError
 from ..files import as_folder, read_json, verify, write_text
 from ..locks import lock
@@ -26,7 +27,7 @@ from ..methods import METHODS, find
 from ..records import RunRecord, public_values
 from ..yaml_files import read_yaml
 from .card import PICTURES, write_card
-from .once import once
+from .once import by_another
 from .upload import PushError, Uploaded, check_repo_id, upload
 
 log = logging.getLogger("hf_lowlabel")
@@ -36,7 +37,6 @@ SHARED = (*JSON_FILES, "model.safetensors", "README.md", "training.yaml", "log.j
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".msgpack", ".h5"}
 
 
-@once
 def push(
     folder: str | os.PathLike[str],
     repo_id: str,
@@ -50,10 +50,14 @@ def push(
     private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
     makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once the push succeeded.
-    Note that predictions.png shows test images. Raises UserError, and PushError where the Hub did not take it.
+    Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it
+    calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
+    PushError where the Hub did not take it.
     """
-    folder = Path(as_folder(folder))
     check_repo_id(repo_id)
+    if not is_main_process():
+        return by_another(repo_id)
+    folder = Path(as_folder(folder))
     files = contents(folder)
     card, record = hub_card(folder, repo_id)
     files["README.md"] = card.encode()

@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..data.published import parse
 from ..data.splits import Split
+from ..distributed import is_main_process
 from ..errors import UserError
 from ..text import series
-from .once import once
+from .once import by_another
 from .upload import Uploaded, upload
 
 README = """---
@@ -48,7 +49,6 @@ print(load_dataset("{repo}", "CONFIGURATION"))
 """
 
 
-@once
 def push_split(
     split: Split | str | Path,
     repo_id: str,
@@ -63,9 +63,12 @@ def push_split(
     """Publish a manifest (and prior pseudo-labels made for it) as configuration `name` of data set `repo_id`.
 
     A configuration that is there already with another manifest, or other priors, is refused: what people compare by
-    should not change. Priors may come later than their manifest.
+    should not change. Priors may come later than their manifest. Of a launch of several processes the first one
+    uploads, whether it calls this alone or all do; in the others it returns at once, with an empty `commit`.
     Raises UserError, and PushError where the Hub did not take it.
     """
+    if not is_main_process():
+        return by_another(repo_id, "dataset")
     split = split if isinstance(split, Split) else Split.load(split)
     name = name or default_name(split)
     parse(f"hub:{repo_id}/{name}")

@@ -28,12 +28,13 @@ from ..tasks.attempts import ADAPTATION
 from ..text import percent
 from ..training import pretrain
 from ..training.preparing import Prepared
+from .clock import Clock
 from .frozen import Features, Tried, clearly_more, climb
 from .keeping import TRIALS, features_of_encoder, read_kept
 from .names import ByNames
 from .planning import SPENT
 from .sizes import rebuilt
-from .trained import Clock, hushed
+from .trained import hushed
 
 log = logging.getLogger("hf_lowlabel")
 FEWEST, MOST = 500, 2000  # steps

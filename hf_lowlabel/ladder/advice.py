@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from ..data.labels import joined
-from ..evaluation.near_copies import near_copies, pictures_by, small_copies
+from ..evaluation.near_copies import near_copies, near_copies_of, pictures_by, small_copies
 from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted
 from ..finetuning.linear import first_of_each, softmax
@@ -18,10 +19,12 @@ from ..selection.by_model import spread_out
 from ..text import percent
 from .frozen import Tried
 
+log = logging.getLogger("hf_lowlabel")
 NEAR = 1e-3  # mean distance to the nearest images, of rows of length 1, below which they are copies
 FAR = 1.25  # times the median at least: where all are alike, deviations are small
 STRANGE = 6.0  # median absolute deviations from the median distance to the nearest images
 SHOWN = 12
+COMPARED = 20_000  # images of which each is compared with each other; of more so many pairs as these have
 SURE = 0.8  # probability from which on an image is not in doubt
 WRONG = 0.05  # share of the labels that is wrong, as is usual
 NAMED = 0.07  # probability from which on a label is said to look wrong (recipes/benchmarks/rounds.py wrong)
@@ -57,10 +60,18 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     return out
 
 
-def copies(training: Any) -> list[Remark]:
-    """Pairs of the images of a cache that are all but the same as pictures."""
+def copies(training: Any, asked: np.ndarray) -> list[Remark]:
+    """Pairs of the images of a cache that are all but the same as pictures. Of more than `COMPARED` images those that
+    are equal, and those with one of `asked`, the first to be looked at first: all pairs would take minutes to hours.
+    """
     small = small_copies(training, torch.arange(len(training)))
-    return [Remark(pair, "all but the same") for pair in near_copies(small)]
+    if len(small) <= COMPARED:
+        pairs = near_copies(small)
+    else:
+        some = asked[: COMPARED**2 // len(small)]
+        log.info("of %d images %d are compared with all others for copies, besides equal ones", len(small), len(some))
+        pairs = near_copies_of(small, some)
+    return [Remark(pair, "all but the same") for pair in pairs]
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
@@ -117,6 +128,26 @@ def doubtful_of_several(tallies: np.ndarray, rows: np.ndarray, names: list[str])
     return out
 
 
+def distances(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows, int64 [m], their mean distances to the 5 nearest of all, what such distances usually are) of features x.
+
+    Of more than `COMPARED` rows those that are farthest from the others of a group at random are compared with all.
+    """
+
+    def nearest(x: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
+        return np.sqrt(neighbours(x, 5, asked)[1]).mean(1)
+
+    if len(x) <= COMPARED:
+        every = nearest(x)
+        return np.arange(len(x)), every, every
+    count, guess = COMPARED**2 // len(x), np.zeros(len(x))
+    order = np.random.default_rng(0).permutation(len(x))
+    for group in np.array_split(order, -(-len(x) // count)):
+        guess[group] = nearest(x[group])
+    some = np.sort(np.argsort(-guess, kind="stable")[: count // 2])
+    return some, nearest(x, some), nearest(x, order[: count // 2])
+
+
 def strangers(x: np.ndarray, copies: Sequence[Remark] = ()) -> list[Remark]:
     """Images far from all others, the farthest first: they may show none of the classes. Copies, of which one is asked,
     are near their own, and say nothing of what is far.
@@ -127,17 +158,15 @@ def strangers(x: np.ndarray, copies: Sequence[Remark] = ()) -> list[Remark]:
     rows = np.flatnonzero(first_of_each(len(x), number))
     if len(rows) < 2:
         return []
-    x = x[rows]
-    _, distance = neighbours(rooted(x), 5)
-    mean = np.sqrt(distance).mean(1)
-    apart = mean[mean > NEAR]
+    some, mean, usual = distances(rooted(x[rows]))
+    apart = usual[usual > NEAR]
     if not len(apart):
         return []
     middle = np.median(apart)
     limit = max(middle + STRANGE * np.median(np.abs(apart - middle)), FAR * middle)
     found = np.flatnonzero(mean > limit)
     return [
-        Remark((int(rows[i]),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")
+        Remark((int(rows[some[i]]),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")
         for i in found[np.argsort(-mean[found], kind="stable")]
     ]
 

@@ -177,7 +177,7 @@ class Features:
         z = self.pool.left_out(targets, self.at[place[out[known]]])
         if known.all():
             return z
-        weight, bias = self.pool.head(targets)
+        weight, bias = self.pool.layer(targets)
         every = self.x[self.rows[out]] @ weight.T.astype(np.float64) + bias
         every[known] = z
         return every
@@ -199,8 +199,8 @@ class Features:
         own = softmax(self.pool.left_out(targets, np.arange(len(targets))) / t)
         if len(own) == len(self.x):
             return own
-        weight, bias = self.pool.head(targets, t)
-        out = softmax(self.x @ weight.T + bias)
+        weight, bias = self.pool.layer(targets)
+        out = softmax((self.x @ weight.T + bias) / t)
         out[self.some] = own
         return out
 

@@ -212,7 +212,8 @@ def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> st
         return "there are none"
     if not trained:
         return "not tried, since no network was trained (--no-train)"
-    planned = any(a.unlabeled and a.name in plan["attempts"] for a in ready.task.attempts)
+    begun = {*plan["attempts"], *plan.get("diverged", ())}
+    planned = any(a.unlabeled and a.name in begun for a in ready.task.attempts)
     return "training with them diverged" if planned else "there was no time to try them"
 
 

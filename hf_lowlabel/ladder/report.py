@@ -76,7 +76,8 @@ def advise(
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
     wanted = ready.chosen.split.without_passed_over(free, ready.training.ids)
     out.next = find.next_to_label(p, x, wanted, names, count)
-    out.copies = find.copies(ready.training)
+    chosen = [i for one in out.next for i in one.rows]
+    out.copies = find.copies(ready.training, np.array([*chosen, *rows], np.int64))
     out.strangers = find.strangers(x, out.copies)
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
     out.doubtful = find.doubtful_labels(best, y, rows, names)

@@ -14,7 +14,7 @@ from ..tasks.parts import Attempt
 from ..training.preparing import Prepared, held_out, network_of
 from .keeping import TRIALS, read_kept
 from .planning import settle
-from .trained import LOOKED, Trials
+from .trained import Trials, hushed
 
 log = logging.getLogger("hf_lowlabel")
 ENOUGH = 150  # steps of a trial that a smaller side has to allow
@@ -75,7 +75,8 @@ def measured(
     """By the seconds of a step at the smallest side, which grow with the area."""
     small = sides[-1]
     trials = Trials(rebuilt(ready, **small), configs({**given, **small}), ready.folder / TRIALS)
-    each = {attempt: trials.seconds(attempt, LOOKED * seconds) for attempt in trials.configs}
+    with hushed():  # what diverges at this side is tried at the one that is taken
+        each = trials.timed(seconds)
     for side in sides:
         grown = {a: s * (side["image_size"] / small["image_size"]) ** 2 for a, s in each.items()}
         labels = len(ready.labeled.members)

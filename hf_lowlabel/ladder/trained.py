@@ -14,9 +14,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,17 +24,19 @@ from accelerate.utils import set_seed
 from safetensors.numpy import load_file, save_file
 
 from ..arguments import Config
-from ..distributed import all_mean, barrier, is_main_process, of_first
+from ..distributed import all_mean, barrier, is_main_process
 from ..errors import Diverged, UserError
 from ..files import whole, write_json
 from ..finetuning.linear import first_of_each
 from ..models.lora import merged
 from ..models.quiet import unsaid
 from ..tasks.parts import Attempt
-from ..training.callbacks import Callback, RunState
+from ..training.callbacks import Callback
 from ..training.frozen import beside_labels
+from ..training.left_out import redrawn
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
+from .clock import Clock
 from .estimates import USUAL, Interval
 from .folds import spread_over_folds
 from .frozen import tried_words
@@ -42,9 +44,8 @@ from .keeping import read_kept
 from .planning import FOLDS, SPENT, settle
 
 log = logging.getLogger("hf_lowlabel")
-WARM, TIMED = 2, 3  # steps before the clock is read, and steps that are timed
+Answer = TypeVar("Answer")
 LOOKED = 0.05  # share of the time that timing one attempt may take
-RESAMPLED = 400  # bootstrap samples
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TAKEN_FROZEN = 1.28  # the same of frozen features over training, by what is expected of the last runs
 
@@ -86,25 +87,6 @@ def left_of_error(attempt: Attempt, plan: Mapping[str, Any]) -> float:
     """
     labels, steps = plan["folds"] / max(plan["folds"] - 1, 1), plan["last"] / plan["steps"]
     return float((labels * (1 if attempt.frozen else steps)) ** -USUAL)
-
-
-class Clock(Callback):
-    """Ends a run after a few steps, or the first one after `most` seconds; seconds: of one of them, for all processes
-    those of the first."""
-
-    def __init__(self, most: float = float("inf")):
-        self.start, self.begin, self.seconds, self.most = of_first(time.perf_counter()), 0.0, 0.0, most
-
-    def on_step_end(self, state: RunState, scalars: Mapping[str, torch.Tensor]) -> None:
-        if any(v.device.type == "cuda" for v in scalars.values() if isinstance(v, torch.Tensor)):
-            torch.cuda.synchronize()  # steps are queued: the host is ahead of them
-        now = of_first(time.perf_counter())
-        if state.step == WARM + TIMED or now - self.start > self.most:
-            warm = state.step > WARM  # else the network is built within that time
-            self.seconds = (now - self.begin) / (state.step - WARM) if warm else (now - self.start) / state.step
-            state.stop = True
-        if state.step == WARM:
-            self.begin = now
 
 
 class Trials:
@@ -205,29 +187,37 @@ class Trials:
     @contextlib.contextmanager
     def aside(self) -> Iterator[Path]:
         """A folder for a run whose time alone counts."""
-        folder = self.folder / "clock"
-        yield folder
+        folder, gone = self.folder / "clock", None
+        try:
+            yield folder
+        except Diverged as error:  # on all processes
+            gone = error
         barrier()
         if is_main_process():
             shutil.rmtree(folder, ignore_errors=True)
+        if gone:
+            raise gone
 
     # ---- all of them ------------------------------------------------------------------------------------------------
+    def timed(self, seconds: float) -> dict[Attempt, float]:
+        """`seconds` of a step of every attempt that does not diverge meanwhile. seconds: time left."""
+        found = {a: unless_diverged(a, partial(self.seconds, a, LOOKED * seconds)) for a in self.configs}
+        return {attempt: each for attempt, each in found.items() if each is not None}
+
     def plan(self, seconds: float) -> dict[str, Any]:
         """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
         path = self.folder / "plan.json"
         if path.is_file():
             return read_kept(path)
         begin = time.perf_counter()
-        each = {attempt: self.seconds(attempt, LOOKED * seconds) for attempt in self.configs}
-        fits = (max(self.choices) + 1) * sum(
-            self.fit_seconds(a) for a in self.configs if a.frozen
-        )  # folds and the last
+        each = self.timed(seconds)
+        fits = (max(self.choices) + 1) * sum(self.fit_seconds(a) for a in each if a.frozen)  # folds and the last
         left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
         found = settle(
             each, left, int(self.once.sum()), self.needed, self.choices, self.longer, quiet=not is_main_process()
         )
-        names = [attempt.name for attempt in found.attempts]
-        plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names}
+        names, gone = [a.name for a in found.attempts], [a.name for a in self.configs if a not in each]
+        plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names, "diverged": gone}
         if is_main_process():
             path.parent.mkdir(exist_ok=True)
             write_json(path, plan)
@@ -243,11 +233,8 @@ class Trials:
         plan = self.plan(seconds)
         tried = []
         for attempt in (r for r in self.configs if r.name in plan["attempts"]):
-            folds = self.folds(plan["folds"])
-            try:
-                tallies = np.concatenate([self.left_out(attempt, out, f, plan) for f, out in enumerate(folds)])
-            except Diverged as error:
-                log.warning("%s is not taken: %s", attempt.name, str(error).split(";")[0])
+            tallies = unless_diverged(attempt, partial(self.in_turn, attempt, plan))
+            if tallies is None:
                 continue
             score = self.ready.task.total(tallies, self.names)
             tried.append(Trial(attempt, tallies, score, left_of_error(attempt, plan)))
@@ -257,6 +244,11 @@ class Trials:
                 "Every way to train on the labels alone diverged. Look at images and labels, or give another --model."
             )
         return tried, plan
+
+    def in_turn(self, attempt: Attempt, plan: dict[str, Any]) -> np.ndarray:
+        """Tallies of all folds."""
+        folds = self.folds(plan["folds"])
+        return np.concatenate([self.left_out(attempt, out, f, plan) for f, out in enumerate(folds)])
 
     def left_out(self, attempt: Attempt, out: np.ndarray, number: int, plan: dict[str, Any]) -> np.ndarray:
         """Tallies of the pictures of a fold, of copies the first, by a network that was trained without them."""
@@ -278,6 +270,15 @@ class Trials:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         barrier()
         return tallies
+
+
+def unless_diverged(attempt: Attempt, work: Callable[[], Answer]) -> Answer | None:
+    """What `work` says of an attempt; None, with a word about it, where its network diverges."""
+    try:
+        return work()
+    except Diverged as error:
+        log.warning("%s is not taken: %s", attempt.name, str(error).split(";")[0])
+        return None
 
 
 def hushed() -> contextlib.AbstractContextManager[None]:
@@ -312,20 +313,8 @@ class Gain:
     sd: float
 
 
-def resampled(task, trials: Sequence[Trial], names: list[str], seed: int = 0) -> np.ndarray:
-    """Scores [RESAMPLED, trials] of images drawn again with replacement, the same ones for all trials."""
-    random, n, out = np.random.default_rng(seed), len(trials[0].tallies), []
-    for _ in range(RESAMPLED):
-        rows = random.integers(0, n, n)
-        try:
-            out.append([task.total(t.tallies[rows], names) for t in trials])
-        except UserError:  # a draw without any pixel or class to compare with
-            continue
-    return np.array(out).reshape(-1, len(trials))
-
-
 def gain_over(task, one: Trial, other: Trial, names: list[str]) -> Gain:
-    scores = resampled(task, [one, other], names)
+    scores = redrawn(task, [one.tallies, other.tallies], names)
     return Gain(one.score - other.score, float((scores[:, 0] - scores[:, 1]).std()) if len(scores) else np.inf)
 
 
@@ -334,7 +323,7 @@ def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
     n = len(one.tallies)
     if n < 4:
         return None
-    scores = resampled(task, [one], names)
+    scores = redrawn(task, [one.tallies], names)
     return Interval.around(one.expected, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
 
 

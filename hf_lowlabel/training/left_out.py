@@ -5,7 +5,10 @@ The finetuned network is not measured by it, which would take a training for eac
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +66,20 @@ def interval(ready: Prepared, tallies: np.ndarray) -> tuple[float, float]:
         n = 1 / float(weights @ weights)
         middle, half = p + Z80**2 / (2 * n), Z80 * (p * (1 - p) / n + Z80**2 / (4 * n**2)) ** 0.5
         return max((middle - half) / (1 + Z80**2 / n), 0.0), min((middle + half) / (1 + Z80**2 / n), 1.0)
-    random = np.random.default_rng(0)
-    drawn = [task.total(tallies[random.integers(0, n, n)], ready.names) for _ in range(REDRAWN)]
-    half = Z80 * max(float(np.std([value for value in drawn if value is not None])), 0.5 / n)
+    scores = redrawn(task, [tallies], ready.names)
+    half = Z80 * max(float(scores.std()) if len(scores) else np.inf, 0.5 / n)
     return max(p - half, 0.0), min(p + half, 1.0)
+
+
+def redrawn(task: Any, of: Sequence[np.ndarray], names: list[str]) -> np.ndarray:
+    """Scores [`REDRAWN` at most, len(of)] of images drawn again with replacement, the same ones for all.
+
+    Args:
+        task: what makes a score of tallies. of: tallies [n, ...] of the same images. names: of the classes.
+    """
+    random, n, out = np.random.default_rng(0), len(of[0]), []
+    for _ in range(REDRAWN):
+        rows = random.integers(0, n, n)
+        with contextlib.suppress(UserError):  # a draw without any pixel or class to compare with
+            out.append([task.total(tallies[rows], names) for tallies in of])
+    return np.array(out).reshape(-1, len(of))

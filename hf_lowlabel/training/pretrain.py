@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,20 +68,8 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         what="sample" if shards else "training",
         vital=rows[:0],
     )
-    if at and not shards and (aside := np.concatenate([at.validation, at.test])).size:
-        images = square_cache(
-            config.data,
-            dataset.in_squares(squares),
-            (aside[:, None] * squares + np.arange(squares)).flatten(),
-            preprocessing=encoder.preprocessing,
-            device=accelerator.device,
-            what="held-out",
-        )
-        held = Examples(images, torch.arange(len(images)), None)
-        kept = out_of_pool(cache, np.arange(len(cache)), [held], {*pictures(held)} - {""})
-        gone = np.delete(cache.indices, kept) // squares
-        if len(gone):
-            cache.keep(np.flatnonzero(~np.isin(cache.indices // squares, gone)))
+    if at and not (shards or trial):
+        leave_out_copies(cache, config.data, dataset, squares, np.concatenate([at.validation, at.test]), encoder)
     seen = read_shards(shards, config, network, accelerator) if shards else cache
     if config.model.from_scratch:
         mean, std = square_statistics(cache)
@@ -126,6 +115,32 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     loop.state.record = recorder.save(loop, metrics, final=True)
     close(loop, accelerator)
     return Run(config, folder, merged(objective.evaluated).eval(), metrics, loop, recorder)
+
+
+def leave_out_copies(
+    cache: Any, data: DataArguments, dataset: ImageDataset, squares: int, aside: np.ndarray, encoder: Any
+) -> None:
+    """Take the copies of held-out images out of a cache; these are decoded for it alone, and stay in no memory.
+
+    Args:
+        cache: the images of a run. data: its settings. dataset: all images. squares: of an image.
+        aside: positions of those that are held out. encoder: what sees them.
+    """
+    if not aside.size:
+        return
+    images = square_cache(
+        data,
+        dataset.in_squares(squares),
+        (aside[:, None] * squares + np.arange(squares)).flatten(),
+        preprocessing=encoder.preprocessing,
+        device=next(encoder.parameters()).device,
+        what="held-out",
+    )
+    held = Examples(images, torch.arange(len(images)), None)
+    kept = out_of_pool(cache, np.arange(len(cache)), [held], {*pictures(held)} - {""})
+    gone = np.delete(cache.indices, kept) // squares
+    if len(gone):
+        cache.keep(np.flatnonzero(~np.isin(cache.indices // squares, gone)))
 
 
 def open_images(task: Task, data: DataArguments) -> tuple[ImageDataset, Shards | None]:

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from ..finetuning.silent import says
 from ..text import series
 
 log = logging.getLogger("hf_lowlabel")
+LACKING = 0.1  # share of the images that may have no prior: those that a run leaves out differ a little
 
 
 def save_priors(
@@ -50,7 +52,9 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str], split:
     """float32 [len(ids), classes]: the rows of these images, the columns in the order of `class_names`.
 
     path: a file, or "hub:org/name[/configuration][@revision]". split: of the run, to warn where they were made with
-    other labels and images are tested on. Raises UserError when it is none, lacks an image or has other classes.
+    other labels and images are tested on. A few images may have none, and get a row that says nothing: which copies of
+    held-out images are left out depends on whether images stream, and on their size. Raises UserError when it is no
+    such file, lacks more images or has other classes.
     """
     names, known, priors, made_with = _read(path)
     if split is not None and split.test and made_with not in (None, split.hash):
@@ -76,11 +80,12 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str], split:
         row = {id: i for i, id in enumerate(known)}
         missing = [id for id in ids if id not in row]
         if missing:
-            raise UserError(
-                f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}. "
-                "Make them from the same data and split."
-            )
-        priors = priors[[row[id] for id in ids]]
+            said = f"{len(missing)} of {len(ids)} training images have no prior pseudo-label, such as {missing[0]!r}"
+            if len(missing) > LACKING * len(ids):
+                raise UserError(f"{said}. Make them from the same data and split, with the same --streaming and size.")
+            log.warning("%s: nothing is said of them", said)
+            priors = torch.cat([priors, torch.zeros(1, priors.shape[1], dtype=priors.dtype)])
+        priors = priors[[row.get(id, len(known)) for id in ids]]
     if not says(priors).any():
         raise UserError(
             f"The prior pseudo-labels in {str(path)!r} give every class the same share for each of the {len(ids)} "

@@ -262,6 +262,9 @@ def test_a_graph_of_many_labels_takes_the_same_share_of_each_class(monkeypatch, 
     assert len(pooled_rows(labels[labels >= 0])) == 100  # where nothing else is there, labels fill it
     fewer = np.where(np.arange(400) < 50, labels, -1)
     assert {*np.flatnonzero(fewer >= 0)} <= {*pooled_rows(fewer)}
+    rare = np.repeat([0, 1, 2], [100, 100, 3])  # of which one may be left out, and the class is still there
+    assert np.bincount(rare[of_each_class(np.arange(203), rare, 10)]).tolist() == [4, 4, 2]
+    assert np.bincount(rare[of_each_class(np.arange(203), rare, 3)]).tolist() == [1, 1, 1]
     x, labels, query, truth = digits(30)
     caplog.set_level("INFO")
     weight, bias = Propagation().head(x, labels, num_classes=10)

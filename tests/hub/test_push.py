@@ -10,8 +10,10 @@ import yaml
 from hub_runs import listing, make_run
 from huggingface_hub import HfApi, ModelCard
 
+from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.push import push, renamed
+from hf_lowlabel.hub.splits import push_split
 from hf_lowlabel.hub.upload import PushError, check_access
 
 SHARED = {
@@ -54,6 +56,19 @@ def test_one_commit_with_all_that_belongs_to_a_model(hub, run, caplog):
         k: v for k, v in before.items() if k not in ("README.md", "run.json")
     }
     assert "not shared: notes.txt" in caplog.text and "states no licence" not in caplog.text
+
+
+def test_of_a_launch_the_first_process_uploads_and_asks_no_other(hub, run, monkeypatch):
+    """Whether all call it, or the first one alone."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    split = Split("photos", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"})
+    others = push(run, "org/pets"), push_split(split, "org/splits"), push(run.parent / "elsewhere", "org/pets")
+    assert not hub.repos and not any(one.commit or one.pull_request for one in others)
+    monkeypatch.setenv("RANK", "0")
+    done = push(run, "org/pets"), push_split(split, "org/splits")
+    assert all(one.commit for one in done) and [one.url for one in done] == [one.url for one in others[:2]]
+    assert hub.repos.keys() == {("model", "org/pets"), ("dataset", "org/splits")}
 
 
 def test_again_makes_no_commit_and_a_new_model_replaces_the_old_one(hub, run, tmp_path):

@@ -40,3 +40,16 @@ def test_a_label_beside_the_graph_has_no_part_in_what_is_said_of_it(monkeypatch)
     beside = ~encoder.inside
     np.testing.assert_allclose(z[beside], x[rows[beside]] @ weight.T + bias, atol=1e-4)
     np.testing.assert_array_equal(z[~beside], encoder.pool.left_out(targets, encoder.at))
+
+
+def test_a_class_that_no_label_of_the_graph_is_of_is_alike_inside_and_beside(monkeypatch):
+    """In a fold that leaves out those that the graph has: what is said of its labels has one scale."""
+    monkeypatch.setattr("hf_lowlabel.finetuning.pooling.MOST_POOLED", 120)
+    x, y = clusters()
+    rows = drawn(y, 40)
+    encoder = Features("net", x, rows, y[rows], 4)
+    targets = np.eye(4)[y[encoder.some]] * [1, 1, 1, 0]
+    z = encoder.left_out(targets, np.arange(len(rows)))
+    p = encoder.believe(targets, 1.0, y[rows])
+    for said in (z[:, 3], np.log(p[:, 3])):
+        assert np.ptp(said) < 3

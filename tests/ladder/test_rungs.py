@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
@@ -382,6 +383,38 @@ def test_copies_are_left_out_together(folds):
     assert masks and all(len({*copies[m]} & {*copies[~m]}) == 0 for m in masks)
     assert sorted({*copies[np.any(masks, 0)]}) == [3, 5, 7, 9]  # the only picture of its class is never left out
     assert left_out_in_turn(y[:6], folds=folds, copies=np.array([0, 0, 0, 0, 1, 1])) == []
+
+
+class PictureCache:
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def take(self, at):
+        return torch.from_numpy(self.pictures[at.numpy()])
+
+
+def test_of_many_images_a_part_is_compared_with_all(monkeypatch):
+    """As many pairs as of a smaller number: of copies those that are equal or asked for, of strangers the farthest."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (300, 3, 16, 16)).astype(np.uint8)
+    pictures[[200, 210, 220]] = pictures[[10, 20, 30]]
+    pictures[[10, 20], 0, :2] ^= 4  # all but the same; the third pair is equal
+    training = PictureCache(pictures)
+    x = rng.normal(size=(300, 8)) / 10 + np.eye(8)[rng.integers(0, 2, 300)]
+    x[[7, 77]] = -3 * np.eye(8)[[2, 3]]
+    every = [one.rows for one in advice.copies(training, np.array([20, 3]))]
+    strange = {one.rows for one in advice.strangers(x)}
+    assert every == [(10, 200), (20, 210), (30, 220)] and {(7,), (77,)} <= strange
+    asked, seen = advice.neighbours, []
+    monkeypatch.setattr(
+        advice, "neighbours", lambda x, k, q=None: seen.append(len(x) * len(x if q is None else q)) or asked(x, k, q)
+    )
+    monkeypatch.setattr(advice, "COMPARED", 120)
+    assert [one.rows for one in advice.copies(training, np.array([20, 3]))] == [(20, 210), (30, 220)]
+    assert {one.rows for one in advice.strangers(x)} >= {(7,), (77,)} and sum(seen) <= 2.1 * 120**2
 
 
 def test_ordinary_images_beside_copies_are_no_strangers():

@@ -19,7 +19,8 @@ from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.evaluation import inference
-from hf_lowlabel.ladder import adapted, on_training, planning, sizes, trained
+from hf_lowlabel.finetuning.multilabel import MultiLabelFixMatch
+from hf_lowlabel.ladder import adapted, clock, on_training, planning, sizes, trained
 from hf_lowlabel.ladder.folds import spread_over_folds
 from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import SPENT, settle
@@ -61,6 +62,10 @@ def network(tmp_path_factory):
 def colours(tmp_path_factory):
     """Hard to tell apart."""
     return photos(tmp_path_factory.mktemp("photos"), each=40, strength=4)
+
+
+def diverges(*_):
+    raise Diverged("the loss was NaN")
 
 
 def shorten(patch) -> None:
@@ -131,17 +136,22 @@ def test_time_for_heads_on_frozen_features_is_set_aside(tmp_path, monkeypatch):
 def test_looking_at_the_clock_takes_no_longer_than_it_may(monkeypatch):
     """Where one step takes minutes, five would be over the time that a search has."""
     time = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(trained, "time", SimpleNamespace(perf_counter=lambda: time.now))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: time.now))
 
     def timed(most, each):
-        clock, state = trained.Clock(most), SimpleNamespace(step=0, stop=False)
+        one, state = clock.Clock(most), SimpleNamespace(step=0, stop=False)
         while not state.stop:
             state.step, time.now = state.step + 1, time.now + (each if state.step else 3 * each)  # the first is slow
-            clock.on_step_end(state, {})
-        return state.step, clock.seconds
+            one.on_step_end(state, {})
+        return state.step, one.seconds
 
-    assert timed(float("inf"), 2.0) == (trained.WARM + trained.TIMED, 2.0)
+    assert timed(float("inf"), 2.0) == (clock.WARM + clock.TIMED, 2.0)
     assert timed(5.0, 2.0) == (1, 6.0) and timed(9.0, 2.0) == (3, 2.0)
+    said = []
+    monkeypatch.setattr(clock, "of_first", lambda x: said.append(x) or x)
+    assert timed(5.0, 2.0) == (1, 6.0)  # the first process, and one that began later and has more time left
+    monkeypatch.setattr(clock, "of_first", lambda x: said.pop(0))
+    assert timed(9.0, 2.0) == (1, 6.0) and not said
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -389,6 +399,22 @@ def test_a_recipe_that_diverges_is_left_out(network, discs, tmp_path, short, mon
     best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
     assert {one.name for one in best.ladder} == {"linear probe", "nearest pixels", "supervised"}
     assert best.to_label is None
+
+
+def test_an_attempt_that_diverges_while_it_is_timed_is_left_out(network, tmp_path, short, monkeypatch, caplog):
+    """By a loss that is no number in each of the few steps."""
+    forward = MultiLabelFixMatch.forward
+
+    def no_number(self, batch, t):
+        out = forward(self, batch, t)
+        return {**out, "loss": out["loss"] * float("nan")}
+
+    monkeypatch.setattr(MultiLabelFixMatch, "forward", no_number)
+    given = dict(task="multilabel", num_labels=24, image_size=32, output_dir=tmp_path / "run", to_label=0)
+    best = auto("scenes", network, **given)
+    assert {one.name for one in best.ladder} == {"linear probe", "supervised"}
+    assert "FixMatch is not taken: The loss" in caplog.text and not (tmp_path / "run" / "trials" / "clock").exists()
+    assert any("Unlabeled images: training with them diverged" in line for line in best.advice.sentences)
 
 
 def test_where_the_last_run_diverges_the_next_best_is_the_answer(network, discs, tmp_path, short, monkeypatch):
@@ -672,6 +698,10 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
         seconds = 10**6 if side == 96 else 1  # kept on the disk
     asked = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
     assert asked[0] is ready and asked[2] is None
+    if side == 160:  # an attempt that diverges at the side where it is timed decides nothing
+        monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: diverges() if attempt is ONE else 0.1)
+        both = lambda settings: dict.fromkeys((PLAIN, ONE), configs(settings)[PLAIN])  # noqa: E731
+        assert sizes.measured(ready, ready.task.sides(ready.dataset), given, both, seconds=220)["image_size"] == 160
 
 
 def test_a_network_is_taken_for_more_than_one_label():

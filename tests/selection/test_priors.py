@@ -129,6 +129,8 @@ def test_file_is_read_by_image_and_class(tmp_path):
     assert torch.equal(got, torch.as_tensor(p[[4, 1]][:, [2, 0, 1]]))
     got = load_priors(tmp_path / "p.safetensors", ids[::-1], names)  # as many, and in another order
     assert torch.equal(got, torch.as_tensor(p[::-1].copy()))
+    few = load_priors(tmp_path / "p.safetensors", [*ids, *ids, "other"], names)  # a tenth may lack them
+    assert torch.equal(few[:-1], torch.as_tensor(np.concatenate([p, p]))) and not few[-1].any()
     with pytest.raises(UserError, match="1 of 2 training images have no prior pseudo-label, such as 'other'"):
         load_priors(tmp_path / "p.safetensors", [ids[0], "other"], names)
     with pytest.raises(UserError, match="classes ant, bee, cat, and the run has ant, bee"):

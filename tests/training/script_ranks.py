@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hf_lowlabel import UserError, evaluate, finetune, predict
+from hf_lowlabel.api.running import publish
 from hf_lowlabel.distributed import rank
 from hf_lowlabel.hub import push as pushing, splits
 from hf_lowlabel.hub.upload import PushError, Uploaded
@@ -37,12 +38,20 @@ def main(settings: dict, folder: Path) -> None:
         return DONE
 
     pushing.upload = splits.upload = upload
-    found["pushed"] = pushing.push(run.folder, "org/name") == DONE
-    found["split"] = splits.push_split(run.folder / "split.json", "org/splits") == DONE
+    pushed = pushing.push(run.folder, "org/name"), splits.push_split(run.folder / "split.json", "org/name")
+    if rank() == 0:  # the others are no part of this
+        assert pushed == (DONE, DONE) == (pushing.push(run.folder, "org/name"),) * 2
+    found["pushed"] = [one.repo_id for one in pushed]
+    training = run.config.training
+    training.push_to_hub = "org/name"
+    publish(run)
+    training.push_to_hub = "org/full"
     with pytest.raises(PushError, match="The Hub is full. Nothing is lost"):
-        pushing.push(run.folder, "org/full")
+        publish(run)
+    run.folder = folder / "nowhere"
     with pytest.raises(UserError, match="Give a run folder or a saved model"):
-        pushing.push(folder / "nowhere", "org/name")
+        publish(run)
+    run.folder = folder / "run"
     own = folder / ("all" if rank() == 0 else "fewer")
     with pytest.raises(UserError, match="The processes of this launch see different training images"):
         finetune(**{**settings, "dataset": str(own)}, output_dir=str(folder / "other"))

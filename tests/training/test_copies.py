@@ -1,7 +1,9 @@
 """The same picture twice: with two labels, or learned from and tested on."""
 
+import gc
 import json
 import shutil
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import finetune, load_segmentation, load_source, pretrain
+from hf_lowlabel import Callback, finetune, load_segmentation, load_source, pretrain
 from hf_lowlabel.data.image_cache import build_cache
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.tasks.parts import Examples
-from hf_lowlabel.training import copies
+from hf_lowlabel.training import copies, pretrain as pretrain_run
 from hf_lowlabel.training.copies import agreeing, pictures
 
 from .conftest import SEGMENT, SMALL
@@ -197,13 +199,44 @@ def test_copies_within_the_data_and_of_other_sizes(masked, tmp_path, caplog):
     assert run.recorder.images == 18 - 3 + 3 - 2
 
 
-def test_pretraining_sees_no_copies_of_held_out_images(photos, tmp_path, caplog):
+def test_priors_of_a_run_that_left_copies_out_fit_one_that_streams(photos, tmp_path, caplog):
+    """Of images that stream only those are compared that are called as a held-out one."""
+    root = tmp_path / "data"
+    shutil.copytree(photos / "labeled", root)
+    shutil.copy(root / "dark" / "0.png", root / "light" / "copy.png")
+    held = {"test": ["dark/0.png", "light/2.png"]}
+    Split("data", ["dark", "light"], {"dark/1.png": "dark", "light/1.png": "light"}, **held).save(tmp_path / "s.json")
+    given = {"model": SMALL["model"], "from_scratch": True, "dataset": root, "split": tmp_path / "s.json"}
+    first = finetune(**given, method="propagation", output_dir=tmp_path / "run")
+    prior = {"prior": tmp_path / "run" / "priors.safetensors", "streaming": True, "workers": 0}
+    second = finetune(**given, **prior, method="probe", output_dir=tmp_path / "second")
+    assert second.recorder.images == first.recorder.images + 1
+    assert "1 of 23 training images have no prior pseudo-label, such as 'light/copy.png': nothing" in caplog.text
+
+
+def test_pretraining_sees_no_copies_of_held_out_images(photos, tmp_path, caplog, monkeypatch):
     root = tmp_path / "data"
     shutil.copytree(photos / "labeled", root)
     shutil.copy(root / "dark" / "0.png", root / "light" / "zz.png")
     held = {"test": ["dark/0.png", "light/2.png"]}
     Split("data", ["dark", "light"], {"dark/1.png": "dark", "light/1.png": "light"}, **held).save(tmp_path / "s.json")
     given = {k: v for k, v in SMALL.items() if k != "unlabeled_ratio"}
+    made, left = {}, []
+
+    def noted(*args, what, **more):
+        cache = square_cache(*args, what=what, **more)
+        made[what] = weakref.ref(cache)
+        return cache
+
+    class Looks(Callback):
+        def on_step_end(self, state, scalars):
+            gc.collect()
+            left.append({what for what, cache in made.items() if cache() is not None})
+
+    square_cache = pretrain_run.square_cache
+    monkeypatch.setattr(pretrain_run, "square_cache", noted)
+    given |= {"callbacks": [Looks()], "max_steps": 1}
     run = pretrain(dataset=root, split=tmp_path / "s.json", method="simclr", **given, output_dir=tmp_path / "run")
+    assert made.keys() == {"training", "held-out"} and left == [{"training"}]  # which take half of the memory
     assert "1 unlabeled images are copies of images that are held out, such as light/zz.png" in caplog.text
     assert run.recorder.images == len(load_source(root)) - 3

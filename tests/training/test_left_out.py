@@ -76,6 +76,18 @@ def test_a_run_without_test_images_has_a_score_and_an_interval(kind, request, tm
         evaluate(str(run.folder), str(tmp_path / "d"))
 
 
+def test_few_images_of_several_classes_that_have_one(tmp_path):
+    """Of twelve two have a class: some of the samples by which the score's error is known have none."""
+    rows = ["file_name,label"]
+    for k in range(12):
+        save(tmp_path / f"d/{k}.png", noise(200 if k < 2 else 20))
+        rows.append(f"{k}.png,{('bright', 'blue')[k] if k < 2 else 'none'}")
+    (tmp_path / "d/metadata.csv").write_text("\n".join(rows))
+    run = finetune(str(tmp_path / "d"), output_dir=str(tmp_path / "run"), **{**TINY, **RUNS["several"][3]})
+    assert 0 <= run.metrics["left_out_map_low"] <= run.metrics["left_out_map"] <= run.metrics["left_out_map_high"] <= 1
+    assert any("of 12 labels that are left out in turn" in line for line in run.recorder.advice)
+
+
 def test_masks_that_say_nothing_of_the_images_score_as_chance(masks, tmp_path):
     for k, file in enumerate(sorted((masks / "masks").iterdir())):
         save(file, np.random.default_rng(k).integers(0, 2, (32, 32)))
