@@ -10,6 +10,8 @@ import logging
 import numpy as np
 
 from ..errors import UserError
+from ..finetuning.linear import redrawn
+from ..tasks.parts import LeftOut
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -33,14 +35,14 @@ def tell_left_out(ready: Prepared) -> None:
         recorder.advice.append(said)
         return
     try:
-        tallies = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
-        if tallies is None:
+        found = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
+        if found is None:
             return
-        value, (low, high) = task.total(tallies, ready.names), interval(ready, tallies)
+        value, (low, high) = task.total(found.tallies, ready.names), interval(ready, found)
     except UserError as error:  # a network with two heads has no one place to read features at; masks without a class
         log.info("no score of labels that are left out: %s", error)
         return
-    score, n = task.score, len(tallies)
+    score, n = task.score, len(found.tallies)
     key = f"{PREFIX}{score.key}"
     recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{PREFIX}{task.label_words}": n}
     start = "random weights" if ready.config.model.from_scratch else recorder.start_words()
@@ -54,16 +56,16 @@ def tell_left_out(ready: Prepared) -> None:
     recorder.advice.append(said)
 
 
-def interval(ready: Prepared, tallies: np.ndarray) -> tuple[float, float]:
-    """80 %: Wilson's of a share of images, which are worth n = 1 / sum weight^2, else by the spread over samples of the
-    images drawn with replacement, and of half an image at least."""
-    task, n = ready.task, len(tallies)
-    p, weights = task.total(tallies, ready.names), task.weights(tallies)
+def interval(ready: Prepared, found: LeftOut) -> tuple[float, float]:
+    """80 %: Wilson's of a share of images, whose groups are worth n = 1 / sum weight^2, else by the spread over samples
+    of the groups drawn with replacement, and of half a group at least."""
+    task, tallies, groups = ready.task, found.tallies, np.unique(found.group, return_inverse=True)[1]
+    p, weights, n = task.total(tallies, ready.names), task.weights(tallies), groups.max() + 1
     if weights is not None:
-        n = 1 / float(weights @ weights)
+        n = 1 / float((np.bincount(groups, weights) ** 2).sum())
         middle, half = p + Z80**2 / (2 * n), Z80 * (p * (1 - p) / n + Z80**2 / (4 * n**2)) ** 0.5
         return max((middle - half) / (1 + Z80**2 / n), 0.0), min((middle + half) / (1 + Z80**2 / n), 1.0)
     random = np.random.default_rng(0)
-    drawn = [task.total(tallies[random.integers(0, n, n)], ready.names) for _ in range(REDRAWN)]
+    drawn = [task.total(tallies[redrawn(groups, random)], ready.names) for _ in range(REDRAWN)]
     half = Z80 * max(float(np.std([value for value in drawn if value is not None])), 0.5 / n)
     return max(p - half, 0.0), min(p + half, 1.0)
