@@ -602,7 +602,7 @@ def test_labels_of_bursts_are_trained_with(network, tmp_path, short):
     given = dict(image_size=16, to_label=0, test_fraction=0.0)
     best = auto(tmp_path / "data", network, output_dir=tmp_path / "run", **given)
     said = best.advice.sentences[0]  # the first and the last of a burst differ by more than copies do
-    assert "from 16 labeled pictures left out in turn, those of one file or film together (8 files and films" in said
+    assert "labeled pictures left out in turn, those of one file or film together (8 files and films" in said
     assert sum("(from half of the labels at a time" in row["name"] for row in best.run.recorder.ladder) == 2
 
 
