@@ -12,7 +12,7 @@ from hf_lowlabel.ladder.auto import Best
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.frozen import Tried
 from hf_lowlabel.ladder.report import Advice
-from hf_lowlabel.ladder.trained import Trial
+from hf_lowlabel.ladder.trials import Trial
 from hf_lowlabel.text import brief
 
 LARGE = np.zeros((300, 300, 3), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..distributed import best_device
 from ..text import files_of
 from .neighbors import neighbours
 
+log = logging.getLogger("hf_lowlabel")
 SIDE = 16  # px of the small copies that are compared
 NEAREST = 3  # other pictures that each is shown beside, at most, where more are all but the same
 # difference of two small copies up to which they are all but the same. On photos, films, cells and steel a JPEG of
@@ -156,32 +158,66 @@ def nearest_same(
 
 
 def copies_of_each(images: Any) -> np.ndarray | None:
-    """Number of the picture that each image shows, int [n], the same for those that are all but the same and for the
-    pages of one file; None where no two are.
+    """What images share with each other, int [n, 2]: the number of a group, which is left out together, and of the
+    picture, of which one is judged; None where no two share anything.
+
+    A group are pictures that are all but the same, the frames of a film, whose ends may differ, and the pages of one
+    file. A picture are those of them that are all but the same as its first and have its label. Where all images are
+    of one file or film, each picture is a group: new images can only be other pages or frames of it.
 
     Args:
-        images: with `cache` and `members`.
+        images: with `cache` and `members`, and `targets` where each has a class or several.
     """
-    pairs = near_copies(small_copies(images.cache, images.members))
+    small, targets = small_copies(images.cache, images.members), getattr(images, "targets", None)
+    pairs = near_copies(small)
     files = files_of([images.cache.ids[int(i)] for i in images.members], images.cache.file_of)
+    picture = told_apart(small, groups_of(pairs, len(small)), None if targets is None else targets.numpy())
     if files is not None:
+        drawn = contrast_of(small) > 0  # an empty page is in every file
+        pairs = [(i, j) for i, j in pairs if drawn[i] and drawn[j]]
         first: dict[int, int] = {}
         pairs += [(first.setdefault(file, k), k) for k, file in enumerate(files)]
-    return pictures_by(pairs, len(images.members))
+    group = pictures_by(pairs, len(small))
+    if group is None:
+        return None
+    if group.max() == 0 and picture.max() > 0:
+        log.warning(
+            "all %d labeled images are pages of one file or frames of one film: what is said of new images holds for "
+            "others of it",
+            len(small),
+        )
+        group = picture
+    return np.stack([group, picture], 1)
+
+
+def told_apart(small: np.ndarray, groups: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
+    """Number of the picture of each row, int64 [N]: within a group those that are all but the same as its first that is
+    in no other, and have its target."""
+    contrast, out, count = contrast_of(small), np.full(len(small), -1), 0
+    order = np.argsort(groups, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        while len(rows):
+            i = rows[0]
+            difference = np.sqrt(np.square(small[rows] - small[i]).mean(1))
+            same = difference <= SAME * np.minimum(contrast[rows], contrast[i])
+            if targets is not None:
+                same &= (targets[rows] == targets[i]).reshape(len(rows), -1).all(1)
+            out[rows[same]], count, rows = count, count + 1, rows[~same]
+    return out
 
 
 def copies_by_image(labeled: Any, count: int) -> np.ndarray | None:
-    """`copies_of_each` for `count` images, of which `labeled` have a label; the others show a picture of their own."""
+    """`copies_of_each` for `count` images, of which `labeled` have a label; the others share nothing."""
     found = copies_of_each(labeled)
     if found is None:
         return None
-    out = len(found) + np.arange(count)
+    out = np.stack([len(found) + np.arange(count)] * 2, 1)
     out[labeled.members.cpu().numpy()] = found
     return out
 
 
 def pictures_by(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray | None:
-    """`copies_of_each` of `count` images, of which these pairs are all but the same."""
+    """Number of the group of each of `count` images, int [count], of which these pairs go together; None: no pair."""
     if not pairs:
         return None
     i, j = np.array(pairs).T

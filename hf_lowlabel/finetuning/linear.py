@@ -55,7 +55,7 @@ def probe_head(
         l2: weight of the penalty; None: the one of `STRENGTHS` under which stratified cross-validation on the labels
             finds them likeliest, 1.0 where no class has two.
         max_iter: steps of the solver at most.
-        copies: the picture that each image shows, int [N], or None (see `picture_of`).
+        copies: what images share with each other, int [N, 2], or None (see `group_of`).
 
     Returns:
         (weight float32 [K, D], bias float32 [K]); a class without a label gets weight 0 and a bias that loses to all.
@@ -103,7 +103,7 @@ def logistic(x: np.ndarray, y: np.ndarray, l2: float, max_iter: int = 1000) -> t
 
 
 def best_l2(x: np.ndarray, y: np.ndarray, max_iter: int = 1000, copies: np.ndarray | None = None) -> float:
-    """The penalty under which labels left out are likeliest; 1.0 where no class has two. copies: see `picture_of`."""
+    """The penalty under which labels left out are likeliest; 1.0 where no class has two. copies: see `group_of`."""
     random = np.random.default_rng(0)
     if len(y) > MOST:
         rows = random.permutation(len(y))[:MOST]
@@ -129,14 +129,14 @@ def best_l2(x: np.ndarray, y: np.ndarray, max_iter: int = 1000, copies: np.ndarr
 def stratified_folds(
     y: np.ndarray, folds: int, random: np.random.Generator, copies: np.ndarray | None = None
 ) -> np.ndarray:
-    """A fold for every label, int64 [n], classes spread evenly over them and copies of a picture in one; -1 for the
-    pictures of a class that would be left out whole, such as its only one. copies: see `picture_of`."""
+    """A fold for every label, int64 [n], classes spread evenly over them and the images of a group in one; -1 for
+    the groups of a class that would be left out whole, such as its only one. copies: see `group_of`."""
     if copies is not None:
-        picture, first = picture_of(copies)
-        fold = stratified_folds(y[first], folds, random)[picture]
-        for k in np.unique(y):  # near copies may have several classes: none of them is left out whole
+        group, first = group_of(copies)
+        fold = stratified_folds(y[first], folds, random)[group]
+        for k in np.unique(y):  # a group may have several classes: none of them is left out whole
             if len(np.unique(fold[y == k])) == 1:
-                fold[np.isin(picture, picture[y == k])] = -1
+                fold[np.isin(group, group[y == k])] = -1
         return fold
     out, start = np.full(len(y), -1), 0
     for k in np.unique(y):
@@ -217,7 +217,7 @@ class LeastSquares:
     ) -> np.ndarray:
         """What the layer fitted without an image gives for it: (z - h t) / (1 - h), h the leverage of the image.
 
-        copies: the picture that each image shows, int [N]: those of one are left out together, where h is a matrix.
+        copies: what images share (see `group_of`): those of a group are left out together, where h is a matrix.
         """
         if copies is not None:
             return self._left_out_together(targets, l2, copies)
@@ -227,8 +227,9 @@ class LeastSquares:
         return (self.predict(targets, l2, rows) - h * t) / (1 - h)
 
     def _left_out_together(self, targets: np.ndarray, l2: float, copies: np.ndarray) -> np.ndarray:
-        out, order = self.left_out(targets, l2), np.argsort(copies, kind="stable")
-        ends = np.flatnonzero(np.diff(copies[order])) + 1
+        group, _ = group_of(copies)
+        out, order = self.left_out(targets, l2), np.argsort(group, kind="stable")
+        ends = np.flatnonzero(np.diff(group[order])) + 1
         for rows in (r for r in np.split(order, ends) if len(r) > 1):
             u = self.u[rows].astype(np.float64)
             h = (u / self._penalised(l2)) @ u.T + 1 / len(self.u)
@@ -244,8 +245,8 @@ def left_out_in_turn(
     y: np.ndarray, folds: int = FOLDS, repeats: int = 1, seed: int = 0, copies: np.ndarray | None = None
 ) -> list[np.ndarray]:
     """Stratified cross-validation of labels int [n]: masks of those that are left out, bool [n]; none is the only one
-    of its class, and labels of two classes are always left. copies: those of a picture go together, for they would
-    give the answer away (`picture_of`)."""
+    of its class, and labels of two classes are always left. copies: those of a group go together, for they would
+    give the answer away (`group_of`)."""
     random, out = np.random.default_rng(seed), []
     for _ in range(repeats):
         fold = stratified_folds(y, folds, random, copies)
@@ -299,31 +300,44 @@ def left_out_logits(
     x: np.ndarray, y: np.ndarray, num_classes: int, copies: np.ndarray | None = None
 ) -> tuple[ProbeBeliefs, np.ndarray, np.ndarray]:
     """A probe, and what it says of each label that is left out in turn, of a picture with copies once: logits [m, K]
-    and classes int [m]. copies: see `picture_of`."""
-    probe, logits, truth = ProbeBeliefs(x, np.arange(len(y)), y, num_classes, copies), [], []
+    and which labels, int64 [m]. copies: see `group_of`."""
+    probe, logits, rows = ProbeBeliefs(x, np.arange(len(y)), y, num_classes, copies), [], []
     once = first_of_each(len(y), copies)
     for out in left_out_in_turn(y, copies=copies):
-        logits.append(probe.logits(np.where(out, -1, y), np.flatnonzero(out & once)))
-        truth.append(y[out & once])
-    if not truth:
+        rows.append(np.flatnonzero(out & once))
+        logits.append(probe.logits(np.where(out, -1, y), rows[-1]))
+    if not rows:
         return probe, np.zeros((0, num_classes)), np.zeros(0, np.int64)
-    return probe, np.concatenate(logits), np.concatenate(truth)
+    return probe, np.concatenate(logits), np.concatenate(rows)
 
 
-def picture_of(copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of the picture of each image, int64 [n], pictures numbered as they come, and the first image of each,
-    int64.
+def group_of(copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the group of each image, int64 [n], groups numbered as they come, and the first image of each, int64.
 
-    copies: which picture each image shows, int [n], by any numbers (`near_copies.copies_of_each`).
+    copies: int [n, 2], the group that is left out together and the picture of each image, by any numbers
+    (`near_copies.copies_of_each`), or int [n] where each group is one picture.
     """
-    _, first, number = np.unique(copies, return_index=True, return_inverse=True)
+    groups = copies if copies.ndim == 1 else copies[:, 0]
+    _, first, number = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number], np.sort(first)
 
 
 def first_of_each(count: int, copies: np.ndarray | None) -> np.ndarray:
-    """One image of each picture, bool [count]; all of them where there are no copies (None, see `picture_of`)."""
+    """One image of each picture, bool [count]; all of them where there are no copies (None, see `group_of`)."""
     out = np.ones(count, bool)
     if copies is not None:
+        pictures = copies if copies.ndim == 1 else copies[:, 1]
         out[:] = False
-        out[picture_of(copies)[1]] = True
+        out[np.unique(pictures, return_index=True)[1]] = True
     return out
+
+
+def drawn_again(groups: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Positions of the images, int64, of as many groups drawn with replacement. groups: of each image, 0 .. G - 1."""
+    n = int(groups.max()) + 1
+    drawn = random.integers(0, n, n)
+    if n == len(groups):
+        return np.argsort(groups)[drawn]
+    order, size = np.argsort(groups, kind="stable"), np.bincount(groups)
+    start = np.cumsum(size) - size
+    return np.concatenate([order[start[g] : start[g] + size[g]] for g in drawn])

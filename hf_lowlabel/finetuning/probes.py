@@ -34,6 +34,7 @@ from .linear import (
     DEFAULT_T,
     ProbeBeliefs,
     first_of_each,
+    group_of,
     labeled_rows,
     left_out_in_turn,
     probe_head,
@@ -78,14 +79,14 @@ def label_spreading(
         p_q propto sum_{j in N_k(q)} max(s_qj, 0)^3 F_j;   an image of the graph keeps its own F
 
     neighbours: of each image in the graph. alpha: share that comes from the neighbours. None: the value of `GRAPHS`
-    and `ALPHAS` under which labels that are left out in turn, `MOST_REACHED` at most, are likeliest. copies: the
-    picture that each image shows, int [N], or None: those of one are left out together.
+    and `ALPHAS` under which labels that are left out in turn, `MOST_REACHED` at most, are likeliest. copies: what
+    images share with each other, int [N, 2], or None (`group_of`): those of a group are left out together.
     """
     labeled_rows(features, labels)
     every = np.flatnonzero(labels >= 0)
     rows = of_each_class(every, labels[every], MOST_REACHED)
     x, asked = rooted_beside(features, query)
-    shows = rows if copies is None else copies[rows]
+    shows = rows if copies is None else copies[rows]  # what they share with each other
     best: tuple[float, int, np.ndarray] | None = None
     for k in [neighbours] if neighbours else GRAPHS:
         graph = Graph(x, min(k, len(x) - 1))
@@ -101,11 +102,12 @@ def label_spreading(
 
 
 def left_out_likelihood(reach: np.ndarray, y: np.ndarray, num_classes: int, shows: np.ndarray) -> float:
-    """Mean log probability of labels when each picture is left out in turn; 0 where no class has two.
+    """Mean log probability of labels when each group is left out in turn; 0 where no class has two.
 
-    reach: of the labeled images to each other, [L, L]. y: their classes, int [L]. shows: which pictures, int [L].
+    reach: of the labeled images to each other, [L, L]. y: their classes, int [L]. shows: what they share (`group_of`).
     """
-    own, others = np.eye(num_classes)[y], (shows[:, None] != shows).astype(float)
+    group, _ = group_of(shows)
+    own, others = np.eye(num_classes)[y], (group[:, None] != group).astype(float)
     counts = others @ own  # [L, K]
     sums = (reach * others) @ own / np.maximum(counts, 1)  # a class counts by its other labels
     p = sums / np.maximum(sums.sum(1, keepdims=True), 1e-300)
@@ -132,7 +134,7 @@ class FrozenMethod(Method):
     verb, frozen = "finetune", True
     spreads_priors: ClassVar[bool] = False  # `head` takes priors [N, K]; else their most probable class is a label
     takes_copies: ClassVar[bool] = (
-        False  # copies: the picture that each image shows, int [N]; settings are chosen by it
+        False  # copies: what images share, int [N, 2] (`group_of`); settings are chosen by it
     )
     of_pixels: ClassVar[bool] = False  # fits a layer to feature maps and masks, and not to features of images
     needs = "features of all images, no training"

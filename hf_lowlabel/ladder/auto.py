@@ -43,7 +43,7 @@ from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
 from .report import Advice
-from .trained import Trial
+from .trials import Trial
 
 if TYPE_CHECKING:
     from ..api.types import Data, Model

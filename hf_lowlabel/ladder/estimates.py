@@ -64,10 +64,10 @@ def confidence(encoder: Features, best: Tried) -> float:
 def accuracy(best: Tried, confidence: float) -> Interval | None:
     """Of the best rung on new images; None where no label could be left out.
 
-    A mean of the share right of the labels left out, which are worth n = 1 / sum weight^2, and of the confidence on
-    the images without one, n : `WORTH`.
+    A mean of the share right of the labels left out, whose groups are worth n = 1 / sum weight^2, and of the
+    confidence on the images without one, n : `WORTH`.
     """
-    if best.accuracy is None or len(best.asked) < 2:
+    if best.accuracy is None or len(best.weight) < 2:
         return None
     n = 1 / float(best.weight @ best.weight)
     value = (n * best.accuracy + WORTH * confidence) / (n + WORTH)
@@ -91,10 +91,10 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
     tried = [one for one in tried if not one.rung.names]  # what the names of the classes add is another matter
     using = [one for one in tried if one.rung.unlabeled and len(one.label)]
     without = [one for one in tried if not one.rung.unlabeled and len(one.label)]
-    if not using or not without or len(using[0].asked) < 4:
+    if not using or not without or len(using[0].weight) < 4:
         return Help("unclear", None)
     a, b = max(using, key=lambda o: o.score), max(without, key=lambda o: o.score)
-    n = len(a.asked)
+    n = len(a.weight)
     d = n * a.weight * (a.probability - b.probability)
     t = float(d.mean()) / max(float(d.std(ddof=1)) / n**0.5, 1e-3)
     gain = n * a.weight * (a.correct - b.correct)
@@ -127,7 +127,7 @@ def learning_curve(
     1 - c m^-b (Mahmood et al. 2022 on why one is not enough). Their slopes are uncertain at so few labels, so that the
     usual one counts three times as much. None where the labels are too few.
     """
-    first = encoders[0].first
+    one, first = encoders[0], encoders[0].first
     if now is None or best.accuracy is None or len(first) < 3 * len(np.unique(y)):
         return None
     random = np.random.default_rng(seed)
@@ -140,8 +140,10 @@ def learning_curve(
             out = left_out_part(y[first], part, random)
             if out is None:
                 continue
-            z = said(encoders, encoders[0].without(out[encoders[0].picture]), first[out], [best.rung])[best.key]
-            truth = y[first[out]]
+            without = out[one.group]
+            asked = one.asked(without)
+            z = said(encoders, one.without(without), asked, [best.rung])[best.key]
+            truth = y[asked]
             correct += float(weight_by_class(truth, z.shape[1]) @ (z.argmax(1) == truth))
             used, draws = used + int((~out).sum()), draws + 1
         if draws:

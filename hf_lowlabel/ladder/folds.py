@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..finetuning.linear import picture_of
+from ..finetuning.linear import group_of
 
 
 def spread_over_folds(shows: np.ndarray, count: int, seed: int, copies: np.ndarray | None = None) -> list[np.ndarray]:
@@ -18,17 +18,17 @@ def spread_over_folds(shows: np.ndarray, count: int, seed: int, copies: np.ndarr
         shows: which classes each image shows, bool [n, K].
         count: folds.
         seed: decides between folds that are alike.
-        copies: the picture that each image shows, int [n], or None (`copies_of_each`): those of one go together, for
-            they would give the answer away.
+        copies: what images share with each other, int [n, 2], or None (`copies_of_each`): those of a group go
+            together, for they would give the answer away.
 
     Returns:
         int64 positions of the images, for each fold.
     """
     if copies is not None:
-        picture, first = picture_of(copies)
-        any_copy = np.zeros((len(first), shows.shape[1]), bool)
-        np.logical_or.at(any_copy, picture, shows)
-        return [np.flatnonzero(np.isin(picture, rows)) for rows in spread_over_folds(any_copy, count, seed)]
+        group, first = group_of(copies)
+        any_of = np.zeros((len(first), shows.shape[1]), bool)
+        np.logical_or.at(any_of, group, shows)
+        return [np.flatnonzero(np.isin(group, rows)) for rows in spread_over_folds(any_of, count, seed)]
     n, random = len(shows), np.random.default_rng(seed)
     count = min(count, n)
     most = -(-n // count)

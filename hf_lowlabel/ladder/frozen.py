@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..finetuning.graph import MASSES, Pool, weight_by_class
-from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, left_out_in_turn, picture_of, softmax, temperature
+from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, first_of_each, group_of, left_out_in_turn, softmax, temperature
 from ..finetuning.pooling import pooled_rows, tell_pooled
 from ..finetuning.probes import Propagation
 from ..text import percent
@@ -63,7 +63,8 @@ class Tried:
 
     votes: whether its targets are the votes of all encoders. blend: whether it is all rungs together.
     label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
-    None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe.
+    None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. group:
+    number of the group of each label, int [L]; None: each is one (`group_of`).
     """
 
     rung: Rung
@@ -74,25 +75,32 @@ class Tried:
     targets: np.ndarray | None
     t: float = 1.0
     blend: bool = False
+    group: np.ndarray | None = None
 
     def judge(self, y: np.ndarray) -> None:
-        """Means over repetitions for each label that was left out: correct, probability of its class, confidence.
+        """Means over repetitions, [G], for each group of labels that was left out: correct, probability of the class,
+        confidence. asked: the labels, [A]; place: of each its group among the G.
 
-        weight: of each label in a mean over all; its class counts by its likely share of all images. The only label of
-        its class is never left out, so that plain means are about the classes that happen to have more of them, and
-        flatter what prefers these.
+        weight: [G], of each group in a mean over all. The class of a label counts by its likely share of all images:
+        the only label of its class is never left out, so that plain means are about the classes that happen to have
+        more of them, and flatter what prefers these.
         """
         self.t = temperature(self.logits, y[self.label]) if len(self.label) else self.t
         if not len(self.label):
-            self.asked = self.weight = self.correct = self.probability = self.confidence = np.zeros(0)
+            self.asked = self.place = np.zeros(0, np.int64)
+            self.weight = self.correct = self.probability = self.confidence = np.zeros(0)
             return
         p, truth = softmax(self.logits / self.t), y[self.label]
         self.asked = np.unique(self.label)
-        self.weight = weight_by_class(y[self.asked], p.shape[1])
+        group = self.asked if self.group is None else self.group[self.asked]
+        self.place = np.unique(group, return_inverse=True)[1]
+        each = weight_by_class(y[self.asked], p.shape[1])
+        self.weight = np.bincount(self.place, each)
         count = np.bincount(self.label, minlength=len(y))[self.asked]
 
         def mean(values: np.ndarray) -> np.ndarray:
-            return np.bincount(self.label, values, minlength=len(y))[self.asked] / count
+            of_label = np.bincount(self.label, values, minlength=len(y))[self.asked] / count
+            return np.bincount(self.place, each * of_label) / self.weight
 
         self.correct = mean((p.argmax(1) == truth).astype(float))
         self.probability = mean(p[np.arange(len(truth)), truth])
@@ -125,8 +133,9 @@ class Features:
     rows: of the labeled images, int64 [L]. y: their classes. Above `pooling.MOST_POOLED` images a part of them, `some`
     [n], makes the graph, as in the method `propagation`; `inside`: which labels are of those, bool [L], `at`: where
     they are among them. The others are labels of the probe alone. by_names: what
-    the names of the classes say of all images, [N, K], or None. copies: the picture that each labeled image shows, int
-    [L], or None (`copies_of_each`); `picture`, `first`: the same by `picture_of`.
+    the names of the classes say of all images, [N, K], or None. copies: what labeled images share with each other, int
+    [L, 2], or None (`copies_of_each`); `group`, `first`: the same by `group_of`. once: labels that are judged, bool
+    [L], of a picture with copies the first.
     """
 
     def __init__(
@@ -140,7 +149,8 @@ class Features:
         copies: np.ndarray | None = None,
     ):
         self.copies = copies
-        self.picture, self.first = picture_of(np.arange(len(y)) if copies is None else copies)
+        self.group, self.first = group_of(np.arange(len(y)) if copies is None else copies)
+        self.once = first_of_each(len(y), copies)
         self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
         labels = np.full(len(x), -1)
         labels[rows] = y
@@ -162,8 +172,8 @@ class Features:
         return np.where(out, -1, self.y)
 
     def asked(self, out: np.ndarray) -> np.ndarray:
-        """Of labels that are left out, bool [L], those that are judged, int64: of a picture with copies the first."""
-        return self.first[out[self.first]]
+        """Of labels that are left out, bool [L], those that are judged, int64."""
+        return np.flatnonzero(out & self.once)
 
     def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
         """[n, K], of the images of the graph."""
@@ -220,9 +230,9 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         seed: decides which labels are left out together.
     """
     any_one = encoders[0]
-    pictures = len(any_one.first)
+    groups, group = len(any_one.first), None if any_one.copies is None else any_one.group
     tell_pooled(int(any_one.inside.sum()), len(y))
-    repeats = next((times for most, times in REPEATS if pictures <= most), 1)
+    repeats = next((times for most, times in REPEATS if groups <= most), 1)
     masks = left_out_in_turn(y, repeats=repeats, seed=seed, copies=any_one.copies)
     named = WITH_NAMES if any_one.seeds is not None else ()
     rungs = (*RUNGS, BELIEFS, *named)
@@ -238,13 +248,13 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         if rung is BELIEFS:
             continue
         found, t = logits.get((rung, name, votes)), 1.0 if targets is None else DEFAULT_T
-        one = Tried(rung, name, votes, label, np.concatenate(found) if found else none, targets, t)
+        one = Tried(rung, name, votes, label, np.concatenate(found) if found else none, targets, t, group=group)
         one.judge(y)
         tried.append(one)
     if masks:
         blends = [PARTS, (*PARTS, *named)] if named else [PARTS]
         tried += [
-            blended(e.name, parts, tried, label, logits, targets_of, y, pictures) for e in encoders for parts in blends
+            blended(e.name, parts, tried, label, logits, targets_of, y, groups) for e in encoders for parts in blends
         ]
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     first = None if masks else named[1] if named else UNTRIED
@@ -279,26 +289,26 @@ def blended(
     logits: Mapping[Key, list[np.ndarray]],
     targets: Mapping[Key, np.ndarray | None],
     y: np.ndarray,
-    pictures: int,
+    groups: int,
 ) -> Tried:
     """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts.
 
-    What it says of a label that is left out has weights that this label has no part in.
+    What it says of a label that is left out has weights that its group has no part in.
     """
     own = {one.rung: one for one in tried if one.encoder == name and not (one.votes or one.blend)}
     ones = [own[PROBE if part is BELIEFS else part] for part in parts]
-    sharpness = SHARPNESS * (pictures / 40) ** 0.5
+    sharpness = SHARPNESS * (groups / 40) ** 0.5
     keys = [(part, name, False) for part in parts]
     weights = np.round(softmax(sharpness * np.array([[one.score for one in ones]]))[0], 3)
-    weight, asked = ones[0].weight, ones[0].asked
+    weight, at = ones[0].weight, ones[0].place[np.searchsorted(ones[0].asked, label)]
     by_others = np.array([one.score - weight * one.probability for one in ones]) / np.maximum(1 - weight, 1e-12)
-    without = softmax(sharpness * by_others.T)[np.searchsorted(asked, label)]  # [m, R]
+    without = softmax(sharpness * by_others.T)[at]  # [m, R]
     z = sum(w[:, None] * np.concatenate(logits[key]) for w, key in zip(without.T, keys, strict=True))
     aim = sum(w * targets[key] for w, key in zip(weights, keys, strict=True))
     names = any(part.names for part in parts)
     words = "probe and propagations with class names, blended" if names else "probe and propagations, blended"
     rung = Rung(words, "propagation", {"blend": weights.tolist()}, names=names)
-    one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True)
+    one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group)
     one.judge(y)
     return one
 

@@ -19,6 +19,7 @@ from ..distributed import is_main_process, world
 from ..errors import UserError
 from ..evaluation.near_copies import copies_of_each, copies_tested
 from ..finetuning.graph import rooted
+from ..finetuning.linear import group_of
 from ..hub.callback import CardCallback
 from ..selection.by_model import said_of, spread_out
 from ..selection.kinds import kind_of
@@ -37,7 +38,8 @@ from .likeness import Likeness, likeness, some_without
 from .planning import FOLDS
 from .report import HELP, Advice, between, said_images, said_unlike, write_advice
 from .sizes import at_fitting_side
-from .trained import Trial, Trials, gain_over, hushed, ranked, score_interval
+from .trained import Trials, hushed
+from .trials import Trial, gain_over, ranked, score_interval
 
 ASKED = 2000  # images without a label at most among which the next ones are chosen
 
@@ -78,7 +80,7 @@ def from_training(
     """
     begin, task, count = time.perf_counter(), ready.task, len(ready.labeled.members)
     copies = copies_of_each(ready.labeled)
-    if count < 2 or (copies is not None and len(np.unique(copies)) < 2):
+    if count < 2 or (copies is not None and len(group_of(copies)[1]) < 2):
         one = f"There is one image with {task.label_words}"
         same = f"All {count} images with {task.label_words} are copies of one picture"
         raise UserError(
@@ -160,7 +162,9 @@ def advise(
     plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
     interval, score = score_interval(task, best, names), task.score
     count, out = len(best.tallies), Advice([], None, "unclear", None, None)
-    apart = " of different pictures" if copied else ""
+    apart, groups = " of different pictures" if copied else "", int(best.groups.max()) + 1
+    if groups < count:
+        apart += f" (those of one file or film together: {groups} of them)"
     of = f"{plan['folds'] - 1} in {plan['folds']}"
     trial = f"{count} {task.label_words}{apart} left out in turn, on which a model of {of} of them"
     short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else ", in fewer steps,"
@@ -195,9 +199,9 @@ def judge(
     advice: Advice, ready: Prepared, trials: Trials, best: Trial, plan: Mapping[str, Any], known: np.ndarray | None
 ) -> None:
     """Find labels that look wrong, copies and strangers. known: features of all training images."""
-    out = np.concatenate([out[trials.once[out]] for out in trials.folds(plan["folds"])])  # in the order of the tallies
-    advice.doubtful = find.doubtful_of_several(best.tallies, ready.labeled.members.numpy()[out], ready.names)
-    advice.copies = find.copies(ready.training)
+    labeled = ready.labeled.members.numpy()
+    advice.doubtful = find.doubtful_of_several(best.tallies, labeled[trials.judged(plan)], ready.names)
+    advice.copies = find.copies(ready.training, labeled)
     advice.strangers = find.strangers(known, advice.copies) if known is not None else []
 
 

@@ -83,13 +83,16 @@ def advise(
     out.doubtful = find.doubtful_labels(best, y, rows, names)
     words = "labels" if encoder.copies is None else "labeled pictures"  # copies of one say no more than it
     how = f"{len(best.asked)} {words} left out in turn"
+    if len(best.weight) < len(best.asked):
+        words = "files and films with labels"
+        how += f", those of one file or film together ({len(best.weight)} {words})"
     if trained_on:
         how += "; that is of the frozen features, and the network that was trained on from them does better (see below)"
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics, how),
         said_help(help, len(free)),
         *said_more(out, curve, len(encoder.first), words),
-        *said_unlike(likeness(x[rows[encoder.first]], x[some_without(len(x), rows)])),
+        *said_unlike(likeness(x[rows[encoder.once]], x[some_without(len(x), rows)])),
         *said_images(ready, out, find.confused(p, names)),
     ]
     return out

@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,66 +27,23 @@ from ..arguments import Config
 from ..distributed import all_mean, barrier, is_main_process
 from ..errors import Diverged, UserError
 from ..files import whole, write_json
-from ..finetuning.linear import first_of_each
+from ..finetuning.linear import first_of_each, group_of
 from ..models.lora import merged
 from ..models.quiet import unsaid
 from ..tasks.parts import Attempt
 from ..training.callbacks import Callback
 from ..training.frozen import beside_labels
-from ..training.left_out import redrawn
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .clock import Clock
-from .estimates import USUAL, Interval
 from .folds import spread_over_folds
-from .frozen import tried_words
 from .keeping import read_kept
 from .planning import FOLDS, SPENT, settle
+from .trials import Trial, left_of_error
 
 log = logging.getLogger("hf_lowlabel")
 Answer = TypeVar("Answer")
 LOOKED = 0.05  # share of the time that timing one attempt may take
-TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
-TAKEN_FROZEN = 1.28  # the same of frozen features over training, by what is expected of the last runs
-
-
-@dataclass
-class Trial:
-    """An attempt and what it reached.
-
-    tallies: of every image that was left out, [n, ...]. score: of all of them. left: what the last run, with all labels
-    and more steps, leaves of the trial's error (`left_of_error`).
-    """
-
-    attempt: Attempt
-    tallies: np.ndarray
-    score: float
-    left: float = 1.0
-
-    @property
-    def name(self) -> str:
-        return self.attempt.name
-
-    @property
-    def accuracy(self) -> float:
-        return self.score
-
-    @property
-    def expected(self) -> float:
-        """Score of the last run on new images."""
-        return 1 - (1 - self.score) * self.left
-
-    def __repr__(self) -> str:
-        return tried_words("Trial", self.name, self.score)
-
-
-def left_of_error(attempt: Attempt, plan: Mapping[str, Any]) -> float:
-    """(times as many labels x times as many steps) ** -`USUAL`, as errors fall with the number of labels.
-
-    Attempts on frozen features have no steps: trials show too much of them beside networks that train for longer later.
-    """
-    labels, steps = plan["folds"] / max(plan["folds"] - 1, 1), plan["last"] / plan["steps"]
-    return float((labels * (1 if attempt.frozen else steps)) ** -USUAL)
 
 
 class Trials:
@@ -100,7 +57,7 @@ class Trials:
         configs: attempt -> its resolved settings; max_steps is set by the plan.
         folder: where what was found is kept.
         features: called once, features of the training images, for attempts on frozen features.
-        copies: the picture that each labeled image shows, int [n], or None (`copies_of_each`).
+        copies: what labeled images share with each other, int [n, 2], or None (`copies_of_each`).
     """
 
     needed = True
@@ -117,7 +74,10 @@ class Trials:
     ):
         self.ready, self.configs, self.folder, self.features = ready, dict(configs), folder, features
         self.names, self.window = ready.names, ready.config.views.window
-        self.copies, self.once = copies, first_of_each(len(ready.labeled.members), copies)
+        count = len(ready.labeled.members)
+        self.copies, self.once = copies, first_of_each(count, copies)
+        self.group, first = group_of(np.arange(count) if copies is None else copies)
+        self.groups = len(first)
 
     def folds(self, count: int) -> list[np.ndarray]:
         """The labels that are left out together: positions among the labeled images."""
@@ -213,9 +173,7 @@ class Trials:
         each = self.timed(seconds)
         fits = (max(self.choices) + 1) * sum(self.fit_seconds(a) for a in each if a.frozen)  # folds and the last
         left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
-        found = settle(
-            each, left, int(self.once.sum()), self.needed, self.choices, self.longer, quiet=not is_main_process()
-        )
+        found = settle(each, left, self.groups, self.needed, self.choices, self.longer, quiet=not is_main_process())
         names, gone = [a.name for a in found.attempts], [a.name for a in self.configs if a not in each]
         plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names, "diverged": gone}
         if is_main_process():
@@ -236,8 +194,10 @@ class Trials:
             tallies = unless_diverged(attempt, partial(self.in_turn, attempt, plan))
             if tallies is None:
                 continue
-            score = self.ready.task.total(tallies, self.names)
-            tried.append(Trial(attempt, tallies, score, left_of_error(attempt, plan)))
+            score, group = self.ready.task.total(tallies, self.names), None
+            if self.copies is not None:
+                group = np.unique(self.group[self.judged(plan)], return_inverse=True)[1]
+            tried.append(Trial(attempt, tallies, score, left_of_error(attempt, plan), group))
             log.info("%s: %s of labels left out", attempt.name, self.ready.task.score.show(score))
         if self.needed and not any(not trial.attempt.unlabeled for trial in tried):
             raise UserError(
@@ -249,6 +209,10 @@ class Trials:
         """Tallies of all folds."""
         folds = self.folds(plan["folds"])
         return np.concatenate([self.left_out(attempt, out, f, plan) for f, out in enumerate(folds)])
+
+    def judged(self, plan: Mapping[str, Any]) -> np.ndarray:
+        """Positions of the labeled images of these tallies, int64 [m]."""
+        return np.concatenate([out[self.once[out]] for out in self.folds(plan["folds"])])
 
     def left_out(self, attempt: Attempt, out: np.ndarray, number: int, plan: dict[str, Any]) -> np.ndarray:
         """Tallies of the pictures of a fold, of copies the first, by a network that was trained without them."""
@@ -284,49 +248,3 @@ def unless_diverged(attempt: Attempt, work: Callable[[], Answer]) -> Answer | No
 def hushed() -> contextlib.AbstractContextManager[None]:
     """Trials say nothing: their warnings come again in the last run, and how to go on is not theirs to say."""
     return unsaid(log.name, logging.ERROR)
-
-
-# ---- what the folds say ----------------------------------------------------------------------------------------------
-def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
-    """The best first. One that uses labels alone has to be clearly better than the floor of the task, and one that uses
-    unlabeled images than that."""
-    alone = [t for t in tried if not t.attempt.unlabeled]
-    best = next((t for t in alone if t.attempt.floor), None) or max(alone, key=lambda t: t.score)
-    for group in (alone, tried):
-        order = sorted(group, key=lambda t: -t.score)
-        best = next(t for t in order if t is best or clearly_better(task, t, best, names))
-    return [best, *(t for t in sorted(tried, key=lambda t: -t.score) if t is not best)]
-
-
-def clearly_better(task, one: Trial, other: Trial, names: list[str]) -> bool:
-    gain = gain_over(task, one, other, names)
-    if one.attempt.frozen and not other.attempt.frozen:
-        return one.expected - other.expected >= TAKEN_FROZEN * gain.sd
-    return gain.value >= TAKEN * gain.sd
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A difference of scores and its standard error."""
-
-    value: float
-    sd: float
-
-
-def gain_over(task, one: Trial, other: Trial, names: list[str]) -> Gain:
-    scores = redrawn(task, [one.tallies, other.tallies], names)
-    return Gain(one.score - other.score, float((scores[:, 0] - scores[:, 1]).std()) if len(scores) else np.inf)
-
-
-def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
-    """Of the last run's score on new images, 80 %; None for fewer than 4 images."""
-    n = len(one.tallies)
-    if n < 4:
-        return None
-    scores = redrawn(task, [one.tallies], names)
-    return Interval.around(one.expected, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
-
-
-# than the bootstrap says, which knows nothing of what the labeled images have in common and others lack: with 1.9
-# intervals held in 7 of 10 draws of masks, with 1.2 in 6 (recipes/benchmarks/auto_masks.py)
-WIDER = 1.9

@@ -36,7 +36,7 @@ from .choosing import choose_split
 from .demos import Demo
 from .doubts import Doubting
 from .networks import Network
-from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
+from .parts import MODEL_FILES, Attempt, Chosen, Examples, LeftOut, Section, as_path
 from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
@@ -287,7 +287,7 @@ class Task(Doubting, Speaker):
     def weights(self, tallies: np.ndarray) -> np.ndarray | None:
         return None  # of images, [n], where `total` is the share of them that is right
 
-    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
         """`tallies` of labeled images by frozen features (tasks.left_out), or None."""
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:

@@ -38,7 +38,7 @@ from .demos import DIGITS
 from .foundation import LABELS
 from .left_out import of_classes
 from .networks import Network, timm_network
-from .parts import PRETRAINING, Attempt, Examples, Section, label_rules
+from .parts import PRETRAINING, Attempt, Examples, LeftOut, Section, label_rules
 
 log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
@@ -228,7 +228,7 @@ class Classification(Task):
         asked = torch.linspace(0, len(cache) - 1, min(SEL_IMAGES, len(cache))).long()
         return {"sel": sel(self.predictions(model, cache, asked))}
 
-    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
         return of_classes(self, model, labeled, names)
 
     def frozen_row(

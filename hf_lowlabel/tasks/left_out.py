@@ -20,9 +20,9 @@ from ..errors import UserError
 from ..evaluation.modules import confusion_of
 from ..evaluation.near_copies import copies_of_each
 from ..evaluation.segmentation import Normalise
-from ..finetuning.linear import LeastSquares, first_of_each, left_out_logits, softmax
+from ..finetuning.linear import LeastSquares, first_of_each, group_of, left_out_logits, softmax
 from ..finetuning.pixel_probe import PixelProbe, Softmax
-from .parts import Examples
+from .parts import Examples, LeftOut
 from .pixels import images, sampled
 
 MOST = 10_000  # labels
@@ -34,18 +34,25 @@ PIXELS = 8000  # of them all
 CELLS = 16  # at least, along the shorter side of an image
 
 
-def of_classes(task: Any, model: nn.Module, labeled: Examples, names: Sequence[str]) -> np.ndarray | None:
+def groups_among(rows: np.ndarray, copies: np.ndarray | None) -> np.ndarray:
+    """Numbers of the groups of images, int [m]. rows: their positions among those of `copies_of_each`."""
+    return rows if copies is None else group_of(copies)[0][rows]
+
+
+def of_classes(task: Any, model: nn.Module, labeled: Examples, names: Sequence[str]) -> LeftOut | None:
     """[m, 2, K] of the m labels that can be left out, by a probe; None for labels of one class, or too many."""
     assert labeled.targets is not None
     y = labeled.targets.numpy()
     if len(y) > MOST or len(np.unique(y)) < 2:
         return None
     x, copies = task.features(model, labeled.cache, labeled.members), copies_of_each(labeled)
-    _, logits, truth = left_out_logits(x, y, len(names), copies)
-    return np.stack([softmax(logits), np.eye(len(names))[truth]], 1) if len(truth) > 1 else None
+    _, logits, rows = left_out_logits(x, y, len(names), copies)
+    if len(rows) < 2:
+        return None
+    return LeftOut(np.stack([softmax(logits), np.eye(len(names))[y[rows]]], 1), groups_among(rows, copies))
 
 
-def of_several(task: Any, model: nn.Module, labeled: Examples) -> np.ndarray | None:
+def of_several(task: Any, model: nn.Module, labeled: Examples) -> LeftOut | None:
     """[n, 2, K], by least squares on 0 and 1 with the penalty whose answers on what is left out are nearest."""
     assert labeled.targets is not None
     y = labeled.targets.double().numpy()
@@ -55,11 +62,11 @@ def of_several(task: Any, model: nn.Module, labeled: Examples) -> np.ndarray | N
     copies = copies_of_each(labeled)
     found = [fit.left_out(y, l2, copies=copies) for l2 in PENALTIES]
     best = min(found, key=lambda p: float(np.square(p - y).mean()))
-    once = first_of_each(len(y), copies)
-    return np.stack([best.clip(0, 1), y], 1)[once]
+    once = np.flatnonzero(first_of_each(len(y), copies))
+    return LeftOut(np.stack([best.clip(0, 1), y], 1)[once], groups_among(once, copies))
 
 
-def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
+def of_masks(model: nn.Module, labeled: Examples, K: int) -> LeftOut | None:
     """Confusion matrices [n, K, K] of `MOST_MASKS` at most, by `guesses_of_masks`."""
     n = min(len(labeled.members), MOST_MASKS)
     if n < 2:
@@ -68,7 +75,8 @@ def of_masks(model: nn.Module, labeled: Examples, K: int) -> np.ndarray | None:
     for i, p, target in guesses_of_masks(model, labeled, K, MOST_MASKS):
         found[i] = confusion_of(torch.from_numpy(p.argmax(0)), torch.from_numpy(target), K).numpy()
     copies = copies_of_each(Examples(labeled.cache, labeled.members[:n], None))
-    return found[first_of_each(len(found), copies)]
+    once = np.flatnonzero(first_of_each(len(found), copies))
+    return LeftOut(found[once], groups_among(once, copies))
 
 
 def guesses_of_masks(
@@ -76,7 +84,7 @@ def guesses_of_masks(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """What the other masks say of each, by the pixel probe (`finetuning.pixel_probe`) on the encoder's maps.
 
-    `FOLDS` groups of images are left out in turn, copies of a picture together.
+    `FOLDS` groups of images are left out in turn, those of a group (`copies_of_each`) together.
 
     Args:
         model: the segmenter; its encoder alone is asked.
@@ -96,11 +104,11 @@ def guesses_of_masks(
     if len(np.unique(probe.of)) < 2:
         raise UserError("One mask alone has a pixel of a class, and each is judged by the others. Paint more.")
     copies = copies_of_each(labeled)
-    shows = np.arange(n) if copies is None else copies
-    pictures = shows.max() + 1
-    if pictures < 2:
+    group = groups_among(np.arange(n), copies)
+    groups = group.max() + 1
+    if groups < 2:
         raise UserError("All masks are of one picture, and each is judged by those of others. Paint another image.")
-    fold = (np.random.default_rng(0).permutation(pictures) % min(FOLDS, pictures))[shows]
+    fold = (np.random.default_rng(0).permutation(groups) % min(FOLDS, groups))[group]
     rows = labeled.members.numpy()
     layers = [probe.layer(rows[fold != f]) for f in range(fold.max() + 1)]
     for i, (image, mask) in enumerate(images(labeled)):

@@ -54,7 +54,7 @@ from .attempts import MULTILABEL
 from .classification import Classification, eval_view
 from .demos import Demo, Stage
 from .left_out import of_several
-from .parts import Examples, Section, label_rules
+from .parts import Examples, LeftOut, Section, label_rules
 
 THRESHOLD = 0.5  # probability from which a class is named
 VISIBLE, GRAY = 20, np.uint8(128)  # of the embedded set: px of a shape that is shown, value of the ground
@@ -268,7 +268,7 @@ class MultiLabel(Classification):
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
         return MultiLabelScores(names).compute(predictions=probabilities, references=targets.astype(np.int8))
 
-    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
         return of_several(self, model, labeled)
 
     def answer(self, p: torch.Tensor, names: list[str], top: int = 1) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,6 +80,14 @@ def of_images_alone(path: Path) -> bool:
         return False
     drawn = itertools.chain(json_and_xml(path), outlines_in_text(path, path, listing(path)))
     return next(drawn, None) is None
+
+
+class LeftOut(NamedTuple):
+    """Of each image that is judged: what `Task.total` makes a score of, [m, ...], and the number of its group, int [m]:
+    images of one have much in common (`near_copies.copies_of_each`)."""
+
+    tallies: np.ndarray
+    group: np.ndarray
 
 
 @dataclass

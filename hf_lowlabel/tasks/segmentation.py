@@ -42,7 +42,7 @@ from .doubts import Doubt
 from .foundation import MASKS, whole_patches
 from .left_out import of_masks, of_other_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
-from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
+from .parts import OF_MASKS, PRETRAINING, Examples, LeftOut, Section, as_path, label_rules, of_images_alone
 from .pixels import fit_probe
 from .predicted_masks import mask_rows
 from .segmenters import load_segmenter, seen, segmenter_for
@@ -273,7 +273,7 @@ class Segmentation(Task):
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return segmentation_metrics(tallies.sum(0), names)[self.score.key]
 
-    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> np.ndarray | None:
+    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
         return of_masks(model, labeled, len(names))
 
     def frozen_row(

@@ -104,10 +104,10 @@ def labels_head(
         x: features [n + M, D], of the n labeled images first.
         y: int [n].
         num_classes: K.
-        copies: the picture that each labeled image shows, int [n], or None.
+        copies: what labeled images share with each other, int [n, 2], or None (`copies_of_each`).
     """
-    probe, logits, truth = left_out_logits(x, y, num_classes, copies)
-    t = temperature(logits, truth) if len(truth) else 1.0
+    probe, logits, rows = left_out_logits(x, y, num_classes, copies)
+    t = temperature(logits, y[rows]) if len(rows) else 1.0
     weight, bias = probe.head(y, t)
     absent = np.setdiff1d(np.arange(num_classes), y)
     known = np.unique(y)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..finetuning.linear import drawn_again
+from ..tasks.parts import LeftOut
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -36,14 +38,14 @@ def tell_left_out(ready: Prepared) -> None:
         recorder.advice.append(said)
         return
     try:
-        tallies = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
-        if tallies is None:
+        found = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
+        if found is None:
             return
-        value, (low, high) = task.total(tallies, ready.names), interval(ready, tallies)
+        value, (low, high) = task.total(found.tallies, ready.names), interval(ready, found)
     except UserError as error:  # a network with two heads has no one place to read features at; masks without a class
         log.info("no score of labels that are left out: %s", error)
         return
-    score, n = task.score, len(tallies)
+    score, n = task.score, len(found.tallies)
     key = f"{PREFIX}{score.key}"
     recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{PREFIX}{task.label_words}": n}
     start = "random weights" if ready.config.model.from_scratch else recorder.start_words()
@@ -57,29 +59,30 @@ def tell_left_out(ready: Prepared) -> None:
     recorder.advice.append(said)
 
 
-def interval(ready: Prepared, tallies: np.ndarray) -> tuple[float, float]:
-    """80 %: Wilson's of a share of images, which are worth n = 1 / sum weight^2, else by the spread over samples of the
-    images drawn with replacement, and of half an image at least."""
-    task, n = ready.task, len(tallies)
-    p, weights = task.total(tallies, ready.names), task.weights(tallies)
+def interval(ready: Prepared, found: LeftOut) -> tuple[float, float]:
+    """80 %: Wilson's of a share of images, whose groups are worth n = 1 / sum weight^2, else by the spread over samples
+    of the groups drawn with replacement, and of half a group at least."""
+    task, tallies, groups = ready.task, found.tallies, np.unique(found.group, return_inverse=True)[1]
+    p, weights, n = task.total(tallies, ready.names), task.weights(tallies), groups.max() + 1
     if weights is not None:
-        n = 1 / float(weights @ weights)
+        n = 1 / float((np.bincount(groups, weights) ** 2).sum())
         middle, half = p + Z80**2 / (2 * n), Z80 * (p * (1 - p) / n + Z80**2 / (4 * n**2)) ** 0.5
         return max((middle - half) / (1 + Z80**2 / n), 0.0), min((middle + half) / (1 + Z80**2 / n), 1.0)
-    scores = redrawn(task, [tallies], ready.names)
+    scores = redrawn(task, [tallies], ready.names, groups)
     half = Z80 * max(float(scores.std()) if len(scores) else np.inf, 0.5 / n)
     return max(p - half, 0.0), min(p + half, 1.0)
 
 
-def redrawn(task: Any, of: Sequence[np.ndarray], names: list[str]) -> np.ndarray:
-    """Scores [`REDRAWN` at most, len(of)] of images drawn again with replacement, the same ones for all.
+def redrawn(task: Any, of: Sequence[np.ndarray], names: list[str], groups: np.ndarray) -> np.ndarray:
+    """Scores [`REDRAWN` at most, len(of)] of groups of images drawn again with replacement, the same ones for all.
 
     Args:
-        task: what makes a score of tallies. of: tallies [n, ...] of the same images. names: of the classes.
+        task: what makes a score of tallies. of: tallies [n, ...] of the same images. names: of the classes. groups:
+            of each image, 0 .. G - 1, int [n].
     """
-    random, n, out = np.random.default_rng(0), len(of[0]), []
+    random, out = np.random.default_rng(0), []
     for _ in range(REDRAWN):
-        rows = random.integers(0, n, n)
+        rows = drawn_again(groups, random)
         with contextlib.suppress(UserError):  # a draw without any pixel or class to compare with
             out.append([task.total(tallies[rows], names) for tallies in of])
     return np.array(out).reshape(-1, len(of))

@@ -116,10 +116,50 @@ def test_each_test_image_is_compared_with_labeled_ones(monkeypatch):
     assert copies_tested(images_of(blank, monkeypatch), images_of(blank[:0], monkeypatch)) == []
 
 
-def test_pages_of_a_file_are_one_picture(monkeypatch):
-    small = np.random.default_rng(0).normal(128, 60, (5, 768)).astype(np.float32)
-    ids = ["b.tif#1", "a.tif#1", "a.tif#3", "b.tif#2", "a.tif#12"]
-    number = copies_of_each(images_of(small, monkeypatch, ids, {id: id.split("#")[0] for id in ids}))
-    assert number[0] == number[3] and number[1] == number[2] == number[4] != number[0]
-    assert copies_of_each(images_of(small, monkeypatch, ids)) is None  # called so, and no pages
-    assert copies_of_each(images_of(small, monkeypatch, ids, {"a.tif#1": "a.tif", "c.tif#2": "c.tif"})) is None
+def test_pages_of_a_file_are_one_group_of_pictures(monkeypatch):
+    small = np.random.default_rng(0).normal(128, 60, (6, 768)).astype(np.float32)
+    small[4] = small[1] + 1  # a page that is all but the same as another
+    ids = ["b.tif#1", "a.tif#1", "a.tif", "b.tif#2", "a.tif#12", "c.tif"]
+    group, picture = copies_of_each(images_of(small, monkeypatch, ids, of_files(ids))).T
+    assert group[0] == group[3] and group[1] == group[2] == group[4] and len(set(group)) == 3
+    assert picture[1] == picture[4] and len(set(picture)) == 5
+    assert copies_of_each(images_of(small[:4], monkeypatch, ids[:4])) is None  # called so, and no pages
+    assert copies_of_each(images_of(small[:4], monkeypatch, ids[:4], {"a.tif#1": "a.tif", "c.tif#2": "c.tif"})) is None
+
+
+def of_files(ids: list[str]) -> dict[str, str]:
+    return {id: id.split("#")[0] for id in ids}
+
+
+def test_an_empty_page_ties_no_files_together(monkeypatch):
+    small = np.random.default_rng(0).normal(128, 60, (4, 768)).astype(np.float32)
+    small[::2] = 0
+    ids = ["a.tif#1", "a.tif#2", "b.tif#1", "b.tif#2"]
+    group, _ = copies_of_each(images_of(small, monkeypatch, ids, of_files(ids))).T
+    assert group.tolist() == [0, 0, 1, 1]
+
+
+def test_a_film_is_one_group_whose_frames_that_differ_are_judged(monkeypatch):
+    small = shots(2, frames=60, savings=5) + np.repeat(np.tile(np.arange(60), 2), 5)[:, None].astype(np.float32)
+    group, picture = copies_of_each(images_of(small, monkeypatch)).T
+    assert (group == np.repeat([0, 1], 300)).all() and 4 <= len(set(picture)) <= 60
+    for number in np.unique(picture):
+        first, *others = small[picture == number]
+        contrast = min(one.reshape(3, -1).std(1).mean() for one in (first, *others))
+        assert all(np.sqrt(np.square(one - first).mean()) <= 0.11 * contrast for one in others)
+
+
+def test_of_one_file_alone_each_page_is_judged_by_the_others(monkeypatch, caplog):
+    small = np.random.default_rng(0).normal(128, 60, (3, 768)).astype(np.float32)
+    ids = ["a.tif#1", "a.tif#2", "a.tif#3"]
+    group, _ = copies_of_each(images_of(small, monkeypatch, ids, of_files(ids))).T
+    assert len(set(group)) == 3
+    assert "all 3 labeled images are pages of one file" in caplog.text
+
+
+def test_copies_of_another_class_are_judged_too(monkeypatch):
+    small = np.repeat(np.random.default_rng(0).normal(128, 60, (2, 768)).astype(np.float32), 2, axis=0)
+    images = images_of(small, monkeypatch)
+    images.targets = torch.tensor([0, 1, 1, 1])
+    group, picture = copies_of_each(images).T
+    assert group.tolist() == [0, 0, 1, 1] and len(set(picture)) == 3

@@ -375,6 +375,25 @@ def test_copies_of_a_labeled_picture_change_nothing_of_what_is_said():
     assert often[:, 1] == pytest.approx(once[:, 1], abs=0.06)  # 192 labels would make it 0.1
 
 
+def test_every_page_of_a_file_is_judged_and_files_are_what_is_counted():
+    """24 files of 3 pages: the first of each is plain to tell, the other two look alike and have labels of their own.
+    Judged by first pages alone all would be right."""
+    random = np.random.default_rng(0)
+    kinds = np.tile([0, 1, 2], 24)
+    middles = np.stack([np.full(16, 4.0), np.zeros(16), np.zeros(16)])
+    x = (middles[kinds] + random.normal(size=(72, 16))).astype(np.float32)
+    files = np.stack([np.repeat(np.arange(24), 3), np.arange(72)], 1)
+    encoder = Features("e", x, np.arange(72), kinds, 3, copies=files)
+    best = climb([encoder], kinds)[0]
+    assert best.asked.tolist() == list(range(72)) and best.accuracy < 0.8
+    assert len(best.correct) == 24 and best.weight.sum() == pytest.approx(1)
+    now = estimates.accuracy(best, estimates.confidence(encoder, best))
+    alone = climb([Features("e", x, np.arange(72), kinds, 3)], kinds)[0]
+    apart = estimates.accuracy(alone, estimates.confidence(encoder, alone))
+    assert now.high - now.low > 1.4 * (apart.high - apart.low)  # of 24 files, not of 72 images
+    assert estimates.learning_curve([encoder], kinds, best, now).labels[-1] == 24
+
+
 @pytest.mark.parametrize("folds", [2, 5])
 def test_copies_are_left_out_together(folds):
     y = np.array([0, 0, 0, 0, 1, 1, 1, 2])

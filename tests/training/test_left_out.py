@@ -1,6 +1,7 @@
 """A run that has no test image says what its labels are worth on frozen features, each left out in turn."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hf_lowlabel import UserError, evaluate, finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.finetuning.graph import class_shares
 from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks.parts import LeftOut
+from hf_lowlabel.training.left_out import interval
 
 TINY = dict(model="test_resnet", from_scratch=True, test_fraction=0.0, image_size=32)
 STEP = dict(batch_size=4, max_steps=1)
@@ -170,3 +173,16 @@ def test_frames_of_a_film_do_not_make_a_probe_sure_of_noise(tmp_path):
     run = finetune(str(tmp_path / "d"), method="probe", output_dir=str(tmp_path / "run"), **TINY)
     new = run.model.eval()(torch.randn(64, 3, 32, 32)).logits.softmax(1)
     assert new.max(1).values.mean() < 0.75
+
+
+def test_slices_of_one_volume_are_worth_one():
+    right = np.repeat([1, 1, 1, 0, 1, 1, 0, 1], 4)
+    for name in ("classification", "multilabel"):
+        task = get_task(name)
+        y = np.eye(2)[np.tile([0, 1], 16)]
+        tallies = np.stack([np.where(right[:, None] == 1, y, 1 - y), y], 1)
+        ready = SimpleNamespace(task=task, names=["a", "b"])
+        apart, together = (
+            interval(ready, LeftOut(tallies, group)) for group in (np.arange(32), np.repeat(np.arange(8), 4))
+        )
+        assert together[1] - together[0] > 1.4 * (apart[1] - apart[0])

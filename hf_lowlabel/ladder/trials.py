@@ -1,0 +1,105 @@
+"""What trials on parts of the labels say: which is taken, by how much it is better, how good it is on new images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..tasks.parts import Attempt
+from ..training.left_out import redrawn
+from .estimates import USUAL, Interval
+from .frozen import tried_words
+
+TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
+TAKEN_FROZEN = 1.28  # the same of frozen features over training, by what is expected of the last runs
+# than the bootstrap says, which knows nothing of what the labeled images have in common and others lack: with 1.9
+# intervals held in 7 of 10 draws of masks, with 1.2 in 6 (recipes/benchmarks/auto_masks.py)
+WIDER = 1.9
+
+
+@dataclass
+class Trial:
+    """An attempt and what it reached.
+
+    tallies: of every image that was left out, [n, ...]. score: of all of them. left: what the last run, with all labels
+    and more steps, leaves of the trial's error (`left_of_error`). group: number of the group of each, 0 .. G - 1, int
+    [n]; None: each is one.
+    """
+
+    attempt: Attempt
+    tallies: np.ndarray
+    score: float
+    left: float = 1.0
+    group: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        return self.attempt.name
+
+    @property
+    def groups(self) -> np.ndarray:
+        return np.arange(len(self.tallies)) if self.group is None else self.group
+
+    @property
+    def accuracy(self) -> float:
+        return self.score
+
+    @property
+    def expected(self) -> float:
+        """Score of the last run on new images."""
+        return 1 - (1 - self.score) * self.left
+
+    def __repr__(self) -> str:
+        return tried_words("Trial", self.name, self.score)
+
+
+def left_of_error(attempt: Attempt, plan: Mapping[str, Any]) -> float:
+    """(times as many labels x times as many steps) ** -`USUAL`, as errors fall with the number of labels.
+
+    Attempts on frozen features have no steps: trials show too much of them beside networks that train for longer later.
+    """
+    labels, steps = plan["folds"] / max(plan["folds"] - 1, 1), plan["last"] / plan["steps"]
+    return float((labels * (1 if attempt.frozen else steps)) ** -USUAL)
+
+
+def ranked(task, tried: list[Trial], names: list[str]) -> list[Trial]:
+    """The best first. One that uses labels alone has to be clearly better than the floor of the task, and one that uses
+    unlabeled images than that."""
+    alone = [t for t in tried if not t.attempt.unlabeled]
+    best = next((t for t in alone if t.attempt.floor), None) or max(alone, key=lambda t: t.score)
+    for group in (alone, tried):
+        order = sorted(group, key=lambda t: -t.score)
+        best = next(t for t in order if t is best or clearly_better(task, t, best, names))
+    return [best, *(t for t in sorted(tried, key=lambda t: -t.score) if t is not best)]
+
+
+def clearly_better(task, one: Trial, other: Trial, names: list[str]) -> bool:
+    gain = gain_over(task, one, other, names)
+    if one.attempt.frozen and not other.attempt.frozen:
+        return one.expected - other.expected >= TAKEN_FROZEN * gain.sd
+    return gain.value >= TAKEN * gain.sd
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of scores and its standard error."""
+
+    value: float
+    sd: float
+
+
+def gain_over(task, one: Trial, other: Trial, names: list[str]) -> Gain:
+    scores = redrawn(task, [one.tallies, other.tallies], names, one.groups)
+    return Gain(one.score - other.score, float((scores[:, 0] - scores[:, 1]).std()) if len(scores) else np.inf)
+
+
+def score_interval(task, one: Trial, names: list[str]) -> Interval | None:
+    """Of the last run's score on new images, 80 %; None for fewer than 4 groups of them."""
+    n = int(one.groups.max()) + 1
+    if n < 4:
+        return None
+    scores = redrawn(task, [one.tallies], names, one.groups)
+    return Interval.around(one.expected, float(scores.std()) * (n / (n - 1)) ** 0.5 * WIDER)
