@@ -92,10 +92,10 @@ class Tried:
             return
         p, truth = softmax(self.logits / self.t), y[self.label]
         self.asked = np.unique(self.label)
-        group = self.asked if self.group is None else self.group[self.asked]
+        group: np.ndarray = self.asked if self.group is None else self.group[self.asked]
         self.place = np.unique(group, return_inverse=True)[1]
         each = weight_by_class(y[self.asked], p.shape[1])
-        self.weight = np.bincount(self.place, each)
+        self.weight = np.asarray(np.bincount(self.place, each), float)
         count = np.bincount(self.label, minlength=len(y))[self.asked]
 
         def mean(values: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_each_test_image_is_compared_with_labeled_ones(monkeypatch):
 def test_pages_of_a_file_are_one_group_of_pictures(monkeypatch):
     small = np.random.default_rng(0).normal(128, 60, (6, 768)).astype(np.float32)
     small[4] = small[1] + 1  # a page that is all but the same as another
-    ids = ["b.tif#1", "a.tif#1", "a.tif", "b.tif#2", "a.tif#12", "c.tif"]
+    ids = ["b.tif#1", "a.tif#1", "a.tif#3", "b.tif#2", "a.tif#12", "c.tif"]
     group, picture = copies_of_each(images_of(small, monkeypatch, ids, of_files(ids))).T
     assert group[0] == group[3] and group[1] == group[2] == group[4] and len(set(group)) == 3
     assert picture[1] == picture[4] and len(set(picture)) == 5
