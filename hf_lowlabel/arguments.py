@@ -162,7 +162,7 @@ class TrainingArguments:
 
     max_steps: int | None = setting(None, "optimizer steps", unit="steps", min=1, trains=True)
     epochs: float | None = setting(
-        None, "length in passes over the unlabeled images instead of max_steps", unit="epochs", above=0, trains=True
+        None, "passes over unlabeled (supervised: labeled) images, not max_steps", unit="epochs", above=0, trains=True
     )
     batch_size: int | None = setting(
         None, "images (finetune: labeled ones) per optimizer step, all processes", unit="images", min=1, trains=True

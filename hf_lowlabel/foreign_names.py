@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from .errors import UserError, unknown
 
 _WHOLE_STEP = "It counts the images of a whole optimizer step, over all devices."
-_PASSES = "One epoch is a pass over the unlabeled images."
+_PASSES = "One epoch is a pass over the unlabeled images, with supervised over the labeled ones."
 _NUMBER = "It is a number of steps."
 _SHARE = "It is a share of the steps."
 _SWITCH = "It is a switch: the newest whole checkpoint of output_dir is taken."

@@ -154,7 +154,7 @@ def test_each_verb_has_its_own_settings():
         ("lr", "lr is called learning_rate here."),
         ("keep_best", "metric_for_best_model"),
         ("pool_size", "stored_size"),
-        ("num_train_epochs", "epochs here. One epoch is a pass over the unlabeled images."),
+        ("num_train_epochs", "epochs here. One epoch is a pass over the unlabeled images, with"),
         ("per_device_train_batch_size", "batch_size here. It counts the images of a whole optimizer step"),
         ("fp16", "precision"),
         ("gradient_clip_val", "max_grad_norm"),

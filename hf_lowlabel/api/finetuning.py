@@ -193,7 +193,7 @@ def finetune(
         randaugment: RandAugment in the views of pretraining too: it turns and shears, which crops do not.
         color: Jitter colours (off: brightness and contrast only, for gray images).
         max_steps: Optimizer steps (steps).
-        epochs: Length in passes over the unlabeled images instead of max_steps (epochs).
+        epochs: Passes over unlabeled (supervised: labeled) images, not max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
         gradient_accumulation_steps: Micro-batches per optimizer step.
         optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,

@@ -112,6 +112,14 @@ def test_labels_here_and_raw_images_there(task, photos, masked, tmp_path):
         assert len(run.recorder.caches[1]) == 4  # with their masks
 
 
+@pytest.mark.parametrize("method, steps", [("supervised", 4), ("fixmatch", 5)])
+def test_an_epoch_is_a_pass_over_what_the_method_sees(method, steps, photos, tmp_path):
+    """Twice the 8 labels by fours, or the 19 images that are not tested on by eights."""
+    settings = {k: v for k, v in SMALL.items() if k != "max_steps"} | dict(method=method, num_labels=8, epochs=2)
+    run = finetune(**settings, dataset=photos / "labeled", output_dir=tmp_path / "run")
+    assert run.progress.step == run.config.training.max_steps == steps
+
+
 def test_windows_are_for_the_evaluation_too(masked, tmp_path, monkeypatch):
     windows = []
 
