@@ -151,8 +151,8 @@ def pretrain(
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
         min_scale: Smallest share of the image area in a random resized crop.
-        randaugment: RandAugment in the views of pretraining too: it turns and shears, which crops do not.
-        color: Jitter colours (off: brightness and contrast only, for gray images).
+        randaugment: RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not.
+        color: Change colours (off: brightness, contrast and sharpness alone, where colours tell the classes).
         max_steps: Optimizer steps (steps).
         epochs: Passes over unlabeled (supervised: labeled) images, not max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).

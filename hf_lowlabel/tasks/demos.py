@@ -49,7 +49,7 @@ DIGITS_PRETRAIN: dict[
         method_args=dict(hidden=256, out=64, m0=0.95),
     ),
 }
-DIGITS_SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, stored_size=16, color=False, logging_steps=100)
+DIGITS_SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, stored_size=16, logging_steps=100)
 DIGITS_PRIORS = dict(propagation="label-spreading", neighbors=7, balanced=True, hard=True, finetune=False)
 # a head that starts at random and statistics of the batch: a network this small learns both within the run
 DIGITS_FINETUNE: dict[str, Any] = dict(

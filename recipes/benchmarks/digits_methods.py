@@ -37,7 +37,6 @@ SHARED = dict(
     dataset="digits",
     image_size=16,
     stored_size=16,
-    color=False,
     flip=False,
     logging_steps=100,
     save_steps=10**6,
@@ -116,6 +115,8 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: 
                     **weights,
                     **own,
                     method=method,
+                    color=method
+                    != "s4l-exemplar",  # gray images have no colours, but its HSV jitter changes brightness
                     method_args=arguments,
                     split=str(root / f"split-{number}-{seed}.json"),
                 )
