@@ -70,7 +70,7 @@ class DataArguments:
         0.2, "share of the images held out to test on when the data brings none", share=True, **HELD_OUT
     )
     test_dataset_split: str | None = setting(
-        None, "split of the data set to test on; None: 'test', then 'validation'", verb="finetune"
+        None, "split of the data set to test on; None: that of --split, else 'test', 'validation'", verb="finetune"
     )
     max_bad: float = setting(
         0.01, "share of unreadable images that is skipped and listed; above it the run stops", share=True

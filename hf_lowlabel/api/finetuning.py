@@ -153,7 +153,7 @@ def finetune(
         class_balanced: Draw the same number of labels from every class.
         validation: Labeled images held out to choose by; they are not trained on (images).
         test_fraction: Share of the images held out to test on when the data brings none.
-        test_dataset_split: Split of the data set to test on; None: 'test', then 'validation'.
+        test_dataset_split: Split of the data set to test on; None: that of --split, else 'test', 'validation'.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
         memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
         streaming: Decode images as they are needed; None: when they exceed memory_budget.

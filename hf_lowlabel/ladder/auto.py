@@ -155,7 +155,7 @@ def auto(
         image_column: Column that holds the image; found by itself when None.
         label_column: Column that holds the class; found by itself when None.
         no_label, skip_missing, skip_conflicts, value_range, pages: As for `finetune`.
-        test_dataset_split: Split of the data set to test on; None: 'test', then 'validation', where they have labels.
+        test_dataset_split: Split of the data set to test on; None: the manifest's, else 'test' or 'validation'.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.
         mask_format: What a mask's pixels are: index, binary or colors; None: as the layout has them.
