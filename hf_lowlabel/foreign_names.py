@@ -79,6 +79,8 @@ def no_such_setting(key: str, known: Collection[str], where: str, every: Mapping
     def shown(name: str) -> str:
         return f"--{name.replace('_', '-')}" if flag else name
 
+    if plain in known or (flag and plain.startswith("no_") and plain[3:] in known and every[plain[3:]].kind is bool):
+        return UserError(f"{key} is written {shown(plain)}.")
     ours, remark = FOREIGN.get(plain, (None, ""))
     if ours in known:
         return UserError(f"{key} is called {shown(ours)} here. {remark}".rstrip())

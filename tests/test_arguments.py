@@ -152,6 +152,7 @@ def test_each_verb_has_its_own_settings():
     "name, words",
     [
         ("lr", "lr is called learning_rate here."),
+        ("learning-rate", "learning-rate is written learning_rate."),
         ("keep_best", "metric_for_best_model"),
         ("pool_size", "stored_size"),
         ("num_train_epochs", "epochs here. One epoch is a pass over the unlabeled images, with"),
