@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common
+from data_sets import arguments, common, name_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.methods import find
@@ -79,7 +79,7 @@ def main() -> None:
         max_steps=args.max_steps,
         output_dir=str(folder / f"{args.method}-{number}"),
     )
-    print(f"{args.benchmark}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
+    print(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,34 @@ def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("recipe", ["moam", "vpet"])
+def test_own_photos_need_no_columns_and_splits_of_a_benchmark(recipe, tmp_path_factory, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from hf_lowlabel.models import create_backbone
+
+    small_batches(monkeypatch)
+    photos, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    for i in range(24):
+        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(photos / "ab"[i % 2] / f"{i}.png")
+    flags = TINY
+    if recipe == "vpet":
+        size = dict(depth=1, embed_dim=24, num_heads=2, patch_size=4)
+        vit = create_backbone("vit_tiny_patch16_224", pretrained=False, image_size=16, model_args=size)
+        vit.save_pretrained(photos.parent / "own-vit")
+        flags = ("--backbones", photos.parent / "own-vit", "--ranks", "--batch-size", 4, *TINY[2:])
+    run(monkeypatch, tmp_path, recipe, "--dataset", photos, "--image-size", 16, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_transfer_matrix_takes_no_data_set_in_the_place_of_all_three(tmp_path, monkeypatch, capsys):
+    for flag in ("--dataset", "--benchmark", "--unlabeled-dataset"):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, tmp_path, "transfer_matrix", flag, "photos", "--dry-run")
+        assert f"unrecognized arguments: {flag} photos" in capsys.readouterr().err
+
+
 def test_dry_run_of_as3l_from_a_backbone_keeps_nothing(copies, tmp_path_factory, tmp_path, monkeypatch):
     small_batches(monkeypatch)
     from hf_lowlabel.models import create_backbone
