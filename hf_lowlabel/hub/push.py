@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ..arguments import marked
 from ..commands import command
 from ..errors import UserError
-from ..files import as_folder, read_json, verify, write_text
+from ..files import A_RUN, by_name, read_json, verify, write_text
 from ..locks import lock
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
@@ -52,7 +52,7 @@ def push(
     makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once the push succeeded.
     Note that predictions.png shows test images. Raises UserError, and PushError where the Hub did not take it.
     """
-    folder = Path(as_folder(folder))
+    folder = Path(by_name("folder", folder, A_RUN))
     check_repo_id(repo_id)
     files = contents(folder)
     card, record = hub_card(folder, repo_id)

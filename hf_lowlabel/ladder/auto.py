@@ -24,7 +24,7 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import workers_are_there
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
-from ..errors import UserError, at_least
+from ..errors import UserError
 from ..files import as_folder, write_json
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
@@ -36,6 +36,7 @@ from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, rele
 from ..training.preparing import Run, check_labels, prepare
 from ..training.stopping import Interrupted
 from .answers import without_masks
+from .asked import DRAW, checked
 from .from_words import from_words
 from .frozen import Tried
 from .keeping import TRIALS, check_unseen, take_up
@@ -69,6 +70,10 @@ class Best:
     ladder: list[Tried | Trial]
     advice: Advice
     to_label: Path | None
+
+    def __fspath__(self) -> str:
+        """Its folder: it may be given wherever a run folder may."""
+        return self.run.__fspath__()
 
     def __repr__(self) -> str:
         kept = next((row["name"] for row in self.run.recorder.ladder if row["kept"]), None)
@@ -177,16 +182,15 @@ def auto(
     """
     begin, said = time.perf_counter(), dict(locals())
     models = [as_folder(one) for one in (model if isinstance(model, (list, tuple)) else [model])]
-    if not models or not minutes > 0:
-        raise UserError("Give at least one --model and --minutes above 0.")
-    at_least("to_label", to_label, 0)
-    if features is not None and Path(features).exists() and not Path(features).is_dir():
-        raise UserError(f"features {str(features)!r} is no folder. Give the one that features are kept in.")
+    if not models:
+        raise UserError("Give at least one --model.")
+    said |= checked(said)
+    labels, features, split, output_dir = (said[name] for name in ("labels", "features", "split", "output_dir"))
     kind = get_task(task)
     if len(models) > 1 and not kind.climbs:
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
     given = {name: said[name] for name in GIVEN} | {"model": models[0]}
-    drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
+    drawn = {name: said[name] for name in ("num_labels", *DRAW)}
     name = output_dir or default_folder(dataset)
     refuse_finished(name)
     first = dict(method="probe") if kind.climbs else kind.attempts[0].settings
@@ -312,7 +316,6 @@ def manifest_of(
 
 
 BUDGETS = {False: 40, True: 20}  # images that are chosen to be labeled first: with classes, with masks
-DRAW = ("class_balanced", "test_fraction")
 
 
 class NoLabels(UserError):
