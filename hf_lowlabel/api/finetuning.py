@@ -5,8 +5,8 @@ The signature repeats the fields of `arguments` with their defaults; a test hold
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hub.callback import CardCallback
@@ -17,7 +17,7 @@ from ..training.preparing import Run
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
-    from ..objective import FinetuneObjective
+    from ..methods import AnyMethod
     from .types import Data, Model
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def finetune(
     dataset: Data,
     model: Model = "resnet18",
-    method: str | type[FinetuneObjective] | None = None,
+    method: AnyMethod = None,
     *,
     task: str = "classification",
     method_args: Mapping[str, Any] | None = None,
@@ -45,7 +45,7 @@ def finetune(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
-    split: str | Path | None = None,
+    split: str | os.PathLike[str] | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
     num_labels: int | None = None,
@@ -59,7 +59,7 @@ def finetune(
     workers: int = 2,
     model_revision: str | None = None,
     from_scratch: bool = False,
-    init_from: str | Path | None = None,
+    init_from: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
     architecture_args: Mapping[str, Any] | None = None,
     drop_rate: float = 0.0,
@@ -99,11 +99,11 @@ def finetune(
     unlabeled_ratio: int | None = None,
     early_stopping: int | None = None,
     metric_for_best_model: str | None = None,
-    prior: str | Path | None = None,
+    prior: str | os.PathLike[str] | None = None,
     prior_until: float = 0.0586,
-    compare_supervised: str | Path | None = None,
+    compare_supervised: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    output_dir: str | Path | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     save_steps: int | None = None,
     save_total_limit: int = 2,

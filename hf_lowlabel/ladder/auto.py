@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from ..data.image_cache import workers_are_there
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
-from ..files import as_folder, write_json
+from ..files import write_json
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
@@ -99,15 +100,15 @@ def auto(
     model: Model | Sequence[Model] = "resnet18",
     *,
     task: str = "classification",
-    labels: str | Path | None = None,
-    split: str | Path | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | None = None,
     num_labels: int | None = None,
     class_balanced: bool = False,
     test_fraction: float = 0.0,
     minutes: float = MINUTES,
     train: bool = True,
     to_label: int = 20,
-    features: str | Path | None = None,
+    features: str | os.PathLike[str] | None = None,
     text_model: str | None = None,
     class_names: Sequence[str] = (),
     prompts: Sequence[str] = (),
@@ -133,7 +134,7 @@ def auto(
     max_bad: float = 0.01,
     seed: int = 0,
     device: str | None = None,
-    output_dir: str | Path | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
 ) -> Best:
     """The best model for some images of which a few have a label, and how good it is.
 
@@ -181,17 +182,14 @@ def auto(
         UserError: bad input, before anything is computed.
     """
     begin, said = time.perf_counter(), dict(locals())
-    models = [as_folder(one) for one in (model if isinstance(model, (list, tuple)) else [model])]
-    if not models:
-        raise UserError("Give at least one --model.")
     said |= checked(said)
-    labels, features, split, output_dir = (said[name] for name in ("labels", "features", "split", "output_dir"))
+    models, labels, features, split = (said[name] for name in ("models", "labels", "features", "split"))
     kind = get_task(task)
     if len(models) > 1 and not kind.climbs:
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
     given = {name: said[name] for name in GIVEN} | {"model": models[0]}
     drawn = {name: said[name] for name in ("num_labels", *DRAW)}
-    name = output_dir or default_folder(dataset)
+    name = said["output_dir"] or default_folder(dataset)
     refuse_finished(name)
     first = dict(method="probe") if kind.climbs else kind.attempts[0].settings
     if (class_names or prompts) and text_model is None:
