@@ -33,8 +33,7 @@ class Demo:
     draw: Mapping[str, Any] = field(default_factory=dict)
 
 
-# ---- digits: split -> supervised -> target pretraining -> prior pseudo-labels -> FlexMatch from both
-# -------------------
+# ---- digits: split -> supervised -> target pretraining -> auto from its weights
 _SIMCLR = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup_ratio=0.1, randaugment=True)
 DIGITS_PRETRAIN: dict[
     str, dict[str, Any]
@@ -124,3 +123,17 @@ SHAPES = Demo(
         ),
     ),
 )
+
+# ---- scenes: split -> supervised -> FixMatch, several classes an image
+SCENES = Demo(
+    "scenes",
+    100,
+    dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=64)
+    | dict(max_steps=300, batch_size=16, learning_rate=3e-3, eval_steps=100, method_args=dict(ema_decay=0.99)),
+    (
+        Stage("supervised", "supervised, labels alone", dict(method="supervised")),
+        Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=2)),
+    ),
+)
+
+DEMOS = {"classification": DIGITS, "multilabel": SCENES, "segmentation": SHAPES}  # by task

@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.selection.prior_labels import priors
-from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 
 def main() -> None:

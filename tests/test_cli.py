@@ -15,6 +15,7 @@ from hf_lowlabel.cli.output import key_values
 from hf_lowlabel.cli.train import parse_config, training_parser
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.settings import resolve
+from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.setup import logging_level
 
 HEAVY = ("torch", "transformers", "timm", "numpy", "datasets", "sklearn", "matplotlib")
@@ -345,3 +346,13 @@ def test_help_beside_a_method_shows_its_own_defaults(capsys):
     assert "(default of cutmix: 10)" in other
     assert "default of byol: lars" in said("pretrain", "--method", "byol")
     assert main(["finetune", "--method", "fixmash", "--help"]) == 2 and "fixmatch" in capsys.readouterr().err
+
+
+def test_help_of_the_demo_names_its_stages(capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for task in TASKS:
+        shown = get_task(task).demo
+        assert f"{task}, {shown.num_labels} labels of {shown.dataset}: 1 {shown.stages[0].title}" in said
+        assert all(stage.title in said for stage in shown.stages)

@@ -27,11 +27,11 @@ from pathlib import Path
 import torch
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.demo_stages import DIGITS_PRETRAIN
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.files import write_text
 from hf_lowlabel.hub.table import NOTHING, grid, methods_table
 from hf_lowlabel.methods import METHODS, find, methods_for
-from hf_lowlabel.tasks.demos import DIGITS_PRETRAIN
 
 SHARED = dict(
     dataset="digits",
