@@ -413,7 +413,6 @@ def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
         from_scratch=True,
         class_balanced=True,
         stored_size=16,
-        color=False,
         metric_for_best_model="last",
     )
     done = finetune(**tiny, **same, logging_steps=1, eval_steps=9, output_dir=str(tmp_path / "run"))
@@ -421,3 +420,23 @@ def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
     load_source("digits").image(0).resize((16, 16)).save(tmp_path / "digit.png")
     (row,) = predict(tmp_path / "digit.png", str(tmp_path / "out")).rows
     assert row["class"] in set("0123456789")
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path, "visible_loop", *flags, "--output-dir", "out", "--method", "flexmatch")
+    assert "--output-dir out is not empty; give another" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["probe", "byol", "self-training", "cutmix"])
+def test_the_visible_loop_refuses_methods_that_it_cannot_train(method, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path, "visible_loop", "--method", method)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: --method {method} is none for this loop; expected" in said and not list(tmp_path.iterdir())
+
+
+def test_the_visible_loop_trains_on_labels_alone_too(tmp_path, monkeypatch, capsys):
+    tiny = ("--model", "cnn6_16", "--num-labels", 20, "--batch-size", 4, "--unlabeled-ratio", 1, "--method")
+    run(monkeypatch, tmp_path, "visible_loop", *tiny, "supervised", "--dry-run")
+    assert "step 2/2" in capsys.readouterr().out
