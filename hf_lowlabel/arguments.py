@@ -62,7 +62,7 @@ class DataArguments:
     num_labels: int | None = setting(
         None, "labels to keep, drawn by seed; None: those of --split, else all", unit="labels", min=1, verb="finetune"
     )
-    class_balanced: bool = setting(False, "draw the same number of labels from every class", of_task=True, **HELD_OUT)
+    class_balanced: bool = setting(False, "draw labels from all classes, as evenly as can be", of_task=True, **HELD_OUT)
     validation: int = setting(
         0, "labeled images held out to choose by; they are not trained on", unit="images", min=0, **HELD_OUT
     )

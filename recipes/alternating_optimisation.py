@@ -48,7 +48,7 @@ def kept_labels(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, ["cifar10", "cifar100", "svhn"], "runs/alternating")
-    parser.add_argument("--num-labels", type=int, default=100, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=100, help="labels, evenly over the classes")
     parser.add_argument(
         "--backbone", help="prepared weights: a run folder, a timm name or a Hub id, instead of RotNet here"
     )

@@ -18,7 +18,7 @@ from hf_lowlabel.selection.prior_labels import priors
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-labels", type=int, default=40, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=40, help="labels, evenly over the classes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/digits")
     args = parser.parse_args()

@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, list(LABELS), "runs/from-scratch")
     parser.add_argument(
-        "--num-labels", type=int, help="labels, the same number per class (default: the first of the table above)"
+        "--num-labels", type=int, help="labels, evenly over the classes (default: the first of the table above)"
     )
     parser.add_argument("--method", default="flexmatch", help="method of finetuning")
     parser.add_argument("--pretrain", default="none", help="self-supervised method before it, such as simsiam, or none")

@@ -36,7 +36,7 @@ LABELS = {"cifar10": (40, 10, 250, 1000, 4000), "cifar100": (400, 200, 2500), "s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, list(LABELS), "runs/target-pretraining")
-    parser.add_argument("--num-labels", type=int, help="labels, the same number per class (default: 40 or 400)")
+    parser.add_argument("--num-labels", type=int, help="labels, evenly over the classes (default: 40 or 400)")
     parser.add_argument("--model", default="resnet18", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")

@@ -34,7 +34,7 @@ from hf_lowlabel.views.transforms import Separate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="digits", help="digits, a folder, parquet or a Hub id")
-    parser.add_argument("--num-labels", type=int, default=40, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=40, help="labels, evenly over the classes")
     parser.add_argument("--method", default="fixmatch", help="method of finetuning")
     parser.add_argument("--model", default="cnn6_32", help="timm name, Hub id or folder")
     parser.add_argument("--pretrained", action="store_true", help="start from the weights of that name")

@@ -30,7 +30,7 @@ BACKBONES = ["vit_base_patch14_dinov2.lvd142m", "vit_base_patch16_clip_224.opena
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, ["cifar100", "cifar10", "svhn"], "runs/vpet")
-    parser.add_argument("--num-labels", type=int, default=200, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=200, help="labels, evenly over the classes")
     parser.add_argument(
         "--backbones", nargs="+", default=BACKBONES, metavar="NAME", help="timm names, Hub ids or folders"
     )

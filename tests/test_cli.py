@@ -356,3 +356,11 @@ def test_help_of_the_demo_names_its_stages(capsys):
         shown = get_task(task).demo
         assert f"{task}, {shown.num_labels} labels of {shown.dataset}: 1 {shown.stages[0].title}" in said
         assert all(stage.title in said for stage in shown.stages)
+
+
+@pytest.mark.parametrize("verb", ["split", "auto", "loop", "finetune"])
+def test_help_promises_no_equal_numbers_that_labels_do_not_divide_into(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "from all classes, as evenly as can be" in said and "the same number" not in said

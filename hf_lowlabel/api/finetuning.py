@@ -150,7 +150,7 @@ def finetune(
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         num_labels: Labels to keep, drawn by seed; None: those of --split, else all (labels).
-        class_balanced: Draw the same number of labels from every class.
+        class_balanced: Draw labels from all classes, as evenly as can be.
         validation: Labeled images held out to choose by; they are not trained on (images).
         test_fraction: Share of the images held out to test on when the data brings none.
         test_dataset_split: Split of the data set to test on; None: that of --split, else 'test', 'validation'.

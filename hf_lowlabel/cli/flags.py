@@ -31,7 +31,7 @@ def label_flags(parser: argparse.ArgumentParser, title: str):
     )
     labels.add_argument("--split", help="manifest of labeled and held-out images")
     labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
-    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
+    labels.add_argument("--class-balanced", action="store_true", help="draw from all classes, as evenly as can be")
     labels.add_argument(
         "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
     )

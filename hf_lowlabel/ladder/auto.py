@@ -145,7 +145,7 @@ def auto(
         labels: Finished labels: the folder of `select`, labels.csv, or a Label Studio export (.json).
         split: Split manifest (JSON) instead.
         num_labels: Labels to keep of those in the data, drawn by seed; None: all of them.
-        class_balanced: Draw the same number of labels from every class.
+        class_balanced: Draw labels from all classes, as evenly as can be.
         test_fraction: Share of the images with a label that is held out to test on.
         minutes: How long it may take, in minutes.
         train: Train networks too, as far as there is time; without it only heads on frozen features: seconds.

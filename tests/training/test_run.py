@@ -68,6 +68,7 @@ def test_a_run_leaves_everything(task, more, words, photos, masked, few_images, 
     assert not run.model.training and words in ModelCard.load(run.folder / "README.md").text
     assert ModelCard.load(run.folder / "README.md").data.pipeline_tag == kind.pipeline_tag
     if task == "classification":
+        assert facts["labels"]["chosen"] == "at random, evenly over the classes, seed 0"
         assert facts["labels"]["number"] == 8 and facts["labels"]["per_class"] == {"dark": 4, "light": 4}
         seen = run.model.preprocessing  # random weights know no other than those of these images
         assert (list(seen["mean"]), list(seen["std"])) == caching.square_statistics(run.recorder.caches[0])
