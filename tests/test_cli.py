@@ -131,6 +131,8 @@ def test_flags_win_over_the_file(tmp_path):
         (["finetune", "--num-train-epochs", "3"], "--num-train-epochs is called --epochs here"),
         (["finetune", "--learning_rate", "0.1"], "--learning_rate is written --learning-rate."),
         (["finetune", "--max_steps=3"], "--max_steps is written --max-steps."),
+        (["split", "--num_labels", "3"], "--num_labels is written --num-labels."),
+        (["auto", "--test_fraction=0.2"], "--test_fraction is written --test-fraction."),
         (["pretrain", "--no_color"], "--no_color is written --no-color."),
         (["pretrain", "--num_labels", "3"], "--num_labels is a setting of finetune only"),
         (["pretrain", "--num-labels", "3"], "--num-labels is a setting of finetune only"),

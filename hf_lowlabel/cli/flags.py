@@ -8,7 +8,7 @@ import re
 
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE
-from ..errors import unknown
+from ..errors import UserError, unknown
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
         for word in itertools.takewhile(lambda word: word != "--", args or ()):
             name = word.partition("=")[0]
             if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
+                if (plain := name.replace("_", "-")) in flags:
+                    raise UserError(f"{name} is written {plain}.")
                 raise unknown("flag", name, flags)
         return super().parse_args(args, namespace)
 
