@@ -62,7 +62,7 @@ class DataArguments:
     num_labels: int | None = setting(
         None, "labels to keep, drawn by seed; None: those of --split, else all", unit="labels", min=1, verb="finetune"
     )
-    class_balanced: bool = setting(False, "draw the same number of labels from every class", of_task=True, **HELD_OUT)
+    class_balanced: bool = setting(False, "draw labels from all classes, as evenly as can be", of_task=True, **HELD_OUT)
     validation: int = setting(
         0, "labeled images held out to choose by; they are not trained on", unit="images", min=0, **HELD_OUT
     )
@@ -70,7 +70,7 @@ class DataArguments:
         0.2, "share of the images held out to test on when the data brings none", share=True, **HELD_OUT
     )
     test_dataset_split: str | None = setting(
-        None, "split of the data set to test on; None: 'test', then 'validation'", verb="finetune"
+        None, "split of the data set to test on; None: that of --split, else 'test', 'validation'", verb="finetune"
     )
     max_bad: float = setting(
         0.01, "share of unreadable images that is skipped and listed; above it the run stops", share=True
@@ -162,7 +162,7 @@ class TrainingArguments:
 
     max_steps: int | None = setting(None, "optimizer steps", unit="steps", min=1, trains=True)
     epochs: float | None = setting(
-        None, "length in passes over the unlabeled images instead of max_steps", unit="epochs", above=0, trains=True
+        None, "passes over unlabeled (supervised: labeled) images, not max_steps", unit="epochs", above=0, trains=True
     )
     batch_size: int | None = setting(
         None, "images (finetune: labeled ones) per optimizer step, all processes", unit="images", min=1, trains=True

@@ -12,12 +12,12 @@ from .api import finetune, pretrain
 from .arguments import DataArguments
 from .data.dataset import ImageDataset
 from .data.splits import Split
+from .demo_stages import Demo, Stage
 from .errors import UserError
 from .files import write_json
 from .ladder.auto import auto
 from .tasks import get_task
 from .tasks.base import Task
-from .tasks.demos import Demo, Stage
 from .training.preparing import Run
 
 

@@ -18,13 +18,13 @@ from .data.drawing import make_split
 from .data.opening import load_source
 from .data.splits import Split
 from .demo import empty_folder
+from .demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from .errors import UserError
 from .files import write_json
 from .selection.importing import import_labels
 from .selection.labels import Labels, Task, write_labels
 from .selection.prior_labels import priors
 from .selection.verbs import select
-from .tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from .text import percent
 from .training.preparing import Run
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
-from .text import series
+from .text import brief, series
 
 
 class UserError(ValueError):
@@ -25,10 +26,24 @@ class Diverged(UserError):
 
 
 def at_least(name: str, value: int | None, least: int, most: int | None = None) -> None:
-    """Raises UserError where a number that is given is below `least` or above `most`."""
-    if value is not None and (value < least or most is not None and value > most):
-        range_ = f"{least} or more" if most is None else f"{least} to {most}"
+    """Raises UserError where what is given is no number, below `least` or above `most`."""
+    if value is None:
+        return
+    range_ = f"{least} or more" if most is None else f"{least} to {most}"
+    if not is_number(value):
+        raise UserError(f"{name} is {brief(value)}, which is no number. Give {range_}.")
+    if not value >= least or most is not None and value > most:
         raise UserError(f"{name} is {value}. Give {range_}.")
+
+
+def above_zero(name: str, value: float) -> None:
+    """Raises UserError where what is given is no number above 0."""
+    if not is_number(value) or not value > 0:
+        raise UserError(f"{name} is {brief(value)}. Give a number above 0.")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def one_image(batch_size: int, parts: int) -> UserError:

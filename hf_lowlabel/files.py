@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from .errors import UserError
 from .parts import part_of, sweep
+from .text import brief
 
 SEAL = "checksums.json"
 COPY = "Copy it again, or give another."
@@ -30,8 +31,28 @@ _UMASK = threading.Lock()  # it is told only by being changed, for all threads
 
 def as_folder(model: Any) -> Any:
     """The folder of a finished run, or of what `auto` found, that stands for a model; what else it may be as it is."""
-    run = getattr(model, "run", model)
-    return Path(run) if isinstance(run, os.PathLike) else model
+    return Path(model) if isinstance(model, os.PathLike) else model
+
+
+A_FILE, A_RUN = "the path of a file or folder", "a run folder or a finished run"
+A_MODEL = "a timm name, a Hub id, a folder, a finished run, or the folder that a network in memory is saved in"
+
+
+def by_name(name: str, value: Any, wanted: str = A_FILE) -> Any:
+    """A path, or a model by its name; of a finished run its folder, and None as it is.
+
+    Args:
+        name: what the argument is called.
+        value: what was given.
+        wanted: what it may be, in words.
+
+    Raises:
+        UserError: it is an object of another kind.
+    """
+    found = as_folder(value)
+    if found is not None and not isinstance(found, (str, Path)):
+        raise UserError(f"{name} is {brief(value)}. Give {wanted}.")
+    return found
 
 
 @contextlib.contextmanager

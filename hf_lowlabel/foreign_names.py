@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from .errors import UserError, unknown
 
 _WHOLE_STEP = "It counts the images of a whole optimizer step, over all devices."
-_PASSES = "One epoch is a pass over the unlabeled images."
+_PASSES = "One epoch is a pass over the unlabeled images, with supervised over the labeled ones."
 _NUMBER = "It is a number of steps."
 _SHARE = "It is a share of the steps."
 _SWITCH = "It is a switch: the newest whole checkpoint of output_dir is taken."
@@ -79,6 +79,8 @@ def no_such_setting(key: str, known: Collection[str], where: str, every: Mapping
     def shown(name: str) -> str:
         return f"--{name.replace('_', '-')}" if flag else name
 
+    if plain in known or (flag and plain.startswith("no_") and plain[3:] in known and every[plain[3:]].kind is bool):
+        return UserError(f"{key} is written {shown(plain)}.")
     ours, remark = FOREIGN.get(plain, (None, ""))
     if ours in known:
         return UserError(f"{key} is called {shown(ours)} here. {remark}".rstrip())

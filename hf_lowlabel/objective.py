@@ -175,7 +175,8 @@ class PretrainObjective(Objective):
 class FinetuneObjective(Objective):
     """Supervised or semi-supervised: the class axis of logits is 1, any spatial axes follow.
 
-    `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there. batch: {"labeled":
+    `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there; by those of the class
+    a run refuses settings that no view reads (augment, min_scale, randaugment). batch: {"labeled":
     {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64
     [M]}}. For segmentation both bring "key" int64 [n]: what an image's boxes, classes and the like are drawn from
     (views.counter_rng.keyed), the same on any number of processes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ from .data.left_out import write_left_out
 from .data.pages import opened_pages
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
-from .files import as_folder, filling, write_json
+from .files import as_folder, by_name, filling, write_json
 from .models.checkpoint_resolver import model_config
 from .records import RunRecord
 from .table_writer import growing_table
@@ -61,7 +62,7 @@ def evaluate(
     dataset: Any,
     *,
     dataset_split: str | None = None,
-    split: str | None = None,
+    split: str | os.PathLike[str] | None = None,
     dataset_config: str | None = None,
     dataset_revision: str | None = None,
     image_column: str | None = None,
@@ -77,7 +78,7 @@ def evaluate(
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
     window: int | None = None,
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     device: str | None = None,
     task: str | None = None,
@@ -141,6 +142,7 @@ def evaluate(
         **(declared(model, given, kind)),
     )
     refuse_foreign(data, kind)
+    split = by_name("split", split)
     own = Path(model, "split.json") if isinstance(model, (str, Path)) else None
     try:
         images, indices = test_images(kind, data, names, split, own)
@@ -186,7 +188,7 @@ def predict(
     images: Images,
     model: Model,
     *,
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     top: int = 1,
     batch_size: int = 64,
@@ -232,7 +234,7 @@ def predictions(
     model: Model,
     skipped: list[tuple[str, str]],
     *,
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     top: int = 1,
     batch_size: int = 64,

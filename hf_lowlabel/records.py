@@ -84,7 +84,7 @@ class Labels:
 
     number: int
     per_class: dict[str, int] = field(default_factory=dict)  # class name -> labeled images that show it, 0 too
-    chosen: str | None = None  # how, in words: "at random, the same number per class, seed 0"
+    chosen: str | None = None  # how, in words: "at random, evenly over the classes, seed 0"
     split_hash: str | None = None  # sha256 of the manifest
 
     @property

@@ -13,6 +13,7 @@ from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
 from .text import brief, in_memory
+from .views.table import VIEWS, read_by
 
 GENTLE = 0.1  # of a paper's learning rate, where training starts from a fitted head (LP-FT, Kumar et al. 2022)
 
@@ -127,7 +128,7 @@ def validate(config: Config, task: Task) -> None:
                 f"{s.name} is a setting of --task {' and '.join(able)}, and this is a run of {task.name}. Leave it out."
             )
     check_hyperparameters(method, config.method_args)
-    for rule in (_scale, _turned, _alone, _draw, _frozen, _prior, _adapters, _start):
+    for rule in (_scale, _turned, _views, _alone, _draw, _frozen, _prior, _adapters, _start):
         rule(values, method, name_of(method))
 
 
@@ -151,6 +152,30 @@ def _turned(values: dict, method: type[Method], name: str) -> None:
             f"randaugment cannot be given to {name}, which matches pixels of two views by where each was cut: "
             "RandAugment turns, shears and moves them besides. Leave --randaugment out, or take another --method."
         )
+
+
+def _views(values: dict, method: type[Method], name: str) -> None:
+    """What no view of a method reads is refused; `color` is not, since views without colours do as it says."""
+    kinds = kinds_of_views(values, method)
+    if not kinds <= VIEWS.keys():  # of a method of one's own: named where the views are made
+        return
+    known, read = known_settings(), read_by(kinds, values["randaugment"])
+    given = [n for n in ("augment", "min_scale", "randaugment") if values[n] != known[n].default and n not in read]
+    if given:
+        raise UserError(
+            f"{_and(given)} mean{'' if given[1:] else 's'} nothing to {name}, none of whose views changes by "
+            f"{'them' if given[1:] else 'it'}. Leave {'them' if given[1:] else 'it'} out, or take another --method."
+        )
+
+
+def kinds_of_views(values: dict, method: type[Method]) -> set[str]:
+    """The kinds of view of a method that are single images' own; a hyperparameter named as a view switches it off."""
+    if method.frozen or (values["verb"] == "finetune" and "scale" in get_task(values["task"]).takes):
+        return set()  # whole images, or views of an image and its mask together
+    if values["verb"] == "pretrain":
+        return set(getattr(method, "views", ()))
+    views = (*getattr(method, "labeled_views", {}).items(), *getattr(method, "unlabeled_views", {}).items())
+    return {kind for key, kind in views if values["method_args"].get(key, True) is not False}
 
 
 def _alone(values: dict, method: type[Method], name: str) -> None:

@@ -52,6 +52,8 @@ class ViewArguments:
     )
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop", above=0, max=1)
     randaugment: bool = setting(
-        False, "RandAugment in the views of pretraining too: it turns and shears, which crops do not"
+        False, "RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not"
     )
-    color: bool = setting(True, "jitter colours (off: brightness and contrast only, for gray images)")
+    color: bool = setting(
+        True, "change colours (off: brightness, contrast and sharpness alone, where colours tell the classes)"
+    )

@@ -24,7 +24,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from data_sets import arguments, common, for_pretrain
+from data_sets import arguments, common, for_pretrain, name_of
 
 from hf_lowlabel import finetune, load_source, pretrain
 from hf_lowlabel.data.splits import Split
@@ -48,7 +48,7 @@ def kept_labels(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, ["cifar10", "cifar100", "svhn"], "runs/alternating")
-    parser.add_argument("--num-labels", type=int, default=100, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=100, help="labels, evenly over the classes")
     parser.add_argument(
         "--backbone", help="prepared weights: a run folder, a timm name or a Hub id, instead of RotNet here"
     )
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.02, help="learning rate of phase two")
     args = parser.parse_args()
 
-    folder = Path(args.output_dir) / f"{args.benchmark}-{args.num_labels}-{args.seed}"
+    folder = Path(args.output_dir) / f"{name_of(args)}-{args.num_labels}-{args.seed}"
     shared = dict(common(args), image_size=args.image_size)
     prepared = args.refine or args.backbone
     if prepared is None:

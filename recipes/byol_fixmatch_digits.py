@@ -11,14 +11,14 @@ import argparse
 from pathlib import Path
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.selection.prior_labels import priors
-from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-labels", type=int, default=40, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=40, help="labels, evenly over the classes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", default="runs/digits")
     args = parser.parse_args()

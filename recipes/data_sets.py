@@ -1,6 +1,7 @@
 """Where the recipes' images come from, and what the papers feed them to: settings of `pretrain` and `finetune` by name.
 
-A local copy replaces `dataset` with --dataset; its columns and splits have to be the same.
+--dataset is one's own images, with labels as the library finds them. Beside --benchmark it is a local copy of that data
+set, whose columns and splits have to be the same.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ SMALL: dict[str, dict] = {
 
 
 def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) -> None:
-    """The flags that every recipe has."""
-    parser.add_argument("--benchmark", default=names[0], choices=names, help=f"data set (default: {names[0]})")
-    parser.add_argument("--dataset", help="a local copy of the data set, or another Hub id")
-    parser.add_argument("--unlabeled-dataset", help="a local copy of the images without labels (STL-10)")
+    """The flags that every recipe has; names: data sets to choose from, none for a recipe of several at once."""
+    parser.set_defaults(published=False)
+    if names:
+        parser.add_argument(
+            "--benchmark", action=Published, default=names[0], choices=names, help=f"data set (default: {names[0]})"
+        )
+        parser.add_argument("--dataset", help="your own images; beside --benchmark a copy of that data set")
+        parser.add_argument("--unlabeled-dataset", help="a local copy of the images without labels (STL-10)")
     parser.add_argument("--seed", type=int, default=0, help="decides labels, weights and views")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--output-dir", default=output)
@@ -35,13 +40,31 @@ def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) ->
     parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
 
 
+class Published(argparse.Action):
+    """--benchmark, which tells a copy of a published data set from one's own images."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.benchmark, namespace.published = values, True
+
+
+def is_own(args: argparse.Namespace) -> bool:
+    """Whether the images are the user's own."""
+    return bool(args.dataset) and not args.published
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """The data set, in names of folders and in results."""
+    return "own" if is_own(args) else args.benchmark
+
+
 def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:
-    """Settings that all stages of a recipe share."""
+    """Settings that all stages of a recipe share; benchmark: of a recipe of several data sets."""
     data = dict(DATA[benchmark or args.benchmark])
-    if args.dataset:
-        data |= dict(dataset=args.dataset, dataset_config=None)
-    if args.unlabeled_dataset:
-        data |= dict(unlabeled_dataset=args.unlabeled_dataset)
+    if benchmark is None:
+        if args.dataset:
+            data = dict({} if is_own(args) else data, dataset=args.dataset, dataset_config=None)
+        if args.unlabeled_dataset:
+            data |= dict(unlabeled_dataset=args.unlabeled_dataset)
     return dict(data, seed=args.seed, precision=args.precision, resume=args.resume, dry_run=args.dry_run)
 
 

@@ -77,7 +77,7 @@ def classes(args: argparse.Namespace, folder: Path) -> dict[str, float | None]:
         **shared(args) | dict(model=args.encoders),
         **words,
         num_labels=args.num_labels,
-        test_fraction=args.test_fraction if args.num_labels else 0.0,
+        test_fraction=args.test_fraction,
         minutes=args.minutes,
         train=False,
         output_dir=folder / "frozen",

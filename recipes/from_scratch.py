@@ -30,7 +30,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import SMALL, arguments, common
+from data_sets import SMALL, arguments, common, name_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.methods import find
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, list(LABELS), "runs/from-scratch")
     parser.add_argument(
-        "--num-labels", type=int, help="labels, the same number per class (default: the first of the table above)"
+        "--num-labels", type=int, help="labels, evenly over the classes (default: the first of the table above)"
     )
     parser.add_argument("--method", default="flexmatch", help="method of finetuning")
     parser.add_argument("--pretrain", default="none", help="self-supervised method before it, such as simsiam, or none")
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--model", help="another architecture")
     args = parser.parse_args()
 
-    folder = Path(args.output_dir) / f"{args.benchmark}-{args.seed}"
+    folder = Path(args.output_dir) / f"{name_of(args)}-{args.seed}"
     number, shared = args.num_labels or LABELS[args.benchmark][0], dict(common(args), **SMALL[args.benchmark])
     shared["model"] = args.model or shared["model"]
     start = dict(from_scratch=True)
@@ -81,7 +81,7 @@ def main() -> None:
         eval_steps=max(1, args.max_steps // 1024),
         output_dir=str(folder / f"{'' if args.pretrain == 'none' else args.pretrain + '-'}{args.method}-{number}"),
     )
-    print(f"{args.benchmark}, {number} labels: test accuracy {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
+    print(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common
+from data_sets import arguments, common, name_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.methods import find
@@ -36,7 +36,7 @@ LABELS = {"cifar10": (40, 10, 250, 1000, 4000), "cifar100": (400, 200, 2500), "s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, list(LABELS), "runs/target-pretraining")
-    parser.add_argument("--num-labels", type=int, help="labels, the same number per class (default: 40 or 400)")
+    parser.add_argument("--num-labels", type=int, help="labels, evenly over the classes (default: 40 or 400)")
     parser.add_argument("--model", default="resnet18", help="timm name, Hub id or folder with pretrained weights")
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")
@@ -79,7 +79,7 @@ def main() -> None:
         max_steps=args.max_steps,
         output_dir=str(folder / f"{args.method}-{number}"),
     )
-    print(f"{args.benchmark}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
+    print(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
 
 
 if __name__ == "__main__":

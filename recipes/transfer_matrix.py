@@ -30,7 +30,7 @@ LABELS = {"cifar10": 40, "cifar100": 400, "svhn": 40}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments(parser, ["all"], "runs/transfer")
+    arguments(parser, [], "runs/transfer")
     parser.add_argument("--sources", nargs="+", default=["none", *LABELS], choices=["none", *LABELS], metavar="NAME")
     parser.add_argument("--targets", nargs="+", default=list(LABELS), choices=list(LABELS), metavar="NAME")
     parser.add_argument("--local", nargs="+", default=[], metavar="NAME=PATH", help="local copies of data sets")

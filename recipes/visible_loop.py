@@ -1,7 +1,7 @@
 """FixMatch with the loop in sight: what `finetune` does, step by step, from the public parts of the library.
 
     accelerate launch recipes/visible_loop.py                                            # digits, minutes on a CPU
-    accelerate launch recipes/visible_loop.py --dataset photos/ --model resnet18 --pretrained --image-size 224 --color
+    accelerate launch recipes/visible_loop.py --dataset photos/ --model resnet18 --pretrained --image-size 224
     accelerate launch recipes/visible_loop.py --method flexmatch --dry-run
 
 A place to start from where a method needs a loop of its own. What `finetune` adds: checkpoints and --resume, a guard
@@ -12,6 +12,7 @@ labels and seed 0 it names 96.9 % of the digits' test images right.
 from __future__ import annotations
 
 import argparse
+import os
 
 import torch
 from accelerate import Accelerator
@@ -23,7 +24,7 @@ from hf_lowlabel.data.images import square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.evaluation.metrics import classification_metrics
-from hf_lowlabel.methods import build_objective
+from hf_lowlabel.methods import build_objective, find
 from hf_lowlabel.tasks.caching import labeled_positions, square_statistics
 from hf_lowlabel.training.optim import learning_rate
 from hf_lowlabel.training.streams import ViewStream
@@ -34,12 +35,12 @@ from hf_lowlabel.views.transforms import Separate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="digits", help="digits, a folder, parquet or a Hub id")
-    parser.add_argument("--num-labels", type=int, default=40, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=40, help="labels, evenly over the classes")
     parser.add_argument("--method", default="fixmatch", help="method of finetuning")
     parser.add_argument("--model", default="cnn6_32", help="timm name, Hub id or folder")
     parser.add_argument("--pretrained", action="store_true", help="start from the weights of that name")
     parser.add_argument("--image-size", type=int, default=16, help="side of an image and of a view in px")
-    parser.add_argument("--color", action="store_true", help="jitter colours")
+    parser.add_argument("--no-color", dest="color", action="store_false", help="colours tell the classes: keep them")
     parser.add_argument("--flip", action="store_true", help="mirror images at random")
     parser.add_argument("--batch-size", type=int, default=16, help="labeled images in a step, all processes")
     parser.add_argument("--unlabeled-ratio", type=int, default=5, help="unlabeled images per labeled one")
@@ -49,6 +50,11 @@ def main() -> None:
     parser.add_argument("--output-dir", default="runs/visible-loop", help="folder for the model")
     parser.add_argument("--dry-run", action="store_true", help="2 steps and an evaluation; nothing is kept")
     args = parser.parse_args()
+    method = find(args.method)
+    if method.frozen or method.verb != "finetune" or "classification" not in method.tasks or method.prior == "must":
+        parser.error(f"--method {args.method} is none for this loop; expected one that trains a classifier from labels")
+    if not args.dry_run and os.path.isdir(args.output_dir) and os.listdir(args.output_dir):
+        parser.error(f"--output-dir {args.output_dir} is not empty; give another, so that no model is written over")
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     set_seed(args.seed)

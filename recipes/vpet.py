@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common
+from data_sets import arguments, common, name_of
 
 from hf_lowlabel import finetune, load_source
 from hf_lowlabel.data.splits import Split
@@ -30,7 +30,7 @@ BACKBONES = ["vit_base_patch14_dinov2.lvd142m", "vit_base_patch16_clip_224.opena
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, ["cifar100", "cifar10", "svhn"], "runs/vpet")
-    parser.add_argument("--num-labels", type=int, default=200, help="labels, the same number per class")
+    parser.add_argument("--num-labels", type=int, default=200, help="labels, evenly over the classes")
     parser.add_argument(
         "--backbones", nargs="+", default=BACKBONES, metavar="NAME", help="timm names, Hub ids or folders"
     )
@@ -48,7 +48,7 @@ def main() -> None:
     if not adapters:
         parser.error("found neither --ranks nor --widths; expected at least one adapter")
 
-    folder = Path(args.output_dir) / f"{args.benchmark}-{args.num_labels}-{args.seed}"
+    folder = Path(args.output_dir) / f"{name_of(args)}-{args.num_labels}-{args.seed}"
     shared = dict(
         common(args),
         image_size=args.image_size,

@@ -24,10 +24,16 @@ OWN = {  # what may be an object
 def annotation(s: Setting, verb: str) -> str:
     """The type that a signature says of a setting."""
     if s.name == "method":
-        return f"str | type[{verb.capitalize()}Objective] | None"
+        return "AnyMethod"
     if s.name == "dataset" and verb == "pretrain":
         return "Data | Stream"
-    kind = f"Sequence[{s.of.__name__}]" if s.kind is list else "str | Path" if s.name in PATHS else s.kind.__name__
+    kind = (
+        f"Sequence[{s.of.__name__}]"
+        if s.kind is list
+        else "str | os.PathLike[str]"
+        if s.name in PATHS
+        else s.kind.__name__
+    )
     return OWN.get(s.name, kind + " | None" * s.optional)
 
 

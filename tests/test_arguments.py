@@ -152,9 +152,10 @@ def test_each_verb_has_its_own_settings():
     "name, words",
     [
         ("lr", "lr is called learning_rate here."),
+        ("learning-rate", "learning-rate is written learning_rate."),
         ("keep_best", "metric_for_best_model"),
         ("pool_size", "stored_size"),
-        ("num_train_epochs", "epochs here. One epoch is a pass over the unlabeled images."),
+        ("num_train_epochs", "epochs here. One epoch is a pass over the unlabeled images, with"),
         ("per_device_train_batch_size", "batch_size here. It counts the images of a whole optimizer step"),
         ("fp16", "precision"),
         ("gradient_clip_val", "max_grad_norm"),
@@ -220,6 +221,43 @@ def test_views_that_turn_are_refused_where_pixels_are_matched_by_place():
             said = refused(pretrain, method)
             assert f"randaugment cannot be given to {method}" in said
     assert pretrain("byol").views.randaugment
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        (dict(min_scale=0.9), "min_scale means nothing to fixmatch, none of whose views changes by it. Leave it out"),
+        (dict(randaugment=True, min_scale=0.9), "min_scale and randaugment mean nothing to fixmatch"),
+        (dict(method="mean-teacher", augment="usb"), "augment means nothing to mean-teacher"),
+        (
+            dict(method="supervised", augment="usb", method_args=dict(strong=False)),
+            "augment means nothing to supervised",
+        ),
+        (dict(method="probe", randaugment=True), "randaugment means nothing to probe"),
+        (dict(task="segmentation", augment="usb"), "augment means nothing to unimatch"),
+        (dict(method="s4l-exemplar", augment="usb"), "augment means nothing to s4l-exemplar"),
+    ],
+)
+def test_settings_that_no_view_of_a_method_reads_are_refused(values, words):
+    assert words in refused(finetune, **values)
+
+
+def test_settings_of_views_are_taken_where_a_view_reads_them():
+    for values in (
+        dict(augment="usb"),
+        dict(method="supervised", augment="usb"),
+        dict(method="comatch", min_scale=0.5, randaugment=True, augment="usb"),
+        dict(method="s4l-exemplar", min_scale=0.5, randaugment=True, augment="usb"),
+        dict(method="mean-teacher", color=False),  # and has none
+    ):
+        views = vars(finetune(**values).views)
+        assert values.items() >= {name: views[name] for name in values if name in views}.items()
+    for method in (name for name in METHODS if verb_of(name) == "pretrain"):
+        given = Config.from_flat("pretrain", dict(dataset="digits", method=method, min_scale=0.5))
+        if method == "rotnet":
+            assert "min_scale means nothing to rotnet" in refused(resolve, given)
+        else:
+            assert resolve(given).views.min_scale == 0.5
 
 
 def test_help_names_the_methods_that_are_taken():

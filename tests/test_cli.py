@@ -15,6 +15,7 @@ from hf_lowlabel.cli.output import key_values
 from hf_lowlabel.cli.train import parse_config, training_parser
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.settings import resolve
+from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.setup import logging_level
 
 HEAVY = ("torch", "transformers", "timm", "numpy", "datasets", "sklearn", "matplotlib")
@@ -128,6 +129,12 @@ def test_flags_win_over_the_file(tmp_path):
         ),
         (["finetune", "--dataset", "digits", "--lr", "nan"], "learning_rate is nan. It must be a finite number."),
         (["finetune", "--num-train-epochs", "3"], "--num-train-epochs is called --epochs here"),
+        (["finetune", "--learning_rate", "0.1"], "--learning_rate is written --learning-rate."),
+        (["finetune", "--max_steps=3"], "--max_steps is written --max-steps."),
+        (["split", "--num_labels", "3"], "--num_labels is written --num-labels."),
+        (["auto", "--test_fraction=0.2"], "--test_fraction is written --test-fraction."),
+        (["pretrain", "--no_color"], "--no_color is written --no-color."),
+        (["pretrain", "--num_labels", "3"], "--num_labels is a setting of finetune only"),
         (["pretrain", "--num-labels", "3"], "--num-labels is a setting of finetune only"),
         (["finetune", "digits"], "'digits' belongs to no setting"),
         (["finetune", "--config", "no-such.yaml"], "There is no no-such.yaml. Give the path of a YAML file"),
@@ -341,3 +348,21 @@ def test_help_beside_a_method_shows_its_own_defaults(capsys):
     assert "(default of cutmix: 10)" in other
     assert "default of byol: lars" in said("pretrain", "--method", "byol")
     assert main(["finetune", "--method", "fixmash", "--help"]) == 2 and "fixmatch" in capsys.readouterr().err
+
+
+def test_help_of_the_demo_names_its_stages(capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for task in TASKS:
+        shown = get_task(task).demo
+        assert f"{task}, {shown.num_labels} labels of {shown.dataset}: 1 {shown.stages[0].title}" in said
+        assert all(stage.title in said for stage in shown.stages)
+
+
+@pytest.mark.parametrize("verb", ["split", "auto", "loop", "finetune"])
+def test_help_promises_no_equal_numbers_that_labels_do_not_divide_into(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "from all classes, as evenly as can be" in said and "the same number" not in said

@@ -13,16 +13,32 @@ pytest.importorskip("mypy")
 ROOT = Path(__file__).parent.parent
 
 USE = """
+from pathlib import Path
+
 from typing_extensions import assert_type
 
 import hf_lowlabel
-from hf_lowlabel import ImageDataset, Run, Split, finetune, load_source, make_split, pretrain
+from hf_lowlabel import Best, ImageDataset, Run, Split, auto, evaluate, finetune, load_source, make_split, predict
+from hf_lowlabel import pretrain, priors, push, report, select
+from hf_lowlabel.finetuning.probes import Probe
 
 data = load_source("digits")
 assert_type(data, ImageDataset)
 assert_type(make_split(data, 40), Split)
 assert_type(pretrain(dataset="digits", output_dir="a"), Run)
-assert_type(finetune(dataset="digits", output_dir="b"), Run)
+run = finetune(dataset="digits", output_dir="b")
+assert_type(run, Run)
+assert_type(finetune("digits", run, Probe, init_from=run, compare_supervised=run, split=Path("s.json")), Run)
+best = auto("digits", run, split=Path("s.json"))
+assert_type(best, Best)
+finetune("digits", best, init_from=best)
+predict("photos", best, output=Path("p.csv"))
+evaluate(best, "digits", split=Path("s.json"))
+select(best, "digits", budget=4, output=Path("to_label"), split=Path("s.json"))
+priors(best, "digits", split=Path("s.json"), output=Path("p.safetensors"))
+report(best)
+report([run, best])
+push(best, "me/it")
 """
 
 

@@ -5,8 +5,8 @@ The signature repeats the fields of `arguments` with their defaults; a test hold
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hub.callback import CardCallback
@@ -17,7 +17,7 @@ from ..training.preparing import Run
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
-    from ..objective import FinetuneObjective
+    from ..methods import AnyMethod
     from .types import Data, Model
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def finetune(
     dataset: Data,
     model: Model = "resnet18",
-    method: str | type[FinetuneObjective] | None = None,
+    method: AnyMethod = None,
     *,
     task: str = "classification",
     method_args: Mapping[str, Any] | None = None,
@@ -45,7 +45,7 @@ def finetune(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
-    split: str | Path | None = None,
+    split: str | os.PathLike[str] | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
     num_labels: int | None = None,
@@ -59,7 +59,7 @@ def finetune(
     workers: int = 2,
     model_revision: str | None = None,
     from_scratch: bool = False,
-    init_from: str | Path | None = None,
+    init_from: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
     architecture_args: Mapping[str, Any] | None = None,
     drop_rate: float = 0.0,
@@ -99,11 +99,11 @@ def finetune(
     unlabeled_ratio: int | None = None,
     early_stopping: int | None = None,
     metric_for_best_model: str | None = None,
-    prior: str | Path | None = None,
+    prior: str | os.PathLike[str] | None = None,
     prior_until: float = 0.0586,
-    compare_supervised: str | Path | None = None,
+    compare_supervised: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    output_dir: str | Path | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     save_steps: int | None = None,
     save_total_limit: int = 2,
@@ -150,10 +150,10 @@ def finetune(
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         num_labels: Labels to keep, drawn by seed; None: those of --split, else all (labels).
-        class_balanced: Draw the same number of labels from every class.
+        class_balanced: Draw labels from all classes, as evenly as can be.
         validation: Labeled images held out to choose by; they are not trained on (images).
         test_fraction: Share of the images held out to test on when the data brings none.
-        test_dataset_split: Split of the data set to test on; None: 'test', then 'validation'.
+        test_dataset_split: Split of the data set to test on; None: that of --split, else 'test', 'validation'.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
         memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
         streaming: Decode images as they are needed; None: when they exceed memory_budget.
@@ -190,10 +190,10 @@ def finetune(
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
         min_scale: Smallest share of the image area in a random resized crop.
-        randaugment: RandAugment in the views of pretraining too: it turns and shears, which crops do not.
-        color: Jitter colours (off: brightness and contrast only, for gray images).
+        randaugment: RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not.
+        color: Change colours (off: brightness, contrast and sharpness alone, where colours tell the classes).
         max_steps: Optimizer steps (steps).
-        epochs: Length in passes over the unlabeled images instead of max_steps (epochs).
+        epochs: Passes over unlabeled (supervised: labeled) images, not max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
         gradient_accumulation_steps: Micro-batches per optimizer step.
         optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,

@@ -5,8 +5,8 @@ The signature repeats the fields of `arguments` with their defaults; a test hold
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hub.callback import CardCallback
@@ -17,7 +17,7 @@ from ..training.preparing import Run
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
-    from ..objective import PretrainObjective
+    from ..methods import AnyMethod
     from .types import Data, Model, Stream
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def pretrain(
     dataset: Data | Stream,
     model: Model = "resnet18",
-    method: str | type[PretrainObjective] | None = None,
+    method: AnyMethod = None,
     *,
     task: str = "classification",
     method_args: Mapping[str, Any] | None = None,
@@ -45,7 +45,7 @@ def pretrain(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
-    split: str | Path | None = None,
+    split: str | os.PathLike[str] | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
     max_bad: float = 0.01,
@@ -55,7 +55,7 @@ def pretrain(
     sharded: bool = False,
     model_revision: str | None = None,
     from_scratch: bool = False,
-    init_from: str | Path | None = None,
+    init_from: str | os.PathLike[str] | None = None,
     output_stride: int | None = None,
     lora_rank: int | None = None,
     lora_alpha: float | None = None,
@@ -82,7 +82,7 @@ def pretrain(
     precision: str = "fp32",
     l2_sp: float | None = None,
     seed: int = 0,
-    output_dir: str | Path | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     save_steps: int | None = None,
     save_total_limit: int = 2,
@@ -151,10 +151,10 @@ def pretrain(
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
         min_scale: Smallest share of the image area in a random resized crop.
-        randaugment: RandAugment in the views of pretraining too: it turns and shears, which crops do not.
-        color: Jitter colours (off: brightness and contrast only, for gray images).
+        randaugment: RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not.
+        color: Change colours (off: brightness, contrast and sharpness alone, where colours tell the classes).
         max_steps: Optimizer steps (steps).
-        epochs: Length in passes over the unlabeled images instead of max_steps (epochs).
+        epochs: Passes over unlabeled (supervised: labeled) images, not max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
         gradient_accumulation_steps: Micro-batches per optimizer step.
         optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,

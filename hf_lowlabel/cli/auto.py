@@ -163,7 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", help="run folder to write (default: runs/auto-DATA)")
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)
-    parser.add_argument("--test-dataset-split", help="split to test on (default: test, then validation)")
+    parser.add_argument(
+        "--test-dataset-split", help="split to test on (default: that of the manifest, else test or validation)"
+    )
     parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
     parser.add_argument("--stored-size", type=int, help="side of a stored image, with masks the longer one, in px")
     masks = mask_flags(parser, "masks (--task segmentation), as in finetune")

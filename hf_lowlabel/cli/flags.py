@@ -8,7 +8,7 @@ import re
 
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE
-from ..errors import unknown
+from ..errors import UserError, unknown
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
         for word in itertools.takewhile(lambda word: word != "--", args or ()):
             name = word.partition("=")[0]
             if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
+                if (plain := name.replace("_", "-")) in flags:
+                    raise UserError(f"{name} is written {plain}.")
                 raise unknown("flag", name, flags)
         return super().parse_args(args, namespace)
 
@@ -31,7 +33,7 @@ def label_flags(parser: argparse.ArgumentParser, title: str):
     )
     labels.add_argument("--split", help="manifest of labeled and held-out images")
     labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
-    labels.add_argument("--class-balanced", action="store_true", help="draw the same number from every class")
+    labels.add_argument("--class-balanced", action="store_true", help="draw from all classes, as evenly as can be")
     labels.add_argument(
         "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..demo_stages import DEMOS
 from ..errors import UserError, unknown
 from ..methods import METHODS, find, hyperparameters, methods_for
 from ..text import say
@@ -10,23 +11,16 @@ from .output import json_flag, print_json
 
 
 def demo(argv: list[str]) -> int:
+    numbers = ", ".join(f"{shown.num_labels} of {shown.dataset}" for shown in DEMOS.values())
     parser = Parser(
         prog="hf-lowlabel demo",
-        description="Target pretraining, prior pseudo-labels, FlexMatch and "
-        "the supervised baseline on scikit-learn's digits with 40 labels, on the same test set; or the same for masks.",
+        description="A few labels of a data set that needs no download, and what each stage makes of them, on the same "
+        "test images.",
     )
+    parser.add_argument("--task", help=f"{'. '.join(map(told, DEMOS))} (default: classification)")
+    parser.add_argument("--output-dir", help="folder to leave model, card and pictures in (default: demo-DATA)")
     parser.add_argument(
-        "--task",
-        help="segmentation: PixPro, CutMix "
-        "and the supervised baseline on 800 generated images of shapes with 20 masks (default: classification)",
-    )
-    parser.add_argument(
-        "--output-dir", help="folder to leave model, card and pictures in (default: demo-digits; demo-shapes)"
-    )
-    parser.add_argument(
-        "--num-labels",
-        type=int,
-        help="labels to keep, the same number per class (default: 40; with --active: 10); masks to keep (default: 20)",
+        "--num-labels", type=int, help=f"images to keep the labels of (default: {numbers}; with --active: 10)"
     )
     parser.add_argument(
         "--active", action="store_true", help="choose which images are labeled, and compare with random ones"
@@ -44,6 +38,13 @@ def demo(argv: list[str]) -> int:
 
     demo(args.task or "classification", args.output_dir, args.num_labels, args.seed)
     return 0
+
+
+def told(task: str) -> str:
+    """What the demonstration of a task does, for help."""
+    shown = DEMOS[task]
+    stages = "; ".join(f"{n} {stage.title}" for n, stage in enumerate(shown.stages, 1))
+    return f"{task}, {shown.num_labels} labels of {shown.dataset}: {stages}"
 
 
 def methods(argv: list[str]) -> int:

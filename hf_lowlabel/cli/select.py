@@ -123,7 +123,7 @@ def _split_parser() -> argparse.ArgumentParser:
     data_flags(parser)
     mask_flags(parser, "masks (with --task segmentation)")
     parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
-    parser.add_argument("--class-balanced", action="store_true", help="the same number from every class")
+    parser.add_argument("--class-balanced", action="store_true", help="draw from all classes, as evenly as can be")
     parser.add_argument("--validation", type=int, default=0, help="labeled images held out to choose by (default: 0)")
     parser.add_argument(
         "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"

@@ -38,7 +38,7 @@ def make_split(
         source: what `load_source` or `load_segmentation` returns.
         num_labels: labeled images; None: every label there is.
         seed: of the draws.
-        class_balanced: the same number of each class; for images of one class each.
+        class_balanced: of all classes, as evenly as can be; for images of one class each.
         validation: images for validation.
         test_fraction: share of the images with a target that becomes the test set.
 

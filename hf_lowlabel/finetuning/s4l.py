@@ -72,6 +72,8 @@ class S4LExemplar(FinetuneObjective):
     defaults = dict(unlabeled_ratio=1)
     presets = S4L
 
+    labeled_views = unlabeled_views = {"image": "exemplar"}  # and as many more as there are instances
+
     def __init__(
         self,
         model: nn.Module,

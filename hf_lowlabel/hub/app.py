@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..data.images import square_of
 from ..errors import UserError, at_least
-from ..files import as_folder, of_disk, whole_folder, write_tensors, write_text
+from ..files import A_RUN, by_name, of_disk, whole_folder, write_tensors, write_text
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.base import Task
@@ -93,7 +93,7 @@ def export_space(run: str | os.PathLike[str], output: str | Path, *, images: boo
 
     Raises UserError when `run` is no trained classifier or segmenter, or when `output` has files in it.
     """
-    run, output = Path(as_folder(run)), Path(output)
+    run, output = Path(by_name("run", run, A_RUN)), Path(output)
     record = check_run(run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already. Give another --export-space.")

@@ -21,7 +21,7 @@ from ..arguments import marked
 from ..commands import command
 from ..distributed import is_main_process
 from ..errors import UserError
-from ..files import as_folder, read_json, verify, write_text
+from ..files import A_RUN, by_name, read_json, verify, write_text
 from ..locks import lock
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
@@ -54,10 +54,10 @@ def push(
     calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
     PushError where the Hub did not take it.
     """
+    folder = Path(by_name("folder", folder, A_RUN))
     check_repo_id(repo_id)
     if not is_main_process():
         return by_another(repo_id)
-    folder = Path(as_folder(folder))
     files = contents(folder)
     card, record = hub_card(folder, repo_id)
     files["README.md"] = card.encode()

@@ -18,7 +18,7 @@ from string import Template
 from ..errors import UserError
 from ..evaluation import charts
 from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, SEL, in_order, line_name, panel_of
-from ..files import as_folder, read_json, read_text, write_text
+from ..files import A_RUN, by_name, read_json, read_text, write_text
 from ..records import Metric, RunRecord, Stage, weights_word
 from ..tasks import of_record, read_record
 from ..text import duration
@@ -41,23 +41,27 @@ class Shown:
 
 
 def report(
-    folders: Sequence[str | os.PathLike[str]], output: str | Path = "report.html", *, compute: bool = True
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | Path = "report.html",
+    *,
+    compute: bool = True,
 ) -> Path:
     """Write the page and return its path.
 
     Args:
-        folders: run folders, side by side on the page.
+        folders: a run folder or a finished run, or several, side by side on the page.
         output: the page, .html.
         compute: load models and data for mistakes and t-SNE; else files alone.
 
     Raises:
         UserError: a folder is no run.
     """
-    if not folders or len(folders) > FEW_RUNS:
+    folders = list(folders) if isinstance(folders, (list, tuple)) else [folders]
+    folders, output = [by_name("folders", one, A_RUN) for one in folders], Path(output)
+    if not 0 < len(folders) <= FEW_RUNS:
         raise UserError(
             f"A report shows 1 to {FEW_RUNS} runs, and {len(folders)} are given. Leave some out, or take --table."
         )
-    folders, output = [as_folder(folder) for folder in folders], Path(output)
     if output.is_dir() or output.suffix not in (".html", ".htm"):
         raise UserError(f"A report cannot be written to {str(output)!r}. Give an --output that ends in .html.")
     runs = [read_run(Path(folder), name) for folder, name in zip(folders, short_names(folders), strict=True)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 
 from ..errors import UserError
-from ..files import as_folder
+from ..files import A_RUN, by_name
 from ..tasks.parts import photo_code
 from ..tasks.segmentation import Segmentation
 from .push import SHARED
@@ -46,7 +46,7 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
         UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or there is an
             `output` already.
     """
-    run, output = Path(as_folder(run)), Path(output)
+    run, output = Path(by_name("run", run, A_RUN)), Path(output)
     if output.exists():
         raise UserError(f"{output} is there already. Give another name.")
     model = Segmentation().load(run, device="cpu")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +25,8 @@ from ..data.dataset import ImageDataset
 from ..data.image_cache import workers_are_there
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process
-from ..errors import UserError, at_least
-from ..files import as_folder, write_json
+from ..errors import UserError
+from ..files import write_json
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
@@ -36,6 +37,7 @@ from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, rele
 from ..training.preparing import Run, check_labels, prepare
 from ..training.stopping import Interrupted
 from .answers import without_masks
+from .asked import DRAW, checked
 from .from_words import from_words
 from .frozen import Tried
 from .keeping import TRIALS, check_unseen, take_up
@@ -70,6 +72,10 @@ class Best:
     advice: Advice
     to_label: Path | None
 
+    def __fspath__(self) -> str:
+        """Its folder: it may be given wherever a run folder may."""
+        return self.run.__fspath__()
+
     def __repr__(self) -> str:
         kept = next((row["name"] for row in self.run.recorder.ladder if row["kept"]), None)
         name = kept or (self.ladder[0].name if self.ladder else self.run.folder.name)
@@ -94,15 +100,15 @@ def auto(
     model: Model | Sequence[Model] = "resnet18",
     *,
     task: str = "classification",
-    labels: str | Path | None = None,
-    split: str | Path | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | None = None,
     num_labels: int | None = None,
     class_balanced: bool = False,
     test_fraction: float = 0.0,
     minutes: float = MINUTES,
     train: bool = True,
     to_label: int = 20,
-    features: str | Path | None = None,
+    features: str | os.PathLike[str] | None = None,
     text_model: str | None = None,
     class_names: Sequence[str] = (),
     prompts: Sequence[str] = (),
@@ -128,7 +134,7 @@ def auto(
     max_bad: float = 0.01,
     seed: int = 0,
     device: str | None = None,
-    output_dir: str | Path | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
 ) -> Best:
     """The best model for some images of which a few have a label, and how good it is.
 
@@ -139,7 +145,7 @@ def auto(
         labels: Finished labels: the folder of `select`, labels.csv, or a Label Studio export (.json).
         split: Split manifest (JSON) instead.
         num_labels: Labels to keep of those in the data, drawn by seed; None: all of them.
-        class_balanced: Draw the same number of labels from every class.
+        class_balanced: Draw labels from all classes, as evenly as can be.
         test_fraction: Share of the images with a label that is held out to test on.
         minutes: How long it may take, in minutes.
         train: Train networks too, as far as there is time; without it only heads on frozen features: seconds.
@@ -155,7 +161,7 @@ def auto(
         image_column: Column that holds the image; found by itself when None.
         label_column: Column that holds the class; found by itself when None.
         no_label, skip_missing, skip_conflicts, value_range, pages: As for `finetune`.
-        test_dataset_split: Split of the data set to test on; None: 'test', then 'validation', where they have labels.
+        test_dataset_split: Split of the data set to test on; None: the manifest's, else 'test' or 'validation'.
         mask_column: Column that holds the mask; found by itself when None.
         classes: Classes of the masks in the order of their values, or a text file of them.
         mask_format: What a mask's pixels are: index, binary or colors; None: as the layout has them.
@@ -176,18 +182,14 @@ def auto(
         UserError: bad input, before anything is computed.
     """
     begin, said = time.perf_counter(), dict(locals())
-    models = [as_folder(one) for one in (model if isinstance(model, (list, tuple)) else [model])]
-    if not models or not minutes > 0:
-        raise UserError("Give at least one --model and --minutes above 0.")
-    at_least("to_label", to_label, 0)
-    if features is not None and Path(features).exists() and not Path(features).is_dir():
-        raise UserError(f"features {str(features)!r} is no folder. Give the one that features are kept in.")
+    said |= checked(said)
+    models, labels, features, split = (said[name] for name in ("models", "labels", "features", "split"))
     kind = get_task(task)
     if len(models) > 1 and not kind.climbs:
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
     given = {name: said[name] for name in GIVEN} | {"model": models[0]}
-    drawn = dict(num_labels=num_labels, class_balanced=class_balanced, test_fraction=test_fraction)
-    name = output_dir or default_folder(dataset)
+    drawn = {name: said[name] for name in ("num_labels", *DRAW)}
+    name = said["output_dir"] or default_folder(dataset)
     refuse_finished(name)
     first = dict(method="probe") if kind.climbs else kind.attempts[0].settings
     if (class_names or prompts) and text_model is None:
@@ -312,7 +314,6 @@ def manifest_of(
 
 
 BUDGETS = {False: 40, True: 20}  # images that are chosen to be labeled first: with classes, with masks
-DRAW = ("class_balanced", "test_fraction")
 
 
 class NoLabels(UserError):

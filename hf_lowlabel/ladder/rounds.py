@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,8 +27,8 @@ from typing import Any
 from ..arguments import DataArguments
 from ..commands import DONE
 from ..data.splits import Split
-from ..errors import UserError
-from ..files import COPY, filling, read_json, write_text
+from ..errors import UserError, above_zero, at_least
+from ..files import A_MODEL, COPY, by_name, filling, read_json, write_text
 from ..selection.kinds import kind_of
 from ..selection.labels import Task
 from ..selection.other_rounds import NOTE, number_of, places
@@ -103,7 +104,7 @@ class State:
 
 def loop(
     dataset: str | Path,
-    model: str | Sequence[str],
+    model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output_dir: str | Path,
     *,
     task: str = "classification",
@@ -145,9 +146,11 @@ def loop(
     Raises:
         UserError: bad input, or another process works in `output_dir`.
     """
-    if per_round < 1 or (budget is not None and budget < 1) or not minutes > 0:
-        raise UserError("Give a --budget and --per-round of at least 1, and --minutes above 0.")
-    models = [model] if isinstance(model, str) else list(model)
+    at_least("budget", budget, 1)
+    at_least("per_round", per_round, 1)
+    above_zero("minutes", minutes)
+    given_models = model if isinstance(model, (list, tuple)) else [model]
+    models = [str(by_name("model", one, A_MODEL)) for one in given_models]
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
     given, of, kind = dict(data or {}), get_task(task), kind_of(task)
     if kind.page == "mask":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from transformers import TimmWrapperConfig
 
 from ..errors import UserError
 from ..files import verify
+from ..text import brief
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
@@ -122,9 +124,16 @@ def create_backbone(
     return model
 
 
+def check_count(num_labels: int) -> None:
+    """UserError for what is no number of classes, such as their names."""
+    if not isinstance(num_labels, numbers.Integral) or num_labels < 1:
+        raise UserError(
+            f"num_labels={brief(num_labels)} is no number of classes. Give 1 or more, and their names as class_names."
+        )
+
+
 def _check_classes(num_labels: int, class_names: Sequence[str] | None) -> list[str] | None:
-    if num_labels < 1:
-        raise UserError(f"num_labels={num_labels} is no number of classes. Give 1 or more.")
+    check_count(num_labels)
     if class_names is None:
         return None
     names = [str(n) for n in class_names]

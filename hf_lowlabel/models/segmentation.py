@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATI
 from ..errors import UserError, unknown
 from ..files import read_json, write_json
 from .backbone import LowLabelBackbone
-from .loading import LoadReport, create_backbone
+from .loading import LoadReport, check_count, create_backbone
 from .quiet import unsaid
 from .segmenter import LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
 from .segmenter_parts import OWN
@@ -78,6 +78,7 @@ def create_segmenter(
     Raises:
         UserError: there is no such encoder or architecture, or the names do not fit.
     """
+    check_count(num_labels)
     names = [str(n) for n in class_names] if class_names is not None else [f"LABEL_{i}" for i in range(num_labels)]
     if num_labels < 2 or len(names) != num_labels or len(set(names)) != num_labels:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..data.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
-from ..files import read_bytes
+from ..files import A_MODEL, by_name, read_bytes
 from ..finetuning.graph import rooted
 from ..tasks.classification import Classification
 from ..training.priors import save_priors
@@ -26,11 +27,11 @@ EXISTS = "{} exists. Give another --output, or remove the file."
 
 
 def priors(
-    model: str | None,
+    model: str | os.PathLike[str] | None,
     dataset: str | DataArguments,
     *,
-    split: str | None = None,
-    output: str = "priors.safetensors",
+    split: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] = "priors.safetensors",
     text_model: str | None = None,
     text_revision: str | None = None,
     classes: str | list[str] | None = None,
@@ -52,8 +53,8 @@ def priors(
     the classes, or from both.
 
     Args:
-        model: a timm name, local folder or Hub id whose features decide. With text_model it may be None; the priors by
-            words are then spread over no graph.
+        model: a timm name, local folder, Hub id or finished run whose features decide. With text_model it may be None;
+            the priors by words are then spread over no graph.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         split: manifest with the labels; with text_model it may be None: no image has a label then, and a manifest that
             says so is written beside the output, for finetuning.
@@ -88,6 +89,7 @@ def priors(
     at_least("neighbors", neighbors, 1)
     for number in clusters or ():
         at_least("clusters", number, 1)
+    model, split = by_name("model", model, A_MODEL), by_name("split", split)
     words = (text_revision, classes, prompts)
     _check_priors(model, split, text_model, words, propagation, clusters, neighbors)
     start_processes(device)

@@ -19,7 +19,7 @@ from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
-from ..files import as_folder
+from ..files import A_MODEL, by_name
 from ..methods import check_arguments
 from ..prediction import task_of
 from ..ranges import settings_of
@@ -60,14 +60,14 @@ def select(
     dataset: str | DataArguments,
     *,
     budget: int,
-    output: str,
+    output: str | os.PathLike[str],
     strategy: str | None = None,
     strategy_args: Mapping[str, Any] | None = None,
     task: str = "classification",
-    split: str | None = None,
-    labels: str | None = None,
+    split: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
     classes: str | list[str] | None = None,
-    prior: str | None = None,
+    prior: str | os.PathLike[str] | None = None,
     seed: int = 0,
     features: str | None = None,
     image_size: int | None = None,
@@ -109,7 +109,8 @@ def select(
     """
     at_least("budget", budget, 1)
     at_least("seed", seed, 0)
-    model = str(as_folder(model))
+    model = str(by_name("model", model, A_MODEL))
+    split, labels, prior = (by_name(*of) for of in (("split", split), ("labels", labels), ("prior", prior)))
     kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
     strategy, arguments = known_strategy(strategy, strategy_args, of, model)
     asks = strategy in BY_MODEL

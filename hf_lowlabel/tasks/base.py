@@ -26,6 +26,7 @@ from ..data.pages import as_asked, look
 from ..data.split_roots import has_unlabeled_split
 from ..data.splits import Split, SplitIndices
 from ..data.targets import Targets
+from ..demo_stages import Demo
 from ..errors import MissingSplit, UserError, unknown
 from ..files import read_json, verify, write_json
 from ..objective import FinetuneObjective
@@ -33,7 +34,6 @@ from ..records import Metric, Row, RunRecord
 from ..text import listed
 from ..views.transforms import BatchTransform
 from .choosing import choose_split
-from .demos import Demo
 from .doubts import Doubting
 from .networks import Network
 from .parts import MODEL_FILES, Attempt, Chosen, Examples, LeftOut, Section, as_path

@@ -17,8 +17,9 @@ from .parts import Chosen
 def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
     """Which images are labeled, and which are tested on.
 
-    Without a manifest and a budget these are all the labels there are. The test set is the manifest's own, else the
-    data set's `test` (or `validation`) split if it has labels, else `test_fraction` of the labeled images.
+    Without a manifest and a budget these are all the labels there are. The test set is the split that is named, else
+    the manifest's own, else the data set's `test` (or `validation`) split if it has labels, else `test_fraction` of the
+    labeled images.
 
     Raises:
         UserError: both a budget and a manifest are given, or they do not fit the data.
@@ -34,7 +35,7 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
     if given is not None:
         own = given.without_foreign(dataset)  # folders by day are no classes
         check_held(task.match(own, given.class_names), given, str(data.split))
-    if given is not None and given.test:
+    if given is not None and given.test and data.test_dataset_split is None:
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
     only_this = data.dataset_split != "train" and data.test_dataset_split is None
     other = None if only_this else task.test_dataset(data, dataset.class_names)

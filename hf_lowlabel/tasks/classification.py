@@ -18,6 +18,7 @@ from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
 from ..data.images import decode, square_of
 from ..data.splits import Split, SplitIndices
+from ..demo_stages import DIGITS
 from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import plots, sheets
@@ -34,7 +35,6 @@ from . import classification_card as card
 from .attempts import CLASSIFICATION
 from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
-from .demos import DIGITS
 from .foundation import LABELS
 from .left_out import of_classes
 from .networks import Network, timm_network

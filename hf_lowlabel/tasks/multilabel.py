@@ -42,6 +42,7 @@ from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_de
 from ..data.tables import ID_COLUMNS, Table, is_image
 from ..data.targets import Targets
 from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
+from ..demo_stages import SCENES
 from ..errors import UserError
 from ..evaluation import sheets
 from ..evaluation.inference import logits_of
@@ -52,7 +53,6 @@ from ..text import code, listed, percent
 from . import classification_card as card
 from .attempts import MULTILABEL
 from .classification import Classification, eval_view
-from .demos import Demo, Stage
 from .left_out import of_several
 from .parts import Examples, LeftOut, Section, label_rules
 
@@ -206,16 +206,7 @@ class MultiLabel(Classification):
     climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
     attempts = MULTILABEL
     problem_type = "multi_label_classification"
-    demo = Demo(
-        "scenes",
-        100,
-        dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=64)
-        | dict(max_steps=300, batch_size=16, learning_rate=3e-3, eval_steps=100, method_args=dict(ema_decay=0.99)),
-        (
-            Stage("supervised", "supervised, labels alone", dict(method="supervised")),
-            Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=2)),
-        ),
-    )
+    demo = SCENES
 
     def targets(self, data: DataArguments, names: Sequence[str] | None = None) -> Targets:
         return MultiLabelTargets(data.label_column, label_rules(data))

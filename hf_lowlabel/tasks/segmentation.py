@@ -21,6 +21,7 @@ from ..data.mask_targets import MaskTargets
 from ..data.opening import load_source
 from ..data.split_lists import split_from_lists
 from ..data.splits import Split, SplitIndices
+from ..demo_stages import SHAPES
 from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import overlays, plots
@@ -37,7 +38,6 @@ from . import segmentation_card as card
 from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
-from .demos import SHAPES
 from .doubts import Doubt
 from .foundation import MASKS, whole_patches
 from .left_out import of_masks, of_other_masks

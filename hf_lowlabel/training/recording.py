@@ -268,7 +268,7 @@ class Recorder:
     def labels(self) -> Labels:
         given, data = list(self.split.labeled.values()), self.config.data
         name = data.split and (data.split if is_published(data.split) else Path(data.split).name)
-        drawn = "the same number per class, " if data.class_balanced else ""
+        drawn = "evenly over the classes, " if data.class_balanced else ""
         how = f"from the manifest {name}" if name else f"at random, {drawn}seed {self.config.training.seed}"
         counts = {name: given.count(name) for name in self.split.class_names} if self.shown is None else self.shown
         return Labels(len(given), counts, how, self.split.hash)

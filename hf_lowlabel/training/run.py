@@ -172,11 +172,12 @@ def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, Vie
 
     known = ready.labeled
     labeled = stream("labeled", known.cache, known.members, args.batch_size, objective.labeled_views, known.targets)
+    kinds = task.unlabeled_views(objective)
+    if not kinds:  # an epoch is a pass over what is seen
+        args.max_steps = setup.steps(args, len(known.members), args.batch_size)
+        return labeled, None
     per_step = args.batch_size * args.unlabeled_ratio
     args.max_steps = setup.steps(args, len(ready.training), per_step)
-    kinds = task.unlabeled_views(objective)
-    if not kinds:
-        return labeled, None
     return labeled, stream("unlabeled", ready.training, torch.arange(len(ready.training)), per_step, kinds)
 
 

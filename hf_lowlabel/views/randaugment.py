@@ -44,6 +44,8 @@ WITH_STRENGTH = {
     "solarize": pil_ops.solarize,
 }
 WITHOUT = {"autocontrast": pil_ops.autocontrast, "equalize": pil_ops.equalize}
+# Each changes all channels alike, or moves pixels: a colour stays what it is, but for its brightness and contrast.
+COLORS_STAY = np.array([OP[n] for n in OPS if n not in ("autocontrast", "equalize", "color", "posterize", "solarize")])
 MATRICES = {
     "rotate": pil_ops.rotate,
     "shear_x": pil_ops.shear_x,
@@ -143,16 +145,20 @@ PRESETS = {
 
 
 class RandAugment:
-    """`preset.layers` operations, then `cutout`, on uint8 [N, 3, S, S]; in and out are whole levels, as with Pillow."""
+    """`preset.layers` operations, then `cutout`, on uint8 [N, 3, S, S]; in and out are whole levels, as with Pillow.
 
-    def __init__(self, preset: Preset, cutout: bool = True):
+    color False: only operations that leave colours as they are.
+    """
+
+    def __init__(self, preset: Preset, cutout: bool = True, color: bool = True):
         self.preset, self.cutout, self.width = preset, cutout, preset.layers * DRAWS_PER_LAYER + CUTOUT_DRAWS
+        self.ops = np.arange(len(OPS)) if color else COLORS_STAY
 
     def parameters(self, u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of draws u [N, width]: operations int64 and strengths float64 [N, layers], cutout corners int64 [N, 4]."""
         layers = self.preset.layers
         which, strength, sign, gate = np.moveaxis(u[:, : layers * DRAWS_PER_LAYER].reshape(len(u), layers, -1), 2, 0)
-        op = np.where(gate < self.preset.gate, integers(which, 0, len(OPS)), OP["identity"])
+        op = np.where(gate < self.preset.gate, self.ops[integers(which, 0, len(self.ops))], OP["identity"])
         return op, self.preset.strength(op, strength, signs(sign), size), self.preset.cutout(u[:, -CUTOUT_DRAWS:], size)
 
     def __call__(self, x: Tensor, u: np.ndarray) -> Tensor:

@@ -6,7 +6,7 @@ float32 [N, 3, size, size], normalised. Row i of the result depends on image i a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,10 +141,10 @@ def build_view(
     """The view `kind` of VIEWS at size x size px, a local crop at 3/7 of that, rounded to a multiple of `multiple` px.
 
     flip False: never mirrored, for data whose mirror image is something else (digits). preset: which RandAugment.
-    min_scale: smallest area of a resized crop, a share of the pool image; small images need 0.3 to 0.5. color False: no
-    hue, saturation or grayscale, for grayscale data. randaugment: RandAugment (without its cutout) before the other
-    steps of any view that is cut by a random resized crop; it turns and shears, which crops do not. Views below 64 px
-    are not blurred, as is common practice.
+    min_scale: smallest area of a resized crop, a share of the pool image; small images need 0.3 to 0.5. color False:
+    brightness, contrast and sharpness alone, for data whose colours tell the classes. randaugment: RandAugment (without
+    its cutout) before the other steps of any view that is cut by a random resized crop; it turns and shears, which
+    crops do not. Views below 64 px are not blurred, as is common practice.
     """
     if kind not in VIEWS:
         raise unknown("view", kind, VIEWS)
@@ -162,6 +162,18 @@ def build_view(
     return View(_crop(recipe, size, flip), _steps(recipe, size, preset, color), mean, std, dtype)
 
 
+def read_by(kinds: Iterable[str], randaugment: bool) -> set[str]:
+    """Which of the settings augment, min_scale and randaugment change at least one of these views."""
+    recipes = [VIEWS[kind] for kind in kinds]
+    resized = any(recipe.crop == "resized" for recipe in recipes)
+    read = dict(
+        augment=any(recipe.randaugment for recipe in recipes) or (resized and randaugment),
+        min_scale=any(recipe.crop == "resized" and recipe.side == 1 for recipe in recipes),
+        randaugment=resized,
+    )
+    return {name for name, is_read in read.items() if is_read}
+
+
 def _crop(recipe: Recipe, size: int, flip: bool):
     if recipe.crop == "resized":
         return ResizedCrop(size, flip, recipe.scale, interpolation=recipe.interpolation)
@@ -171,7 +183,7 @@ def _crop(recipe: Recipe, size: int, flip: bool):
 def _steps(recipe: Recipe, size: int, preset: str, color: bool) -> list:
     steps = []
     if recipe.randaugment:
-        steps.append(RandAugment(PRESETS[preset], cutout=recipe.crop == "shift"))
+        steps.append(RandAugment(PRESETS[preset], cutout=recipe.crop == "shift", color=color))
     if recipe.jitter:
         amounts = [a / 2 for a in recipe.jitter] if size < SMALL and max(recipe.jitter) > 0.5 else list(recipe.jitter)
         steps.append(Jitter(*(amounts if color else [*amounts[:2], 0.0, 0.0]), p=recipe.jitter_chance))
@@ -181,6 +193,6 @@ def _steps(recipe: Recipe, size: int, preset: str, color: bool) -> list:
         steps.append(Grayscale(recipe.gray_chance))
     if recipe.blur_chance and size >= SMALL:
         steps.append(Blur(recipe.blur_chance, size))
-    if recipe.solarize_chance:
+    if recipe.solarize_chance and color:
         steps.append(Solarize(recipe.solarize_chance))
     return steps

@@ -23,9 +23,9 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.prior_labels import priors
-from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 
 def pixels_rows(split, source) -> dict[str, float]:

@@ -27,17 +27,16 @@ from pathlib import Path
 import torch
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
+from hf_lowlabel.demo_stages import DIGITS_PRETRAIN
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.files import write_text
 from hf_lowlabel.hub.table import NOTHING, grid, methods_table
 from hf_lowlabel.methods import METHODS, find, methods_for
-from hf_lowlabel.tasks.demos import DIGITS_PRETRAIN
 
 SHARED = dict(
     dataset="digits",
     image_size=16,
     stored_size=16,
-    color=False,
     flip=False,
     logging_steps=100,
     save_steps=10**6,
@@ -116,6 +115,8 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: 
                     **weights,
                     **own,
                     method=method,
+                    color=method
+                    != "s4l-exemplar",  # gray images have no colours, but its HSV jitter changes brightness
                     method_args=arguments,
                     split=str(root / f"split-{number}-{seed}.json"),
                 )

@@ -27,13 +27,13 @@ import numpy as np
 from sklearn.semi_supervised import LabelSpreading
 
 from hf_lowlabel import ImageDataset, Split, UserError, finetune, load_source, make_split, pretrain
+from hf_lowlabel.demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.files import write_text
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import Features, extract
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.strategies import STRATEGIES, choose
-from hf_lowlabel.tasks.demos import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 
 COLUMNS = {
     "classes": ("classes of 10", "{:.1f}"),

@@ -26,7 +26,7 @@ from hf_lowlabel import cli
 
 EXAMPLES = Path(__file__).parents[2] / "model_cards" / "examples"
 REWRITE = f"python tests/hub/{Path(__file__).name}"
-NETWORK = "--image-size 16 --stored-size 16 --no-color"
+NETWORK = "--image-size 16 --stored-size 16"
 SCRATCH = f"--dataset digits --split split.json --model cnn6_32 --from-scratch {NETWORK}"
 COMMANDS = {
     "split.json": "hf-lowlabel split --dataset digits --num-labels 20 --class-balanced --test-fraction 0.2 "

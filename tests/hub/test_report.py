@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from hub_runs import without_pictures
 from PIL import Image
 
@@ -143,6 +144,10 @@ def test_what_is_wrong_is_said(tmp_path):
         report([folder], tmp_path / "report.pdf")
     with pytest.raises(UserError, match="A run is given twice"):
         report([folder, folder], tmp_path / "report.html")
+    with pytest.raises(UserError, match="folders is a Linear. Give a run folder or a finished run."):
+        report(torch.nn.Linear(2, 2), tmp_path / "report.html")
+    alone = report(str(folder), tmp_path / "report.html", compute=False).read_text()
+    assert alone == report([folder], tmp_path / "report.html", compute=False).read_text()
     assert short_names(["x/a", "y/a", "z/b"]) == ["x/a", "y/a", "z/b"] and short_names(["x/a", "y/b"]) == ["a", "b"]
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import shlex
 import shutil
 import zlib
@@ -61,6 +62,7 @@ def found(tmp_path_factory, network):
 
 def test_what_it_leaves_is_an_ordinary_run(found):
     base, data, best = found
+    assert os.fspath(best) == os.fspath(best.run) == str(base / "run")
     assert best.run.metrics["accuracy"] > 0.9
     again = AutoModelForImageClassification.from_pretrained(base / "run")
     pixels = torch.rand(2, 3, 32, 32)
@@ -306,7 +308,12 @@ def test_the_same_picture_with_two_labels_and_in_the_test(network, tmp_path, cap
 @pytest.mark.parametrize(
     "given, says",
     [
-        (dict(minutes=0), "minutes above 0"),
+        (dict(minutes=0), "minutes is 0. Give a number above 0"),
+        (dict(minutes="3"), "minutes is '3'. Give a number above 0"),
+        (dict(labels={"a.png": "cat"}), "labels is {'a.png': 'cat'}. Give the path of a file or folder"),
+        (dict(split=pd.DataFrame({"id": [1]})), "split is a DataFrame"),
+        (dict(num_labels="many"), "num_labels is 'many'"),
+        (dict(to_label="3"), "to_label is '3', which is no number"),
         (dict(labels="a.csv", split="b.json"), "--labels and --split cannot be given together"),
         (dict(split="b.json", num_labels=4), "--split and --num-labels cannot be given together"),
         (dict(lr=3), "lr is a setting of pretrain and finetune only, called learning_rate"),

@@ -325,6 +325,7 @@ def test_wrong_names_say_what_is_right(hub, name, said):
     ("arguments", "said"),
     [
         ({"num_labels": 0}, "num_labels=0"),
+        ({"num_labels": ["a", "b"]}, "is no number of classes. Give 1 or more, and their names as class_names."),
         ({"class_names": ["a", "b"]}, "2 class names for 3"),
         ({"class_names": ["a", "b", "a"]}, r"twice \(a\)"),
         ({"image_size": 0}, "image_size=0"),

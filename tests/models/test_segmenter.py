@@ -237,6 +237,8 @@ def test_bad_input():
         make("test_vit", "unet")
     with pytest.raises(UserError, match="images of any size.*another encoder"):
         make("coat_lite_tiny", "unet")
+    with pytest.raises(UserError, match=r"num_labels=\['a', 'b'\] is no number of classes. Give 1 or more, and their"):
+        make(labels=["a", "b"])
     with pytest.raises(UserError, match="name of its own"):
         make(class_names=["a", "b"])
     with pytest.raises(UserError, match="cannot build a network"):

@@ -1,6 +1,7 @@
 """recipes/foundation.py on tiny random encoders: the whole chain starts, with and without labels, and says what to
 expect."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def test_labels_then_all_images(made, tmp_path, monkeypatch, capsys):
     assert "Class names, as clip knows them" in said
     assert said.startswith("What to expect") and "2503.09707" in said and "FixMatch with branches" in said
     assert (tmp_path / "frozen" / "model.safetensors").is_file() and not (tmp_path / "fixmatch").exists()
+
+
+def test_a_share_of_all_labels_is_tested_on(made, tmp_path, monkeypatch):
+    run(monkeypatch, made, tmp_path, "--dataset", made / "known", "--test-fraction", 0.5)
+    split = json.loads((tmp_path / "frozen" / "split.json").read_text())
+    assert len(split["labeled"]) == len(split["test"]) == 12
 
 
 def test_names_alone(made, tmp_path, monkeypatch, capsys):

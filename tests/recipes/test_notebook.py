@@ -1,6 +1,7 @@
 """The notebook runs from its first cell to its last, and shows its pictures."""
 
 import json
+import shlex
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,7 @@ NOTEBOOK = Path(__file__).parents[2] / "recipes" / "own_photos.ipynb"
 
 
 @pytest.mark.pictures
-def test_every_cell_runs(tmp_path, monkeypatch):
+def test_every_cell_runs(tmp_path, monkeypatch, capsys):
     matplotlib.use("Agg")
     shown = []
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(1))
@@ -21,6 +22,7 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     torch.manual_seed(0)
     create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     monkeypatch.setenv("MODEL", str(tmp_path / "net"))
+    monkeypatch.setenv("OUTPUT", "runs/my photos")
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
     names: dict = {}
     for cell in cells:
@@ -28,4 +30,8 @@ def test_every_cell_runs(tmp_path, monkeypatch):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), names)
     assert len(shown) == 3 and names["best"].run.metrics["accuracy"] > 0.6
-    assert (tmp_path / "runs" / "own-photos" / "advice.html").is_file()
+    to_label = tmp_path / "runs" / "my photos" / "to_label"
+    assert (to_label.parent / "advice.html").is_file() and (to_label / "labels.csv").is_file()
+    (command,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("hf-lowlabel label "))
+    assert Path(shlex.split(command)[-1]).resolve() == to_label
+    assert "`pip install .`" in "".join(cells[0]["source"])  # nobody has the name on PyPI, so anybody may take it

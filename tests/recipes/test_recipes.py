@@ -93,6 +93,34 @@ def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("recipe", ["moam", "vpet"])
+def test_own_photos_need_no_columns_and_splits_of_a_benchmark(recipe, tmp_path_factory, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from hf_lowlabel.models import create_backbone
+
+    small_batches(monkeypatch)
+    photos, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    for i in range(24):
+        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(photos / "ab"[i % 2] / f"{i}.png")
+    flags = TINY
+    if recipe == "vpet":
+        size = dict(depth=1, embed_dim=24, num_heads=2, patch_size=4)
+        vit = create_backbone("vit_tiny_patch16_224", pretrained=False, image_size=16, model_args=size)
+        vit.save_pretrained(photos.parent / "own-vit")
+        flags = ("--backbones", photos.parent / "own-vit", "--ranks", "--batch-size", 4, *TINY[2:])
+    run(monkeypatch, tmp_path, recipe, "--dataset", photos, "--image-size", 16, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_transfer_matrix_takes_no_data_set_in_the_place_of_all_three(tmp_path, monkeypatch, capsys):
+    for flag in ("--dataset", "--benchmark", "--unlabeled-dataset"):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, tmp_path, "transfer_matrix", flag, "photos", "--dry-run")
+        assert f"unrecognized arguments: {flag} photos" in capsys.readouterr().err
+
+
 def test_dry_run_of_as3l_from_a_backbone_keeps_nothing(copies, tmp_path_factory, tmp_path, monkeypatch):
     small_batches(monkeypatch)
     from hf_lowlabel.models import create_backbone
@@ -395,7 +423,6 @@ def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
         from_scratch=True,
         class_balanced=True,
         stored_size=16,
-        color=False,
         metric_for_best_model="last",
     )
     done = finetune(**tiny, **same, logging_steps=1, eval_steps=9, output_dir=str(tmp_path / "run"))
@@ -403,3 +430,23 @@ def test_the_visible_loop_trains_and_saves(tmp_path, monkeypatch, capsys):
     load_source("digits").image(0).resize((16, 16)).save(tmp_path / "digit.png")
     (row,) = predict(tmp_path / "digit.png", str(tmp_path / "out")).rows
     assert row["class"] in set("0123456789")
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path, "visible_loop", *flags, "--output-dir", "out", "--method", "flexmatch")
+    assert "--output-dir out is not empty; give another" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["probe", "byol", "self-training", "cutmix"])
+def test_the_visible_loop_refuses_methods_that_it_cannot_train(method, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path, "visible_loop", "--method", method)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: --method {method} is none for this loop; expected" in said and not list(tmp_path.iterdir())
+
+
+def test_the_visible_loop_trains_on_labels_alone_too(tmp_path, monkeypatch, capsys):
+    tiny = ("--model", "cnn6_16", "--num-labels", 20, "--batch-size", 4, "--unlabeled-ratio", 1, "--method")
+    run(monkeypatch, tmp_path, "visible_loop", *tiny, "supervised", "--dry-run")
+    assert "step 2/2" in capsys.readouterr().out

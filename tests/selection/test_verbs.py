@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from torch import nn
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.drawing import make_split
@@ -24,6 +25,16 @@ from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.training.priors import load_priors
 
 COLOURS = ["red", "green", "blue"]
+
+
+class Ended:
+    """What a finished run shows of itself to verbs that take one: its folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
 
 def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
@@ -65,8 +76,10 @@ def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
     assert main(["split", "--from", str(out), "--dataset", str(photos), "--output", str(tmp_path / "split.json")]) == 0
     split = Split.load(tmp_path / "split.json")
     assert split.labeled == {id: truth[id] for id in task.files.values()} and len(split.resolve(source).train) == 24
+    with pytest.raises(UserError, match="model is a Linear. Give a timm name, a Hub id, a folder, a finished run"):
+        priors(nn.Linear(2, 2), str(photos), split=tmp_path / "split.json", output=tmp_path / "p.safetensors")
     scores = priors(
-        backbone,
+        Ended(backbone),
         str(photos),
         split=str(tmp_path / "split.json"),
         output=str(tmp_path / "p.safetensors"),
@@ -131,6 +144,9 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
         (dict(strategy="class-balanced", budget=3), "no labels for the strategy"),
         (dict(split="nowhere.json"), "There is no nowhere.json"),
         (dict(dataset="nowhere/"), "no such path as 'nowhere/'"),
+        (dict(model=nn.Linear(2, 2)), "model is a Linear. Give a timm name, a Hub id, a folder, a finished run"),
+        (dict(labels={"a.png": "red"}), "labels is {'a.png': 'red'}. Give the path of a file or folder"),
+        (dict(budget="4"), "budget is '4', which is no number. Give 1 or more"),
     ],
 )
 def test_bad_input(backbone, photos, tmp_path, change, words):

@@ -106,6 +106,8 @@ def start(few_images, masked, tmp_path):
         settings = {**SETTINGS[verb, task], "method": method, "output_dir": output_dir}
         settings |= {"dataset": masked} if task == "segmentation" else {}
         settings |= {"method_args": NARROW[method]} if method in NARROW else {}
+        if method == "rotnet":  # which cuts no random crop
+            del settings["min_scale"]
         if find(method).prior == "must":
             settings["prior"] = tmp_path / "priors.safetensors"
             source, rng = load_source("digits"), np.random.default_rng(0)

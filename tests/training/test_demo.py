@@ -4,19 +4,20 @@ import json
 
 import pytest
 
+from hf_lowlabel import demo_stages
 from hf_lowlabel.data import shapes
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.demo import demo
 from hf_lowlabel.demo_active import active_demo
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.tasks import TASKS, demos, get_task
+from hf_lowlabel.tasks import TASKS, get_task
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(shapes, "SIZES", {"train": 60, "validation": 10, "test": 20})
     stages = [stage.settings for task in TASKS for stage in get_task(task).demo.stages]
-    for settings in (*stages, *demos.DIGITS_PRETRAIN.values(), demos.DIGITS_FINETUNE):
+    for settings in (*stages, *demo_stages.DIGITS_PRETRAIN.values(), demo_stages.DIGITS_FINETUNE):
         monkeypatch.setitem(settings, "max_steps", 3)
         monkeypatch.setitem(settings, "batch_size", 10)
         if "minutes" in settings:  # of auto: no time to train

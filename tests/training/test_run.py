@@ -68,6 +68,7 @@ def test_a_run_leaves_everything(task, more, words, photos, masked, few_images, 
     assert not run.model.training and words in ModelCard.load(run.folder / "README.md").text
     assert ModelCard.load(run.folder / "README.md").data.pipeline_tag == kind.pipeline_tag
     if task == "classification":
+        assert facts["labels"]["chosen"] == "at random, evenly over the classes, seed 0"
         assert facts["labels"]["number"] == 8 and facts["labels"]["per_class"] == {"dark": 4, "light": 4}
         seen = run.model.preprocessing  # random weights know no other than those of these images
         assert (list(seen["mean"]), list(seen["std"])) == caching.square_statistics(run.recorder.caches[0])
@@ -110,6 +111,14 @@ def test_labels_here_and_raw_images_there(task, photos, masked, tmp_path):
     assert len(run.recorder.caches[0]) == (24 - 5 - 2 + 9 if task == "classification" else 18 - 3 - 2 + 18 - again)
     if task == "segmentation":
         assert len(run.recorder.caches[1]) == 4  # with their masks
+
+
+@pytest.mark.parametrize("method, steps", [("supervised", 4), ("fixmatch", 5)])
+def test_an_epoch_is_a_pass_over_what_the_method_sees(method, steps, photos, tmp_path):
+    """Twice the 8 labels by fours, or the 19 images that are not tested on by eights."""
+    settings = {k: v for k, v in SMALL.items() if k != "max_steps"} | dict(method=method, num_labels=8, epochs=2)
+    run = finetune(**settings, dataset=photos / "labeled", output_dir=tmp_path / "run")
+    assert run.progress.step == run.config.training.max_steps == steps
 
 
 def test_windows_are_for_the_evaluation_too(masked, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 images."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,6 +93,11 @@ def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
     make_split(load_source(str(tmp_path)), 2, test_fraction=0.4).save(tmp_path / "split.json")
     split, images, at = choose(DataArguments(str(tmp_path), split=str(tmp_path / "split.json")))
     assert images.split == "train" and len(at) == len(split.test) == 4  # the manifest's own come first
+    named = DataArguments(str(tmp_path), split=str(tmp_path / "split.json"), test_dataset_split="validation")
+    split, images, at = choose(named)
+    assert images.split == "validation" and at.tolist() == [0, 1] and len(split.test) == 4  # but for a split by name
+    with pytest.raises(UserError, match="nonesuch"):
+        choose(replace(named, test_dataset_split="nonesuch"))
     (tmp_path / "validation").rename(tmp_path / ".away")
     split, images, at = choose(data)
     assert images.split == "train" and len(at) == len(split.test) == 2

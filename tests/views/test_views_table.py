@@ -122,6 +122,29 @@ def test_gray_data_stays_gray_without_color(kind):
     assert any(isinstance(step, RandAugment) for step in view.steps) == (kind == "strong")
 
 
+@pytest.mark.parametrize("preset", ["fixmatch-pytorch", "usb"])
+@pytest.mark.parametrize("kind", VIEWS)
+def test_colours_stay_without_color(kind, preset):
+    """Of a plane image brightness alone changes: its channels keep their order and their shares, with RandAugment too.
+
+    Cutout's gray and what lies outside of a moved image are no pixels of it.
+    """
+    x = torch.tensor([120, 60, 30], dtype=torch.uint8)[:, None, None].expand(400, 3, 24, 24).contiguous()
+    plain = dict(size=24, mean=(0, 0, 0), std=(1, 1, 1), preset=preset, randaugment=True)
+    apart = {}
+    for color in (False, True):
+        view = build_view(kind, color=color, **plain)
+        view.steps = [step for step in view.steps if not isinstance(step, Jitter)]  # whose contrast mixes in gray
+        for step in view.steps:
+            step.cutout = False
+        pixels = view(x, draws(view, 400)) * 255
+        shares = pixels / pixels.amax(1, keepdim=True).clamp(min=1)
+        of_image = (pixels.amax(1) >= 1) & ((pixels - 127).abs().amax(1) > 1.5)
+        apart[color] = ((shares[:, 1] > shares[:, 0] + 0.02) | (shares[:, 2] > shares[:, 1] + 0.02)) & of_image
+    assert not apart[False].any()
+    assert apart[True].any() == (VIEWS[kind].crop == "resized" or kind == "strong")
+
+
 def test_smallest_scale():
     view = view_of("byol1", 8, min_scale=0.5)
     box, _ = view.geometry(draws(view, 2000), 8)

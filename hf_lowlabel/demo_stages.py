@@ -33,8 +33,7 @@ class Demo:
     draw: Mapping[str, Any] = field(default_factory=dict)
 
 
-# ---- digits: split -> supervised -> target pretraining -> prior pseudo-labels -> FlexMatch from both
-# -------------------
+# ---- digits: split -> supervised -> target pretraining -> auto from its weights
 _SIMCLR = dict(batch_size=256, optimizer="sgd", weight_decay=1e-4, warmup_ratio=0.1, randaugment=True)
 DIGITS_PRETRAIN: dict[
     str, dict[str, Any]
@@ -49,7 +48,7 @@ DIGITS_PRETRAIN: dict[
         method_args=dict(hidden=256, out=64, m0=0.95),
     ),
 }
-DIGITS_SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, stored_size=16, color=False, logging_steps=100)
+DIGITS_SHARED = dict(dataset="digits", model="cnn6_32", image_size=16, stored_size=16, logging_steps=100)
 DIGITS_PRIORS = dict(propagation="label-spreading", neighbors=7, balanced=True, hard=True, finetune=False)
 # a head that starts at random and statistics of the batch: a network this small learns both within the run
 DIGITS_FINETUNE: dict[str, Any] = dict(
@@ -124,3 +123,17 @@ SHAPES = Demo(
         ),
     ),
 )
+
+# ---- scenes: split -> supervised -> FixMatch, several classes an image
+SCENES = Demo(
+    "scenes",
+    100,
+    dict(task="multilabel", dataset="scenes", model="cnn6_16", optimizer="adamw", weight_decay=1e-2, image_size=64)
+    | dict(max_steps=300, batch_size=16, learning_rate=3e-3, eval_steps=100, method_args=dict(ema_decay=0.99)),
+    (
+        Stage("supervised", "supervised, labels alone", dict(method="supervised")),
+        Stage("model", "FixMatch", dict(method="fixmatch", unlabeled_ratio=2)),
+    ),
+)
+
+DEMOS = {"classification": DIGITS, "multilabel": SCENES, "segmentation": SHAPES}  # by task
