@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RevisionNotFoundError,
 )
+from torch import Tensor, nn
 
 from ..errors import UserError, hub_is_down, unknown
 from ..files import read_json
@@ -61,6 +62,12 @@ class Checkpoint:
     label_names: list[str] | None
     weights: Path | None  # model.safetensors; in transformers' layout the index of a sharded one, too
     translation: Translation | None = None  # of a repository in transformers' layout
+    module: nn.Module | None = None  # of a network in memory, which `state` is of
+    state: dict[str, Tensor] | None = None
+
+    @property
+    def filled(self) -> bool:
+        return self.weights is not None or self.state is not None
 
 
 def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
