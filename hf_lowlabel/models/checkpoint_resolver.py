@@ -235,7 +235,8 @@ def _from_transformers(
     if (readme := fetch(["README.md"])) is not None:
         cfg["license"] = layout.license_of(readme)
     names = layout.class_names(config) if translation.head else None
-    classes = len(config.get("id2label") or {}) if translation.head else 0
+    # transformers leaves two classes of no name out of config.json
+    classes = layout.parsed_config(config, source).num_labels if translation.head else 0
     weights = fetch(["model.safetensors", "model.safetensors.index.json"]) if pretrained else None
     if pretrained and weights is None:
         raise UserError(without_safetensors(source))
