@@ -10,7 +10,7 @@ from torch import nn
 
 from ..arguments import ModelArguments
 from ..errors import UserError
-from ..models import LoadReport, create_backbone
+from ..models import LoadReport, brings_code, create_backbone
 from ..models.opening import open_model
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
@@ -55,6 +55,12 @@ def load_segmenter(model: str | Path | nn.Module, revision: str | None) -> Any:
     if not isinstance(model, (str, Path)):
         return model
     return open_model(LowLabelForSemanticSegmentation, model, revision)
+
+
+def brought_code(model: nn.Module) -> bool:
+    """Whether timm lacks the encoder of a segmenter, so that it is open to nobody without its code."""
+    config: Any = model.config
+    return brings_code(config.encoder)
 
 
 def seen(model: nn.Module) -> dict[str, Sequence[float]]:
