@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from ..errors import UserError
 from ..files import verify
 from .checkpoint_resolver import download_model, find_weights, model_config
@@ -34,7 +36,8 @@ def open_model(cls: type[M], name: str | Path, revision: str | None = None) -> M
     verify(find_weights(folder))
     try:
         with no_progress_bars():
-            model, info = cls.from_pretrained(folder, output_loading_info=True)
+            # a run may have saved it in half precision, which processors and masks do not take
+            model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except UserError:
         raise
     except Exception as error:  # whatever transformers, timm, smp and safetensors raise for files that are damaged
