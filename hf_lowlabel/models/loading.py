@@ -176,6 +176,9 @@ def _config(
             "here. Take another model."
         )
     args = {**found.model_args, **args}
+    for channels in (args.get("in_chans", 3), (found.cfg.get("input_size") or [3])[0]):
+        if channels != 3:
+            raise UserError(f"The network of {found.source} sees {channels} channels. Take one of red, green and blue.")
     args = {k: v for k, v in args.items() if k not in ("num_classes", "features_only", "out_indices")}
     if cfg.get("fixed_input_size") and not args.get("dynamic_img_size"):
         args["img_size"] = cfg["input_size"][1:]  # AutoModel builds from the name and these arguments alone
