@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, hub_is_down, unknown
 from ..files import read_json
+from ..licences import license_of
 from ..text import was_in_memory
 from . import (
     cifar,  # noqa: F401  registers the CIFAR architectures with timm
@@ -233,7 +234,7 @@ def _from_transformers(
             translation.architecture,
         )
     if (readme := fetch(["README.md"])) is not None:
-        cfg["license"] = layout.license_of(readme)
+        cfg["license"] = license_of(readme)
     names = layout.class_names(config) if translation.head else None
     # transformers leaves two classes of no name out of config.json
     classes = layout.parsed_config(config, source).num_labels if translation.head else 0
