@@ -18,6 +18,7 @@ from ..files import verify
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
+from .opening import refuse_spoiled
 from .timm_checkpoint import head_names, saved_cfg, timm_names
 from .transformers_layout import read_encoder
 from .translation_own import own_names
@@ -238,6 +239,7 @@ def _source_network(found: Checkpoint, args: dict, keep_head: bool) -> nn.Module
     them where it is a module, whose head may be any."""
     state = found.state if found.state is not None else _read(found, args)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    refuse_spoiled(state, found.source)
     if found.translation is not None:
         state = found.translation.apply(state, found.source, args.get("img_size"))
     classes = found.num_classes if _has_head(found, state) else 0

@@ -5,10 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file, save_file
 
 from hf_lowlabel import create_backbone, create_classifier, create_segmenter
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.opening import open_model
+from tests.transformers_repos import make_encoder, save_repo
 
 MAKE = {
     "backbone": create_backbone,
@@ -26,3 +30,29 @@ def test_models_in_half_precision_are_opened_in_float32(kind, dtype, tmp_path):
     again = open_model(type(model), tmp_path)
     assert {p.dtype for p in again.parameters()} == {torch.float32}
     assert all(a.float().equal(b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def rewrite(folder, change):
+    """The weights after change(state), which may give another mapping."""
+    state = load_file(folder / "model.safetensors")
+    save_file(change(state) or state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def spoil(state, name):
+    state[name] = state[name].clone()
+    state[name].view(-1)[0] = torch.nan
+
+
+def test_starting_weights_that_are_no_numbers_are_refused(tmp_path):
+    create_backbone("resnet10t", pretrained=False).save_pretrained(tmp_path / "timm")
+    save_repo(make_encoder("vit"), tmp_path / "vit")
+    for folder, name in (("timm", "layer1.0.conv1.weight"), ("vit", "layernorm.bias")):
+        rewrite(tmp_path / folder, lambda state, name=name: spoil(state, name))
+        for create in (create_backbone, partial(create_classifier, num_labels=3)):
+            with pytest.raises(UserError, match=f"NaN or infinite values in {name} of the model in .*{folder}"):
+                create(str(tmp_path / folder))
+    module = timm.create_model("resnet10t")
+    with torch.no_grad():
+        module.conv1[0].weight[0] = torch.inf
+    with pytest.raises(UserError, match="NaN or infinite values in conv1.0.weight of the model in a ResNet in memory"):
+        create_backbone(module)
