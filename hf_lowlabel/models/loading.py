@@ -241,7 +241,10 @@ def _source_network(found: Checkpoint, args: dict, keep_head: bool) -> nn.Module
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     refuse_spoiled(state, found.source)
     if found.translation is not None:
-        state = found.translation.apply(state, found.source, args.get("img_size"))
+        try:
+            state = found.translation.apply(state, found.source, args.get("img_size"))
+        except (RuntimeError, IndexError) as error:  # tensors of other shapes
+            raise _unfit(found, error) from error
     classes = found.num_classes if _has_head(found, state) else 0
     if found.module is not None and not keep_head:
         classes, dropped = 0, head_names(timm_module(found.module))

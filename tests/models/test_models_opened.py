@@ -56,3 +56,15 @@ def test_starting_weights_that_are_no_numbers_are_refused(tmp_path):
         module.conv1[0].weight[0] = torch.inf
     with pytest.raises(UserError, match="NaN or infinite values in conv1.0.weight of the model in a ResNet in memory"):
         create_backbone(module)
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2"])
+@pytest.mark.parametrize("count", [16, 1])
+def test_positions_that_form_no_square_name_their_tensor(tmp_path, name, count):
+    """Of 16 patches and a class token, one is missing, or all but the class token."""
+    save_repo(make_encoder(name), tmp_path)
+    tensor = "embeddings.position_embeddings"
+    rewrite(tmp_path, lambda state: state | {tensor: state[tensor][:, :count].clone()})
+    for size in (None, 48):
+        with pytest.raises(UserError, match="position_embeddings of .* patches, which form no square|do not fit"):
+            create_backbone(str(tmp_path), image_size=size)
