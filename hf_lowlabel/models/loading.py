@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -240,6 +241,7 @@ def _source_network(found: Checkpoint, args: dict, keep_head: bool) -> nn.Module
     state = found.state if found.state is not None else _read(found, args)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     refuse_spoiled(state, found.source)
+    _refuse_whole_numbers(state, found.source)
     if found.translation is not None:
         try:
             state = found.translation.apply(state, found.source, args.get("img_size"))
@@ -266,6 +268,20 @@ def _unfit(found: Checkpoint, error: Exception) -> UserError:
         else f"Give it as timm.create_model makes it without further arguments, or {KEEPS}."
     )
     return UserError(f"The weights in {found.source} do not fit {found.architecture} ({detail}). {advice}")
+
+
+def _refuse_whole_numbers(state: dict[str, Tensor], source: str) -> None:
+    """Raises UserError for weights in whole numbers, which mean nothing without the scales of whoever made them."""
+    whole = [
+        k
+        for k, v in state.items()
+        if v.dtype in (torch.int8, torch.uint8) or not v.is_floating_point() and k.endswith(("weight", "bias"))
+    ]
+    if whole:
+        raise UserError(
+            f"The weights in {source} are whole numbers ({state[whole[0]].dtype}: {', '.join(whole[:3])}), as "
+            "quantised networks have them. Take the model in floating point."
+        )
 
 
 def _read(found: Checkpoint, args: dict) -> dict[str, Tensor]:

@@ -58,6 +58,16 @@ def test_starting_weights_that_are_no_numbers_are_refused(tmp_path):
         create_backbone(module)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_weights_in_whole_numbers_are_refused(tmp_path, dtype):
+    create_backbone("resnet10t", pretrained=False).save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda state: {k: v.to(dtype) for k, v in state.items()})
+    with pytest.raises(
+        UserError, match=f"are whole numbers .torch.{str(dtype)[6:]}: .*Take the model in floating point"
+    ):
+        create_backbone(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["vit", "dinov2"])
 @pytest.mark.parametrize("count", [16, 1])
 def test_positions_that_form_no_square_name_their_tensor(tmp_path, name, count):
