@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import pytest
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from hf_lowlabel import create_backbone, create_classifier, create_segmenter
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.opening import open_model
-from tests.transformers_repos import make_encoder, save_repo
+from hf_lowlabel.models.two_towers import load_two_towers
+from tests.transformers_repos import make_encoder, save_repo, save_two_towers
 
 MAKE = {
     "backbone": create_backbone,
@@ -41,6 +43,36 @@ def rewrite(folder, change):
 def spoil(state, name):
     state[name] = state[name].clone()
     state[name].view(-1)[0] = torch.nan
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("towers")
+    save_two_towers("CLIP", folder)
+    return folder
+
+
+def test_towers_that_are_damaged_are_one_sentence(towers, tmp_path):
+    shutil.copytree(towers, tmp_path, dirs_exist_ok=True)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="cannot be opened .*SafetensorError.*Copy or download it again"):
+        load_two_towers(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s | {"text_projection.weight": s["text_projection.weight"][1:].clone()}, "text_projection"),
+        (lambda s: spoil(s, "text_projection.weight"), "NaN or infinite values in text_projection.weight"),
+        (lambda s: {k: v for k, v in s.items() if k != "visual_projection.weight"}, "lack visual_projection.weight"),
+    ],
+)
+def test_towers_that_are_not_whole_are_refused(towers, tmp_path, change, said):
+    shutil.copytree(towers, tmp_path, dirs_exist_ok=True)
+    rewrite(tmp_path, change)
+    with pytest.raises(UserError, match=said):
+        load_two_towers(str(tmp_path))
 
 
 def test_starting_weights_that_are_no_numbers_are_refused(tmp_path):
