@@ -187,9 +187,10 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     assert sorted(p.name for p in run.iterdir()) == before
 
 
-@pytest.mark.parametrize("architecture", ["knn"])
-def test_neighbours_answer_for_any_number_of_images(architecture, tmp_path):
-    model = create_segmenter("resnet10t", 3, architecture=architecture, pretrained=False, image_size=32).eval()
+def test_neighbours_answer_for_any_number_of_images(tmp_path):
+    """Also where the side of an image is that of one cell of the map."""
+    args = dict(architecture="knn", architecture_args=dict(stored=7, k=3))
+    model = create_segmenter("resnet10t", 3, **args, pretrained=False, image_size=32).eval()
     assert export(model, tmp_path / "out").difference < 1e-3  # one image, then three
 
 
