@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
@@ -185,6 +186,21 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not answer as the model does: logits differ by"):
         export(run)
     assert sorted(p.name for p in run.iterdir()) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_in_memory_stays_as_it_is(tmp_path, graph, photos, monkeypatch, dtype):
+    seen = []
+
+    def write_graph(model, plan, path):
+        seen.append(model.dtype)
+        shutil.copyfile(graph, path)
+
+    monkeypatch.setattr(module, "write_graph", write_graph)
+    model = get_task("classification").load(classifier(tmp_path / "run"), device="cpu").to(dtype).train()
+    with nullcontext() if dtype == torch.float32 else suppress(UserError):  # the graph is of weights before rounding
+        export(model, tmp_path / "out", images=photos)
+    assert model.training and model.dtype == dtype and seen == [torch.float32]
 
 
 def test_neighbours_answer_for_any_number_of_images(tmp_path):
