@@ -101,7 +101,7 @@ def _stirred(net: nn.Module) -> nn.Module:
     noise, head = torch.Generator().manual_seed(0), head_names(net)
     for name, p in sorted(net.named_parameters()):
         if name not in head and p.numel() == max(p.shape, default=1):
-            p += 0.1 * torch.randn(p.shape, generator=noise)
+            p.add_(torch.randn(p.shape, generator=noise), alpha=0.1)
     return net
 
 
