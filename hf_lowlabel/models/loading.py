@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -124,7 +125,7 @@ def create_backbone(
 
 
 def _find(name: str | nn.Module, pretrained: bool, revision: str | None) -> Checkpoint:
-    if not isinstance(name, nn.Module):
+    if isinstance(name, (str, os.PathLike)):
         return locate(str(name), pretrained, revision)
     found = checkpoint_of(name)
     config = _config(found, 0, [], {}, None)
