@@ -23,6 +23,7 @@ from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
 from .files import as_folder, by_name, filling, write_json
 from .models.checkpoint_resolver import model_config
+from .models.lending import given_back
 from .records import RunRecord
 from .table_writer import growing_table
 from .tasks import get_task, of_model
@@ -57,6 +58,7 @@ class Predictions(NamedTuple):
         return f"Predictions({len(self.rows)} images, {len(self.skipped)} skipped)"
 
 
+@given_back
 def evaluate(
     model: Model,
     dataset: Any,
@@ -184,6 +186,7 @@ def refuse_foreign(data: DataArguments, task: Task) -> None:
             raise UserError(f"{name} says what masks mean, and this is for a {task.product}. Leave it out.")
 
 
+@given_back
 def predict(
     images: Images,
     model: Model,

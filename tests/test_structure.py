@@ -23,8 +23,8 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "commands", "records", "objective", "methods", "errors", "distributed", "files", "fields"),
-        *("demo_stages", "foreign_names", "locks", "parts", "ranges", "table_writer", "text", "view_arguments"),
-        *("yaml_files",),
+        *("demo_stages", "foreign_names", "licences", "locks", "parts", "ranges", "table_writer", "text"),
+        *("view_arguments", "yaml_files"),
     ),
 )
 WITHIN_A_ROW = {

@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
+from ..licences import license_of
 from ..methods import METHODS, find
 from ..records import Labels, RunRecord, Stage
 from ..tasks import of_record
@@ -45,7 +46,7 @@ def write_card(folder: str | Path, record: RunRecord) -> Path:
     """
     folder, record = Path(folder), record.public()
     path = folder / "README.md"
-    given = record.license or _license_there(path)
+    given = record.license or (license_of(path) if path.is_file() else None)
     name = record.name or (record.hub_id or "").rpartition("/")[2] or folder.resolve().name
     model_id = record.hub_id or folder.resolve().name
     found = [picture for picture in PICTURES if (folder / picture).is_file()]
@@ -145,14 +146,6 @@ def _eval_results(record: RunRecord) -> list[EvalResult]:
         )
         for m in shown
     ]
-
-
-def _license_there(path: Path) -> str | None:
-    """The licence in a card written earlier, under the name its author gave it."""
-    if not path.is_file():
-        return None
-    data = ModelCard.load(path, ignore_metadata_errors=True).data
-    return data.get("license_name") or data.get("license")
 
 
 def _license_words(record: RunRecord, license: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import os
@@ -103,6 +104,8 @@ def export(
     task = task_of(model, None, revision)
     folder = _folder(model, output, format)
     files = None if images is None else find_images(images)
+    if isinstance(model, nn.Module):  # the caller goes on with it as it is
+        model = copy.deepcopy(model).float()
     network = task.load(model, revision, "cpu")
     plan = deployment(task, network)
     inputs, words = inputs_of(plan, files)

@@ -92,12 +92,25 @@ def by_onnxruntime(path: Path) -> Answers:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with _refusing("onnxruntime"):
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def logits(x: np.ndarray) -> np.ndarray:
-        return session.run(["logits"], {"pixel_values": x})[0]
+        with _refusing("onnxruntime"):
+            return session.run(["logits"], {"pixel_values": x})[0]
 
     return logits
+
+
+@contextlib.contextmanager
+def _refusing(package: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the package raises for a graph that it cannot run
+        raise UserError(
+            f"{package} cannot run the file of this network ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}). Nothing was kept; use the model through transformers."
+        ) from error
 
 
 def write_openvino(graph: Path, path: Path) -> None:
@@ -124,9 +137,11 @@ def by_openvino(path: Path) -> Answers:
     """What OpenVINO answers on the processor; in float32, where some would take bfloat16."""
     import openvino
 
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with _refusing("OpenVINO"):
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def logits(x: np.ndarray) -> np.ndarray:
-        return compiled({"pixel_values": x})["logits"]
+        with _refusing("OpenVINO"):
+            return compiled({"pixel_values": x})["logits"]
 
     return logits

@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 
 from ..errors import UserError
-from ..files import A_RUN, by_name
+from ..files import A_RUN, by_name, whole_folder
 from ..tasks.parts import photo_code
 from ..tasks.segmentation import Segmentation
+from ..tasks.segmenters import brought_code
 from .push import SHARED
 
 OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -55,33 +57,42 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
         raise UserError(
             f"The architecture is {config.architecture!r}, which smp does not have. Push the model as it is."
         )
-    network.save_pretrained(output)
-    (output / "README.md").unlink()  # it states a licence that nobody gave
-    try:
-        smp.from_pretrained(str(output))
-    except RuntimeError as error:
-        shutil.rmtree(output)
+    if brought_code(model):
         raise UserError(
-            "smp builds this encoder with other weights than ours "
-            f"({' '.join(str(error).split())[:200]}). Push the model as it is."
-        ) from error
-    for name in SHARED:
-        if name not in OURS and (run / name).is_file():
-            shutil.copyfile(run / name, output / name)
-    if (run / "README.md").is_file():
-        snippet = SNIPPET.format(
-            photo=photo_code(getattr(config, "value_range", None), "photo"),
-            name=output.resolve().name,
-            divisor=model.divisor,
-            resize=RESIZE.format(side=config.image_size) if config.image_size else "",
-            mean=[float(f"{v:.7g}") for v in config.image_mean],
-            std=[float(f"{v:.7g}") for v in config.image_std],
-            names=", ".join(config.id2label[i] for i in range(config.num_labels)),
+            f"The encoder is {config.encoder!r}, which timm lacks, so that smp could not open it where this package is "
+            "not. Push the model as it is: it brings its code."
         )
-        text = (run / "README.md").read_text(encoding="utf-8")
-        text = re.sub(
-            r"(\n## Use\n.*?```python\n).*?(\n```)", lambda m: m[1] + snippet + m[2], text, count=1, flags=re.S
-        )
-        text = re.sub(r"^library_name: .*$", "library_name: segmentation-models-pytorch", text, count=1, flags=re.M)
-        (output / "README.md").write_text(text, encoding="utf-8")
+    with whole_folder(output) as part:
+        network.save_pretrained(part)
+        (part / "README.md").unlink()  # it states a licence that nobody gave
+        try:
+            smp.from_pretrained(str(part))
+        except Exception as error:  # whatever smp and timm raise for arguments that no configuration keeps
+            raise UserError(
+                "smp builds this encoder with other weights than ours "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Push the model as it is."
+            ) from error
+        for name in SHARED:
+            if name not in OURS and (run / name).is_file():
+                shutil.copyfile(run / name, part / name)
+        if (run / "README.md").is_file():
+            (part / "README.md").write_text(_card(run, output.resolve().name, model), encoding="utf-8")
     return output
+
+
+def _card(run: Path, name: str, model: Any) -> str:
+    """The card of a run with the lines that use smp. name: of the folder."""
+    config = model.config
+    snippet = SNIPPET.format(
+        photo=photo_code(getattr(config, "value_range", None), "photo"),
+        name=name,
+        divisor=model.divisor,
+        resize=RESIZE.format(side=config.image_size) if config.image_size else "",
+        mean=[float(f"{v:.7g}") for v in config.image_mean],
+        std=[float(f"{v:.7g}") for v in config.image_std],
+        names=", ".join(config.id2label[i] for i in range(config.num_labels)),
+    )
+    text = (run / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(\n## Use\n.*?```python\n).*?(\n```)", lambda m: m[1] + snippet + m[2], text, count=1, flags=re.S)
+    text = re.sub(r"^library_name: .*$", "library_name: segmentation-models-pytorch", text, count=1, flags=re.M)
+    return text

@@ -53,7 +53,7 @@ class Classifier:
     def __init__(self, folder: Path, exclusive: bool = True):
         self.exclusive = exclusive  # whether its classes exclude each other
         self.processor = AutoImageProcessor.from_pretrained(folder / "model")
-        self.model = AutoModelForImageClassification.from_pretrained(folder / "model").eval()
+        self.model = AutoModelForImageClassification.from_pretrained(folder / "model").float().eval()
         self.names = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
         index = folder / "labeled" / "index.json"
         self.labeled = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else []
@@ -89,7 +89,8 @@ class Segmenter:
     def __init__(self, folder: Path, names: list[str], colors: list[list[int]]):
         self.processor = AutoImageProcessor.from_pretrained(folder / "model")
         # the code that travels with the model, which this folder was made with
-        self.model = AutoModelForSemanticSegmentation.from_pretrained(folder / "model", trust_remote_code=True).eval()
+        model = AutoModelForSemanticSegmentation.from_pretrained(folder / "model", trust_remote_code=True)
+        self.model = model.float().eval()
         self.names, self.colors = names, np.array(colors, np.uint8)
 
     @torch.inference_mode()

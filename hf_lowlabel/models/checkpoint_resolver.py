@@ -19,9 +19,11 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RevisionNotFoundError,
 )
+from torch import Tensor, nn
 
 from ..errors import UserError, hub_is_down, unknown
 from ..files import read_json
+from ..licences import license_of
 from ..text import was_in_memory
 from . import (
     cifar,  # noqa: F401  registers the CIFAR architectures with timm
@@ -61,6 +63,12 @@ class Checkpoint:
     label_names: list[str] | None
     weights: Path | None  # model.safetensors; in transformers' layout the index of a sharded one, too
     translation: Translation | None = None  # of a repository in transformers' layout
+    module: nn.Module | None = None  # of a network in memory, which `state` is of
+    state: dict[str, Tensor] | None = None
+
+    @property
+    def filled(self) -> bool:
+        return self.weights is not None or self.state is not None
 
 
 def locate(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
@@ -226,9 +234,10 @@ def _from_transformers(
             translation.architecture,
         )
     if (readme := fetch(["README.md"])) is not None:
-        cfg["license"] = layout.license_of(readme)
+        cfg["license"] = license_of(readme)
     names = layout.class_names(config) if translation.head else None
-    classes = len(config.get("id2label") or {}) if translation.head else 0
+    # transformers leaves two classes of no name out of config.json
+    classes = layout.parsed_config(config, source).num_labels if translation.head else 0
     weights = fetch(["model.safetensors", "model.safetensors.index.json"]) if pretrained else None
     if pretrained and weights is None:
         raise UserError(without_safetensors(source))

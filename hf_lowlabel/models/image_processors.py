@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -30,26 +31,47 @@ def preprocessing_of(folder: Path, source: str) -> dict:
     """
     try:
         own = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        out = _fields(own)
     except Exception as error:  # whatever a class of transformers raises for fields it does not take
         raise UserError(
             f"The preprocessor_config.json of {source} describes no image processor that transformers reads "
-            f"({type(error).__name__}). Remove it and give the image size, or take another model."
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Correct it, remove it and give the image "
+            "size, or take another model."
         ) from error
-    out = {"interpolation": INTERPOLATION[2 if own.resample is None else int(own.resample)], **_sizes(own)}
+    if getattr(own, "max_num_patches", None):
+        log.warning("%s sees photos in their own shape, and here as squares of as many patches", source)
+    else:
+        _check_pixels(own, out, source)
+    return out
+
+
+def _fields(own) -> dict:
+    """timm's fields of an image processor of transformers. Raises ValueError for one that transformers cannot use."""
+    resample = 2 if own.resample is None else own.resample
+    if resample not in INTERPOLATION:
+        raise ValueError(f"resample is {resample!r}, and one of {', '.join(map(str, INTERPOLATION))} is known")
+    out = {"interpolation": INTERPOLATION[int(resample)], **_sizes(own)}
     factor = 255 * own.rescale_factor if own.do_rescale else 255.0  # timm's mean and std are those of pixels in 0..1
-    mean, std = (own.image_mean, own.image_std) if getattr(own, "do_normalize", False) else ([0.0] * 3, [1.0] * 3)
+    normalised = getattr(own, "do_normalize", False)
+    mean = _three("image_mean", own.image_mean) if normalised else [0.0] * 3
+    std = _three("image_std", own.image_std) if normalised else [1.0] * 3
+    if not all(std):
+        raise ValueError(f"image_std is {own.image_std!r}, and nothing can be divided by 0")
     if getattr(own, "include_top", False):  # EfficientNet's divides by std twice
         std = [s * s for s in std]
     if getattr(own, "rescale_offset", False):
         mean = [m + 1 for m in mean]
     if getattr(own, "do_flip_channel_order", False):
         out["flip_channels"] = True
-    out |= {"mean": [float(m) / factor for m in mean], "std": [float(s) / factor for s in std]}
-    if getattr(own, "max_num_patches", None):
-        log.warning("%s sees photos in their own shape, and here as squares of as many patches", source)
-    else:
-        _check_pixels(own, out, source)
-    return out
+    return out | {"mean": [m / factor for m in mean], "std": [s / factor for s in std]}
+
+
+def _three(name: str, value: Any) -> list[float]:
+    """A number for each channel; one number is that of all."""
+    listed = [value] * 3 if isinstance(value, (int, float)) else list(value or ())
+    if len(listed) != 3 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in listed):
+        raise ValueError(f"{name} is {value!r}, and three numbers are needed where do_normalize is on")
+    return [float(v) for v in listed]
 
 
 def _sizes(own) -> dict:

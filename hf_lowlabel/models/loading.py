@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import numbers
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,9 +22,11 @@ from ..text import brief
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
+from .opening import refuse_spoiled
 from .timm_checkpoint import head_names, saved_cfg, timm_names
 from .transformers_layout import read_encoder
 from .translation_own import own_names
+from .wrapping import KEEPS, check_same, checkpoint_of, timm_module
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ class LoadReport:
 
 
 def create_classifier(
-    name: str,
+    name: str | nn.Module,
     num_labels: int,
     *,
     pretrained: bool = True,
@@ -66,29 +70,29 @@ def create_classifier(
 ) -> LowLabelForImageClassification:
     """A float32 classifier of `num_labels` classes; `model.load_report` says what was loaded.
 
-    name: a timm name (`resnet18`, `resnet18.a1_in1k`), a Hub id (`org/name`, `hf_hub:org/name`) or a local folder, ours
-    or in timm's layout. The body is loaded; the head too when the checkpoint has one of the same size and, where
-    `class_names` are given, the same names in the same order; otherwise it is fresh. `image_size` (px), `mean`, `std`,
-    `crop_pct` (share of the short side that evaluation keeps) and `interpolation` replace the checkpoint's own values.
+    name: a timm name (`resnet18`, `resnet18.a1_in1k`), a Hub id (`org/name`, `hf_hub:org/name`), a local folder, ours
+    or in timm's layout, or a module of timm or a model of ours, whose tensors are copied. The body is loaded; the head
+    too when the checkpoint has one of the same size and, where `class_names` are given, the same names in the same
+    order; otherwise it is fresh. `image_size` (px), `mean`, `std`, `crop_pct` (share of the short side that evaluation
+    keeps) and `interpolation` replace the checkpoint's own values.
     pretrained=False: `name` is an architecture and the weights are random. revision: commit, tag or branch of a Hub id.
     drop_rate: dropout before the last layer; model_args: further arguments of the architecture, saved with the model.
     """
     names = _check_classes(num_labels, class_names)
-    found = locate(str(name), pretrained, revision)
-    kept = found.weights is not None and found.num_classes == num_labels and names in (None, found.label_names)
+    found = _find(name, pretrained, revision)
+    same = names in (None, found.label_names) or found.module is not None and found.label_names is None
+    kept = found.filled and found.num_classes == num_labels and same
     # a kept head without names: None lets transformers recognise ImageNet's classes
     names = names or (found.label_names if kept else [f"LABEL_{i}" for i in range(num_labels)])
     args = {**(model_args or {}), **({"drop_rate": drop_rate} if drop_rate else {})}
     config = _config(
         found, num_labels, names, args, image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation
     )
-    model = _construct(LowLabelForImageClassification, config, found.source)
-    model.load_report = _fill(model, found, keep_head=kept)
-    return model
+    return _told(_fill(_construct(LowLabelForImageClassification, config, found.source), found, keep_head=kept))
 
 
 def create_backbone(
-    name: str,
+    name: str | nn.Module,
     *,
     pretrained: bool = True,
     image_size: int | None = None,
@@ -111,7 +115,7 @@ def create_backbone(
     trained_size: where no image_size is given, positions stay those that were trained, whatever size the repository's
     processor makes of an image: for dense tasks at sizes of their own.
     """
-    found = locate(str(name), pretrained, revision)
+    found = _find(name, pretrained, revision)
     if trained_size and image_size is None and found.translation is not None and found.translation.positions:
         image_size = found.translation.image_size
     args = {**(model_args or {}), **({"output_stride": output_stride} if output_stride else {})}
@@ -119,8 +123,22 @@ def create_backbone(
         side = image_size or found.cfg["input_size"][-1]
         args = {"img_size": [side, side], **args, "dynamic_img_size": True}
     config = _config(found, 0, [], args, image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation)
-    model = _construct(LowLabelBackbone, config, found.source)
-    model.load_report = _fill(model, found, keep_head=False)
+    return _told(_fill(_construct(LowLabelBackbone, config, found.source), found, keep_head=False))
+
+
+def _find(name: str | nn.Module, pretrained: bool, revision: str | None) -> Checkpoint:
+    if isinstance(name, (str, os.PathLike)):
+        return locate(str(name), pretrained, revision)
+    found = checkpoint_of(name)
+    config = _config(found, 0, [], {}, None)
+    twin = _fill(_construct(LowLabelBackbone, config, found.source), found, keep_head=False)
+    check_same(name, twin.timm_model, twin.preprocessing["input_size"][1:], found.source)
+    return found if pretrained else replace(found, state=None, source=f"random weights ({found.architecture})")
+
+
+def _told(model):
+    if model.load_report.matched:
+        log.info("%s", model.load_report)
     return model
 
 
@@ -170,6 +188,9 @@ def _config(
             "here. Take another model."
         )
     args = {**found.model_args, **args}
+    for channels in (args.get("in_chans", 3), (found.cfg.get("input_size") or [3])[0]):
+        if channels != 3:
+            raise UserError(f"The network of {found.source} sees {channels} channels. Take one of red, green and blue.")
     args = {k: v for k, v in args.items() if k not in ("num_classes", "features_only", "out_indices")}
     if cfg.get("fixed_input_size") and not args.get("dynamic_img_size"):
         args["img_size"] = cfg["input_size"][1:]  # AutoModel builds from the name and these arguments alone
@@ -192,13 +213,14 @@ def _construct(cls, config: TimmWrapperConfig, source: str):
         ) from error
 
 
-def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
-    """Copies the checkpoint's tensors into the model's network; everything but the head has to fit."""
+def _fill(model, found: Checkpoint, *, keep_head: bool):
+    """The model with the checkpoint's tensors in its network, and the report; everything but the head has to fit."""
     net = model.timm_model
     head, target = head_names(net), net.state_dict()
-    if found.weights is None:
-        return LoadReport(found.source, missing=list(target), head="fresh" if head else "none")
-    source = _source_network(found, model.config.model_args)
+    if not found.filled:
+        model.load_report = LoadReport(found.source, missing=list(target), head="fresh" if head else "none")
+        return model
+    source = _source_network(found, model.config.model_args, keep_head)
     state, dropped = source.state_dict(), set() if keep_head else head_names(source)
     used = {k: v for k, v in state.items() if k not in dropped and k in target and target[k].shape == v.shape}
     missing = [k for k in target if k not in used]
@@ -209,49 +231,81 @@ def _fill(model, found: Checkpoint, *, keep_head: bool) -> LoadReport:
             "config.json and model.safetensors belong together."
         )
     net.load_state_dict(used, strict=False)
-    commit = re.fullmatch("[0-9a-f]{40}", found.weights.parent.name)  # the Hub's cache has one folder per commit
-    report = LoadReport(
+    # the Hub's cache has one folder per commit
+    commit = re.fullmatch("[0-9a-f]{40}", found.weights.parent.name) if found.weights else None
+    model.load_report = LoadReport(
         found.source,
         commit and commit[0],
-        found.cfg.get("license"),
+        found.cfg.get("license") if found.weights else None,
         list(used),
         missing,
-        unexpected=[k for k in state if k not in used],
+        unexpected=[k for k in found.state or state if k not in used],
         head=("fresh" if missing else "kept") if head else "none",
     )
-    log.info("%s", report)
-    return report
+    return model
 
 
-def _source_network(found: Checkpoint, args: dict) -> nn.Module:
-    """The checkpoint with its own classes, loaded strictly by timm, which adapts positions to the image size."""
-    try:
-        verify(found.weights)
-        if found.translation is None:
-            state = timm_names(load_file(found.weights))
-            if "encoder_config" in args:
-                state = own_names(state, args["encoder_config"], found.source)
-        else:
-            state = read_encoder(found.weights, found.translation, found.source)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"There is a damaged model.safetensors in {found.source} ({error}). Copy or download it again."
-        ) from error
+def _source_network(found: Checkpoint, args: dict, keep_head: bool) -> nn.Module:
+    """The checkpoint with its own classes, loaded strictly by timm, which adapts positions to the image size; without
+    them where it is a module, whose head may be any."""
+    state = found.state if found.state is not None else _read(found, args)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    refuse_spoiled(state, found.source)
+    _refuse_whole_numbers(state, found.source)
     if found.translation is not None:
-        state = found.translation.apply(state, found.source, args.get("img_size"))
+        try:
+            state = found.translation.apply(state, found.source, args.get("img_size"))
+        except (RuntimeError, IndexError) as error:  # tensors of other shapes
+            raise _unfit(found, error) from error
     classes = found.num_classes if _has_head(found, state) else 0
+    if found.module is not None and not keep_head:
+        classes, dropped = 0, head_names(timm_module(found.module))
+        state = {k: v for k, v in state.items() if k not in dropped}
     args = {k: v for k, v in args.items() if k != "drop_rate"}
     cfg = {k: v for k, v in found.cfg.items() if not k.startswith(("url", "file", "hf_hub", "source", "custom_load"))}
     cfg.update(architecture=found.architecture, num_classes=classes, state_dict=state)
     try:
         return timm.create_model(found.architecture, pretrained=True, pretrained_cfg=cfg, num_classes=classes, **args)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:300]
+        raise _unfit(found, error) from error
+
+
+def _unfit(found: Checkpoint, error: Exception) -> UserError:
+    detail = " ".join(str(error).split())[:300]
+    advice = (
+        "Check that config.json and model.safetensors belong together, or keep the image size."
+        if found.module is None
+        else f"Give it as timm.create_model makes it without further arguments, or {KEEPS}."
+    )
+    return UserError(f"The weights in {found.source} do not fit {found.architecture} ({detail}). {advice}")
+
+
+def _refuse_whole_numbers(state: dict[str, Tensor], source: str) -> None:
+    """Raises UserError for weights in whole numbers, which mean nothing without the scales of whoever made them."""
+    whole = [
+        k
+        for k, v in state.items()
+        if v.dtype in (torch.int8, torch.uint8) or not v.is_floating_point() and k.endswith(("weight", "bias"))
+    ]
+    if whole:
         raise UserError(
-            f"The weights in {found.source} do not fit {found.architecture} ({detail}). Check that config.json and "
-            "model.safetensors belong together, or keep the image size."
+            f"The weights in {source} are whole numbers ({state[whole[0]].dtype}: {', '.join(whole[:3])}), as "
+            "quantised networks have them. Take the model in floating point."
+        )
+
+
+def _read(found: Checkpoint, args: dict) -> dict[str, Tensor]:
+    """The tensors of a file: under timm's names, or those of a repository whose translation is known."""
+    try:
+        verify(found.weights)
+        if found.translation is not None:
+            return read_encoder(found.weights, found.translation, found.source)
+        state = timm_names(load_file(found.weights))
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"There is a damaged model.safetensors in {found.source} ({error}). Copy or download it again."
         ) from error
+    return own_names(state, args["encoder_config"], found.source) if "encoder_config" in args else state
 
 
 def _has_head(found: Checkpoint, state: dict[str, Tensor]) -> bool:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..files import verify
@@ -32,9 +36,24 @@ def open_model(cls: type[M], name: str | Path, revision: str | None = None) -> M
     if (folder / ADAPTER).exists():
         raise UserError(f"There is an {ADAPTER} in {name}. Merge the adapter into the model and save it again.")
     verify(find_weights(folder))
+    # a run may have saved it in half precision, which processors and masks do not take
+    how = dict(dtype=torch.float32, output_loading_info=True)
+    return whole_model(name, lambda: cls.from_pretrained(folder, **how))
+
+
+def whole_model(name: str | Path, load: Callable[[], tuple[M, dict[str, Any]]]) -> M:
+    """The model that a `from_pretrained` of transformers gives, with all of its weights.
+
+    Args:
+        name: whose it is, for errors.
+        load: gives the model and what it says of loading (output_loading_info).
+
+    Raises:
+        UserError: its files are damaged or do not belong together, or hold numbers that are none.
+    """
     try:
         with no_progress_bars():
-            model, info = cls.from_pretrained(folder, output_loading_info=True)
+            model, info = load()
     except UserError:
         raise
     except Exception as error:  # whatever transformers, timm, smp and safetensors raise for files that are damaged
@@ -49,10 +68,15 @@ def open_model(cls: type[M], name: str | Path, revision: str | None = None) -> M
             f"The weights in {name} lack {', '.join(absent[:3])}{' ...' if absent[3:] else ''}. Check that config.json "
             "and model.safetensors belong together, or copy them again."
         )
-    spoiled = [k for k, v in model.state_dict().items() if "mask" not in k and not v.isfinite().all()]
+    refuse_spoiled(model.state_dict(), name)
+    return model
+
+
+def refuse_spoiled(state: Mapping[str, Tensor], name: str | Path) -> None:
+    """Raises UserError where weights are NaN or infinite; masks may be."""
+    spoiled = [k for k, v in state.items() if "mask" not in k and not v.isfinite().all()]
     if spoiled:
         raise UserError(
             f"There are NaN or infinite values in {', '.join(spoiled[:3])} of the model in {name}. Its training has "
             "diverged, or the file is damaged: take another checkpoint."
         )
-    return model

@@ -135,15 +135,16 @@ class Neighbours(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         z = F.normalize(x.float(), dim=1).permute(0, 2, 3, 1).flatten(0, 2)  # [n, D]
         bank = self.weight[:, :, 0, 0].float()
-        parts = z.split(max(self.CHUNK // len(bank), 1))
+        # in a graph the number of parts, as any len(), would fix the number of images
+        parts = [z] if torch.compiler.is_exporting() else z.split(max(self.CHUNK // len(bank), 1))
         out = torch.cat([self.votes(part @ bank.T) for part in parts])
-        return out.view(len(x), *x.shape[-2:], -1).permute(0, 3, 1, 2)  # [B, K, h, w]
+        return out.view(x.shape[0], *x.shape[-2:], -1).permute(0, 3, 1, 2)  # [B, K, h, w]
 
     def votes(self, similarity: Tensor) -> Tensor:
         """Log probabilities [n, K] of similarities [n, M]."""
         near, at = similarity.topk(self.k, dim=1)
         w = self.counts[at] * ((near - near[:, :1]) / self.temperature).exp()
-        p = w.new_zeros(len(w), self.num_classes).scatter_add_(1, self.classes[at], w)
+        p = w.new_zeros(w.shape[0], self.num_classes).scatter_add_(1, self.classes[at], w)
         return (p / p.sum(1, keepdim=True)).clamp_min(1e-4).log()
 
 

@@ -1,11 +1,10 @@
-"""Repositories in transformers' layout: which encoders there are, their licence, their tensors."""
+"""Repositories in transformers' layout: which encoders there are, and their tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import ModelCard
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
@@ -124,17 +123,6 @@ def _modality(kind: str) -> str | None:
             if kind in getattr(modeling_auto, f"MODEL_FOR_{table}_MAPPING_NAMES", {}):
                 return what
     return None
-
-
-# ---- licence ---------------------------------------------------------------------------------------------------------
-def license_of(readme: Path) -> str | None:
-    """The licence in a model card, under the name its author gave it."""
-    text = readme.read_text(encoding="utf-8", errors="replace")
-    if not text.startswith("---"):
-        return None
-    data = ModelCard(text, ignore_metadata_errors=True).data
-    found = data.get("license_name") or data.get("license")
-    return " and ".join(map(str, found)) if isinstance(found, list) else found and str(found)
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ for, are errors that name them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -133,6 +134,13 @@ class Translation:
         self._check([n for n in strange if not (known and known.match(n))], "hold", source, prefix)
         out = {to: make(*(inside[n] for n in names)) for to, (names, make) in self.plan.items()}
         if self.positions is not None:
+            count = out["pos_embed"].shape[1] - self.positions.before
+            if math.isqrt(max(count, 0)) ** 2 != count:
+                name = prefix + self.plan["pos_embed"][0][-1]
+                raise UserError(
+                    f"{name} of {source} has positions for {count} patches, which form no square. Check that "
+                    "config.json and model.safetensors belong together, or take another model."
+                )
             out["pos_embed"] = fitted(out["pos_embed"], self.positions, self._grid(size))
         if self.head is not None:
             out |= {f"{self.head[0]}.{p}": state[n] for p in ("weight", "bias") if (n := f"{head}.{p}") in state}

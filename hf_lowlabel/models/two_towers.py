@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
 
 from ..errors import UserError
+from ..files import verify
 from . import transformers_layout as layout
 from .checkpoint_resolver import address, fetcher, model_config, without_safetensors
 from .image_processors import preprocessing_of
-from .opening import ADAPTER
-from .quiet import no_progress_bars
+from .opening import ADAPTER, whole_model
 
 SENTENCES = 256  # in one pass of the text tower
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -155,26 +155,18 @@ def load_two_towers(name: str, revision: str | None = None) -> TwoTowers:
     """A model of images and words in eval mode, float32; name, revision: as for `check_two_towers`.
 
     Raises:
-        UserError: as `check_two_towers`, before the weights are downloaded; or not all of its weights are there.
+        UserError: as `check_two_towers`, before the weights are downloaded; or these are damaged or not all there.
     """
     known = check_two_towers(name, revision)
-    if fetcher(name, revision)(["model.safetensors", "model.safetensors.index.json"]) is None:
+    weights = fetcher(name, revision)(["model.safetensors", "model.safetensors.index.json"])
+    if weights is None:
         raise UserError(without_safetensors(name))
-    with no_progress_bars():
-        model, told = AutoModel.from_pretrained(
-            known.place,
-            revision=known.revision or "main",
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    missing = sorted(told["missing_keys"])
-    if missing:
-        raise UserError(
-            f"The weights of {name} lack {', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}. Check that "
-            "config.json and model.safetensors belong together, or take another model."
-        )
+    for file in weights.parent.glob("model*.safetensors*"):
+        verify(file)
+    how: dict[str, Any] = dict(use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+    how |= dict(ignore_mismatched_sizes=True)  # they are told, and refused by their names
+    how |= dict(revision=known.revision or "main", output_loading_info=True)
+    model = whole_model(name, lambda: AutoModel.from_pretrained(known.place, **how))
     return TwoTowers(model.eval(), known.tokenizer, known.preprocessing, name)
 
 

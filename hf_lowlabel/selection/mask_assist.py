@@ -41,7 +41,8 @@ class Assistant:
         model, processor = (getattr(transformers, part) for part in FAMILIES[kind])
         try:
             with silent():
-                self.model: Any = model.from_pretrained(name, use_safetensors=True, trust_remote_code=False).eval()
+                found = model.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+                self.model: Any = found.float().eval()  # saved in half precision it takes no pixels
                 self.processor: Any = processor.from_pretrained(name)
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]

@@ -60,10 +60,17 @@ print(said["classes"][p.argmax()], p.max() / p.sum())
     "classes": """p = 1 / (1 + np.exp(-logits[0]))
 print({name: float(v) for name, v in zip(said["classes"], p) if v > said["threshold"]})
 """,
-    "mask": """mask = Image.fromarray(logits[0, :, :h, :w].argmax(0).astype(np.uint8))
-mask.resize(image.size, Image.Resampling.NEAREST).save("mask.png")  # numbers of said["classes"]
+    "mask": """p = np.exp(logits[0, :, :h, :w] - logits[0, :, :h, :w].max(0))
+grown = (image.size, Image.Transform.EXTENT, (0, 0, w, h), Image.Resampling.BILINEAR)
+p = [Image.fromarray(one).transform(*grown) for one in p / p.sum(0)]
+Image.fromarray(np.argmax(p, 0).astype(np.uint8)).save("mask.png")  # numbers of said["classes"]
 """,
 }
+
+ANSWER = (
+    "softmax of the logits without the padded ones, each class scaled to the size of the image (bilinear), and of "
+    "these the largest at each pixel"
+)
 
 
 @dataclass(frozen=True)
@@ -148,10 +155,10 @@ def _segmenter(task: Task, model: Any) -> Deployment:
     pad = {"pad": "below and at the right, the last row and column repeated, to a multiple of this", "px": divisor}
     resize = {"resize": "the longer side to this, the shorter one in proportion, rounded down", "px": long_side}
     colors = {name: list(map(float, value)) for name, value in seen(model).items()}
-    answer = {"answer": "the largest of the logits at each pixel, without the padded ones"}
+    answer = {"answer": ANSWER}
     steps = [*([resize] if long_side else []), pad]
     facts = _facts(task, model, steps=steps, interpolation="bilinear", **colors, **answer)
     whole = WHOLE.format(scale=f"{long_side} / max(image.size)" if long_side else "1")
     before = whole + INPUT.format(pad=PAD.format(divisor=divisor))
-    side = -(-(long_side or 4 * divisor) // divisor) * divisor
+    side = max(-(-(long_side or 4 * divisor) // divisor), 2) * divisor  # torch.export takes a single row for a constant
     return Deployment(prepare, side, divisor, facts, before, ANSWERS[task.labeling], _range(model))

@@ -15,7 +15,6 @@ from ..arguments import ModelArguments, ViewArguments
 from ..data.dataset import ImageDataset
 from ..errors import UserError
 from ..models.image_processors import crop_share
-from ..models.wrapping import fill_from_module, name_of_module
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -51,20 +50,15 @@ def timm_network(
         create: `create_classifier` or `create_backbone` with all but name, weights and size filled in.
         whole: an encoder whose own preprocessing makes a square of a whole image gets such images, else their middle.
     """
-    given = None if isinstance(arguments.model, str) else arguments.model
-    name = name_of_module(given) if given is not None else arguments.model
-    if arguments.init_from and is_model_folder(arguments.init_from):
-        name, given = arguments.init_from, None
-    scratch = arguments.from_scratch and name == arguments.model
-    pretrained = not scratch and given is None
+    again = arguments.init_from and is_model_folder(arguments.init_from)
+    name = arguments.init_from if again else arguments.model
+    pretrained = not (arguments.from_scratch and name == arguments.model)
     model = create(
         name=name,
         pretrained=pretrained,
         revision=arguments.model_revision,
         image_size=views.image_size,
     )
-    if given is not None:
-        fill_from_module(model, given)
     cfg = model.config.pretrained_cfg
     own, squash = model.preprocessing, whole and cfg.get("crop_mode") == "squash"
     size, stored = sizes(

@@ -10,11 +10,10 @@ from torch import nn
 
 from ..arguments import ModelArguments
 from ..errors import UserError
-from ..models import LoadReport
+from ..models import LoadReport, brings_code, create_backbone
 from ..models.opening import open_model
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
-from ..models.wrapping import encoder_of_module
 from ..text import series
 from .networks import is_model_folder
 
@@ -32,7 +31,7 @@ def segmenter_for(given: ModelArguments, names: list[str]) -> Any:
     start = given.init_from if given.init_from and is_model_folder(given.init_from) else None
     if not isinstance(given.model, LowLabelForSemanticSegmentation) and not start:
         return create_segmenter(
-            given.model if isinstance(given.model, str) else encoder_of_module(given.model),
+            given.model if isinstance(given.model, str) else create_backbone(given.model),
             len(names),
             architecture=given.architecture,
             architecture_args=given.architecture_args,
@@ -56,6 +55,12 @@ def load_segmenter(model: str | Path | nn.Module, revision: str | None) -> Any:
     if not isinstance(model, (str, Path)):
         return model
     return open_model(LowLabelForSemanticSegmentation, model, revision)
+
+
+def brought_code(model: nn.Module) -> bool:
+    """Whether timm lacks the encoder of a segmenter, so that it is open to nobody without its code."""
+    config: Any = model.config
+    return brings_code(config.encoder)
 
 
 def seen(model: nn.Module) -> dict[str, Sequence[float]]:

@@ -44,6 +44,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
     "hub/splits.py": "safe_open",
     "hub/upload.py": "hf_hub_download open read_bytes",
+    "licences.py": "read_text",
     "locks.py": "open",  # ours
     "models/checkpoint_resolver.py": "hf_hub_download read_json",
     "models/loading.py": "load_file",
@@ -97,7 +98,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "ladder/last_run.py": "read_json",  # ours
     "ladder/trained.py": "load_file",  # ours
     "models/image_processors.py": "from_pretrained",  # transformers' own, of files that were looked at
-    "models/transformers_layout.py": "read_json read_text safe_open safe_open",  # transformers' own
+    "models/transformers_layout.py": "read_json safe_open safe_open",  # transformers' own
     "models/translation_own.py": "from_pretrained",  # of tensors in memory, by a class of transformers' own
     "models/travelling.py": "copyfile",  # its own code
     "models/two_towers.py": "from_pretrained from_pretrained",  # transformers' own

@@ -179,6 +179,14 @@ def test_license(tmp_path, given, license, name):
     assert (data.license, data.get("license_name")) == (license, name)
 
 
+def test_several_licenses_of_an_author_are_kept(tmp_path):
+    path = write_card(tmp_path, full(license=None))
+    path.write_text(path.read_text().replace("---\n", "---\nlicense: [mit, Apache-2.0]\n", 1))
+    for _ in range(2):  # what it has written itself, too
+        data = ModelCard.load(write_card(tmp_path, full(license=None))).data
+        assert (data.license, data.get("license_name")) == ("other", "mit-and-apache-2.0")
+
+
 def test_a_license_written_into_the_card_is_kept_and_none_is_invented(tmp_path):
     path = write_card(tmp_path, full(license=None))
     assert ModelCard.load(path).data.license is None

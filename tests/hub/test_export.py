@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
@@ -115,6 +116,27 @@ def test_the_lines_see_what_the_network_sees(task, value_range, tmp_path, photos
         assert seen.shape == scope["x"].shape and np.abs(seen - scope["x"]).max() < 0.02  # a level of 255
 
 
+@pytest.mark.parametrize("size", [(130, 71), (60, 41), (16, 20)])
+@torch.no_grad()
+def test_the_lines_scale_probabilities_as_predict_does(size, tmp_path, monkeypatch):
+    """Where a photo is larger than what the network sees, and smaller; without a graph."""
+    torch.manual_seed(0)
+    how = dict(architecture="unet", pretrained=False, class_names=NAMES, image_size=32)
+    model = create_segmenter("test_resnet", 3, **how).eval()
+    model.save_pretrained(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    coarse = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save("photo.png")
+    (row,) = predict("photo.png", tmp_path / "run", output=tmp_path / "masks", device="cpu").rows
+    plan, picture = deployment(get_task("segmentation"), model), Image.open("photo.png")
+    x = plan.prepare(picture)
+    height, width = (max(int(side * 32 / max(size)), 1) for side in size[::-1])
+    exec(plan.after, dict(np=np, Image=Image, image=picture, h=height, w=width, logits=model(x).logits.numpy()))
+    own, theirs = (np.asarray(Image.open(p)) for p in (tmp_path / "masks" / row["mask"], "mask.png"))
+    assert own.shape == theirs.shape and len(np.unique(own)) > 1
+    assert (own == theirs).mean() > 0.98 and "scaled to the size of the image" in plan.facts["answer"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_segmenter_at_any_size(format, tmp_path, photos, monkeypatch):
@@ -164,6 +186,53 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not answer as the model does: logits differ by"):
         export(run)
     assert sorted(p.name for p in run.iterdir()) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_in_memory_stays_as_it_is(tmp_path, graph, photos, monkeypatch, dtype):
+    seen = []
+
+    def write_graph(model, plan, path):
+        seen.append(model.dtype)
+        shutil.copyfile(graph, path)
+
+    monkeypatch.setattr(module, "write_graph", write_graph)
+    model = get_task("classification").load(classifier(tmp_path / "run"), device="cpu").to(dtype).train()
+    with nullcontext() if dtype == torch.float32 else suppress(UserError):  # the graph is of weights before rounding
+        export(model, tmp_path / "out", images=photos)
+    assert model.training and model.dtype == dtype and seen == [torch.float32]
+
+
+def test_neighbours_answer_for_any_number_of_images(tmp_path):
+    """Also where the side of an image is that of one cell of the map."""
+    args = dict(architecture="knn", architecture_args=dict(stored=7, k=3))
+    model = create_segmenter("resnet10t", 3, **args, pretrained=False, image_size=32).eval()
+    assert export(model, tmp_path / "out").difference < 1e-3  # one image, then three
+
+
+@pytest.mark.parametrize("what", ["damaged", "fixed"])
+def test_what_onnxruntime_says_is_one_sentence(what, tmp_path, monkeypatch):
+    """Of a graph it cannot read, and of one that takes no other number of images."""
+    run = classifier(tmp_path / "run")
+
+    def other(model, plan, path):
+        import onnx
+        from onnx import TensorProto, helper
+
+        if what == "damaged":
+            path.write_bytes(b"no graph")
+            return
+        node = helper.make_node("Identity", ["pixel_values"], ["logits"])
+        given, gives = (
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3, 4, 4]) for n in ("pixel_values", "logits")
+        )
+        graph = helper.make_graph([node], "fixed", [given], [gives])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+    monkeypatch.setattr(module, "write_graph", other)
+    with pytest.raises(UserError, match="onnxruntime cannot run the file of this network.*Nothing was kept"):
+        export(run)
+    assert not (run / "onnx").exists()
 
 
 def test_a_full_disk_is_no_fault_of_the_network(tmp_path, graph, photos, monkeypatch, capsys):

@@ -68,8 +68,9 @@ def test_clicks_and_boxes_are_answered_as_by_transformers(hub, tmp_path, make, v
     """SAM 2 is kept on the Hub as its video model; of one click the likeliest of three masks is taken."""
     torch.manual_seed(0)
     model, processor = make()
-    model.eval()
-    model.save_pretrained(tmp_path / "repo"), processor.save_pretrained(tmp_path / "repo")
+    model.half().save_pretrained(tmp_path / "repo")
+    model.float().eval()
+    processor.save_pretrained(tmp_path / "repo")
     if video:
         file = tmp_path / "repo" / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": "sam2_video"}))

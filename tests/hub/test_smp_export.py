@@ -63,6 +63,32 @@ def test_what_smp_does_not_have_is_refused(tmp_path):
         export_smp(tmp_path / "run", tmp_path / "run")
 
 
+@pytest.mark.parametrize("encoder", ["cnn6_16", "resnet18_cifar"])
+def test_an_encoder_that_timm_lacks_is_refused(tmp_path, encoder):
+    """smp opens it in this process, where it is registered, and nowhere else."""
+    args = dict(encoder_depth=3, decoder_channels=[16, 8, 8])
+    create_segmenter(encoder, 2, architecture="unet", architecture_args=args, pretrained=False).save_pretrained(
+        tmp_path / "run"
+    )
+    with pytest.raises(UserError, match=f"The encoder is '{encoder}', which timm lacks.*Push the model as it is"):
+        export_smp(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [TypeError("no such argument"), KeyError("x"), KeyboardInterrupt()])
+def test_nothing_is_left_of_what_smp_cannot_open(tmp_path, monkeypatch, error):
+    make(tmp_path / "run")
+
+    def fails(folder):
+        raise error
+
+    monkeypatch.setattr(smp, "from_pretrained", fails)
+    refused = UserError if isinstance(error, Exception) else KeyboardInterrupt
+    with pytest.raises(refused):
+        export_smp(tmp_path / "run", tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+
+
 @pytest.mark.parametrize("side, size", [(96, (130, 71)), (96, (41, 60)), (70, (97, 97)), (None, (75, 50))])
 def test_the_lines_of_the_card_answer_as_predict_does(tmp_path, monkeypatch, side, size):
     """Whatever the shape of a photo, at its size; larger and smaller ones than the network sees, or as they are."""

@@ -43,10 +43,14 @@ PROCESSORS = [  # (name, fields), as their repositories have them
 ]
 
 
-def processor(folder, name: str, fields: dict):
+def written(folder, name: str, fields: dict) -> None:
     (folder / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": f"{name}ImageProcessor"} | fields)
     )
+
+
+def processor(folder, name: str, fields: dict):
+    written(folder, name, fields)
     return transformers.AutoImageProcessor.from_pretrained(folder)
 
 
@@ -139,3 +143,26 @@ def test_a_border_around_photos_is_refused(tmp_path):
     model.save_pretrained(tmp_path / "saved")
     with pytest.raises(UserError, match="keeps photos whole inside a border"):
         create_backbone(str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize(
+    "fields, says",
+    [
+        ({"image_mean": None}, "image_mean is None, and three numbers are needed"),
+        ({"image_mean": [0.5]}, "three numbers"),
+        ({"image_std": [0.5, None, 0.5]}, "image_std|Error"),
+        ({"image_std": [0.5, 0, 0.5]}, "nothing can be divided by 0"),
+        ({"resample": "bicubic"}, "bicubic|Error"),
+        ({"resample": 9}, "resample|Error"),
+    ],
+)
+def test_fields_that_say_nothing_are_refused(fields, says, tmp_path):
+    with pytest.raises(UserError, match=f"describes no image processor that transformers reads .*({says})"):
+        written(tmp_path, "ViT", fields)
+        preprocessing_of(tmp_path, "here")
+
+
+def test_one_number_is_that_of_all_channels(tmp_path):
+    written(tmp_path, "ViT", {"image_mean": 0.5, "image_std": 0.25})
+    found = preprocessing_of(tmp_path, "here")
+    assert found["mean"] == [0.5] * 3 and found["std"] == [0.25] * 3

@@ -371,6 +371,17 @@ def test_damaged_and_foreign_folders(timm_folder, tmp_path):
         create_classifier(str(broken), 3)
 
 
+@pytest.mark.parametrize("where", ["model_args", "pretrained_cfg"])
+@pytest.mark.parametrize("size", [None, 32])
+def test_networks_of_other_channels_are_refused(timm_folder, tmp_path, where, size):
+    cfg = json.loads((timm_folder / "config.json").read_text())["pretrained_cfg"]
+    said = {"in_chans": 4} if where == "model_args" else cfg | {"input_size": [4, 64, 64]}
+    folder = str(changed(timm_folder, tmp_path / "four", **{where: said}))
+    for create in (create_backbone, lambda name, **given: create_classifier(name, 3, **given)):
+        with pytest.raises(UserError, match="sees 4 channels. Take one of red, green and blue"):
+            create(folder, image_size=size)
+
+
 @pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "pretrained"])
 def test_a_configuration_leads_to_no_other_file(timm_folder, tmp_path, argument):
     args = {argument: str(tmp_path / "other.bin")}

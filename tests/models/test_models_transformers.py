@@ -123,6 +123,21 @@ def test_a_classifier_keeps_its_head_and_names(kind, name, tmp_path):
     assert create_backbone(str(tmp_path)).load_report.missing == []
 
 
+@pytest.mark.parametrize("kind, name", [("ViT", "vit"), ("ResNet", "resnet"), ("Swin", "swin"), ("Beit", "beit")])
+@torch.no_grad()
+def test_two_classes_without_names_are_two_classes(kind, name, tmp_path):
+    """transformers leaves them out of config.json."""
+    model = shake(getattr(transformers, f"{kind}ForImageClassification")(config_of(name, num_labels=2))).eval()
+    save_repo(model, tmp_path)
+    assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
+    x = torch.randn(2, 3, 32, 32)
+    kept = create_classifier(str(tmp_path), 2).eval()
+    assert kept.load_report.head == "kept"
+    torch.testing.assert_close(kept(x).logits, model(x).logits, atol=2e-5, rtol=1e-5)
+    assert create_classifier(str(tmp_path), 5).load_report.head == "fresh"
+    assert create_backbone(str(tmp_path)).load_report.missing == []
+
+
 def test_a_head_on_other_features_stays_out(tmp_path):
     """DINOv2's own classifier sees the class token and the mean of the patches; timm's sees the token."""
     model = shake(transformers.Dinov2ForImageClassification(config_of("dinov2", num_labels=3)))

@@ -1,5 +1,6 @@
 """A saved model on new images and data: the same numbers as in training, and answers that others can read."""
 
+import contextlib
 import csv
 import errno
 import warnings
@@ -11,7 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import Best, Split, auto, evaluate, finetune, predict, prediction, report, select, table_writer
+from hf_lowlabel import (
+    Best,
+    Split,
+    auto,
+    create_classifier,
+    evaluate,
+    finetune,
+    predict,
+    prediction,
+    report,
+    select,
+    table_writer,
+)
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
@@ -472,3 +485,19 @@ def test_a_finished_run_stands_for_its_folder(photos, tmp_path):
 def test_what_is_no_model_is_said(photos, model):
     with pytest.raises(UserError, match="is no model with classes of its own. Give a run folder, a finished run"):
         predict(photos / "raw", model)
+
+
+@pytest.mark.parametrize("how", ["positional", "named"])
+def test_a_model_in_memory_is_given_back_as_it_was(photos, how):
+    """In the modes of all its parts, whether the call succeeds or not."""
+    model = create_classifier("test_resnet", 2, pretrained=False, image_size=32).train()
+    model.timm_model.bn1.eval()
+    modes = [module.training for module in model.modules()]
+    files_ = find_images(photos / "labeled")[:2]
+    for images in (files_, [photos / "none.png"]):
+        with contextlib.suppress(UserError):
+            predict(images, model, device="cpu") if how == "positional" else predict(images=images, model=model)
+        assert [module.training for module in model.modules()] == modes
+    with contextlib.suppress(UserError):
+        evaluate(model, str(photos / "labeled"), device="cpu")
+    assert [module.training for module in model.modules()] == modes and any(modes) and not all(modes)

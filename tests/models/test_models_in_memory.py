@@ -1,0 +1,113 @@
+"""A network in memory is the start of a run as it is, or is refused: timm keeps no arguments."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from hf_lowlabel import create_backbone, create_classifier, create_segmenter, finetune
+from hf_lowlabel.errors import UserError
+from tests.test_open_api import pairs
+
+X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def pooled(net, x=X):
+    return net.forward_head(net.forward_features(x), pre_logits=True)
+
+
+def extra_layer():
+    net = timm.create_model("test_byobnet")
+    net.final_conv = nn.Conv2d(256, 256, 1)
+    return net
+
+
+def no_activation():
+    net = timm.create_model("resnet10t")
+    net.act1 = nn.Identity()
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: timm.create_model("resnet10t", act_layer="silu"), "model_args"),
+        (lambda: timm.create_model("resnet10t", output_stride=8), "features of a ResNet in memory are not those"),
+        (lambda: timm.create_model("resnet10t", global_pool="max"), "are not those"),
+        (no_activation, "are not those"),
+        (lambda: timm.create_model("resnet10t", drop_rate=0.5), "dropout at drop_rate"),
+        (lambda: timm.create_model("test_vit", drop_path_rate=0.3), "dropout at blocks.1.drop_path1.drop_prob"),
+        (lambda: timm.create_model("test_vit", proj_drop_rate=0.3), "dropout at blocks.0"),
+        (lambda: timm.create_model("resnet10t", in_chans=1), "1 channels"),
+        (extra_layer, "final_conv"),
+        (lambda: nn.Linear(2, 2), "Linear cannot be the model"),
+    ],
+)
+def test_what_timm_does_not_build_by_the_name_is_refused(make, said):
+    for use in (create_backbone, lambda module: create_classifier(module, 3)):
+        with pytest.raises(UserError, match=said):
+            use(make())
+
+
+def test_it_is_seen_as_the_module_wants_it_and_stays_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    seen = dict(mean=(0.1, 0.2, 0.3), interpolation="bilinear")
+    module = timm.create_model("resnet10t", num_classes=3, pretrained_cfg_overlay=seen).half()
+    module.train()
+    done = finetune(
+        pairs(tmp_path, 12),
+        model=module,
+        method="supervised",
+        output_dir=tmp_path / "run",
+        learning_rate=0,
+        max_steps=1,
+        num_labels=6,
+        image_size=32,
+        batch_size=3,
+        method_args={"ema_decay": 0},
+    )
+    cfg = json.loads((done.folder / "config.json").read_text())["pretrained_cfg"]
+    assert cfg["mean"] == [0.1, 0.2, 0.3] and cfg["interpolation"] == "bilinear"
+    assert module.training and next(module.parameters()).dtype == torch.float16
+    for (name, a), b in zip(module.named_parameters(), done.model.timm_model.parameters(), strict=True):
+        assert a.float().equal(b), name
+
+
+def test_positions_follow_the_size_of_the_images():
+    torch.manual_seed(0)
+    module = timm.create_model("test_vit", img_size=64, num_classes=3)  # of a size that its name does not say
+    made = create_backbone(module)
+    assert list(made.preprocessing["input_size"]) == [3, 64, 64]
+    assert pooled(module.eval()).equal(made.eval().pooled(X))
+    small = create_classifier(module, 3, image_size=32)
+    assert small.timm_model.pos_embed.shape[1] < module.pos_embed.shape[1] and small.load_report.head == "kept"
+
+
+@torch.no_grad()
+def test_models_of_ours_keep_arguments_and_preprocessing():
+    torch.manual_seed(0)
+    args = dict(global_pool="max", drop_rate=0.3, act_layer="silu")
+    given = create_classifier("resnet10t", 3, pretrained=False, mean=(0.1,) * 3, model_args=args)
+    again = create_classifier(given, 3)
+    assert again.preprocessing == given.preprocessing and again.config.model_args == given.config.model_args
+    assert again.timm_model.drop_rate == 0.3 and again.eval()(X).logits.equal(given.eval()(X).logits)
+    backbone = create_backbone(given)
+    assert backbone.eval().pooled(X).equal(given.features(X)) and "fc.weight" in backbone.load_report.unexpected
+    segmenter = create_segmenter(create_backbone(given), 2, architecture="linear")
+    assert segmenter.config.image_mean == [0.1] * 3 and segmenter.config.architecture_args["act_layer"] == "silu"
+
+
+def test_a_head_stays_for_the_same_names_alone():
+    given = create_classifier("resnet10t", 3, pretrained=False, class_names=["a", "b", "c"])
+    heads = [create_classifier(given, 3, class_names=list(n)).load_report.head for n in ("abc", "cab", "abd")]
+    assert heads == ["kept", "fresh", "fresh"]
+    module = timm.create_model("resnet10t", num_classes=3)
+    module.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 3))
+    made = create_classifier(module, 3)
+    assert made.load_report.head == "fresh" and made.timm_model.layer1[0].conv1.weight.equal(
+        module.layer1[0].conv1.weight
+    )
