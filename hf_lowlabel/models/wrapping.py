@@ -49,7 +49,7 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
     if side is not None and config is None:
         cfg["input_size"] = [3, *side]  # of which its positions are
     state = {k: v.detach().cpu() for k, v in timm_names(net.state_dict()).items()}
-    classes = {state[k].shape[0] for k in head_names(net)}
+    classes = {state[k].shape[0] for k in head_names(net) if state[k].dim() > 1}
     named = getattr(config, "id2label", None) or {}
     names = [str(named[i]) for i in sorted(named)] if config is not None and {len(named)} == classes else None
     if names == [f"LABEL_{i}" for i in range(len(named))]:

@@ -105,6 +105,8 @@ def test_a_head_stays_for_the_same_names_alone():
     given = create_classifier("resnet10t", 3, pretrained=False, class_names=["a", "b", "c"])
     heads = [create_classifier(given, 3, class_names=list(n)).load_report.head for n in ("abc", "cab", "abd")]
     assert heads == ["kept", "fresh", "fresh"]
+    normed = timm.create_model("levit_128s", num_classes=3)  # a BatchNorm stands in its head
+    assert create_classifier(normed, 3).load_report.head == "kept"
     module = timm.create_model("resnet10t", num_classes=3)
     module.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 3))
     made = create_classifier(module, 3)
