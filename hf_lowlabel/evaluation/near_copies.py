@@ -171,7 +171,8 @@ def copies_of_each(images: Any) -> np.ndarray | None:
     small, targets = small_copies(images.cache, images.members), getattr(images, "targets", None)
     pairs = near_copies(small)
     files = files_of([images.cache.ids[int(i)] for i in images.members], images.cache.file_of)
-    picture = told_apart(small, groups_of(pairs, len(small)), None if targets is None else targets.numpy())
+    alike = groups_of(pairs, len(small))
+    picture = told_apart(small, alike, None if targets is None else targets.numpy())
     if files is not None:
         drawn = contrast_of(small) > 0  # an empty page is in every file
         pairs = [(i, j) for i, j in pairs if drawn[i] and drawn[j]]
@@ -180,13 +181,13 @@ def copies_of_each(images: Any) -> np.ndarray | None:
     group = pictures_by(pairs, len(small))
     if group is None:
         return None
-    if group.max() == 0 and picture.max() > 0:
+    if group.max() == 0 and (apart := told_apart(small, alike)).max() > 0:
         log.warning(
             "all %d labeled images are pages of one file or frames of one film: what is said of new images holds for "
             "others of it",
             len(small),
         )
-        group = picture
+        group = apart
     return np.stack([group, picture], 1)
 
 

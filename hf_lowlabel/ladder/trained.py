@@ -218,8 +218,9 @@ class Trials:
         """Tallies of the pictures of a fold, of copies the first, by a network that was trained without them."""
         folder = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', attempt.name.lower())}-{number}"
         kept = folder / "tallies.safetensors"
-        if kept.is_file():
-            return load_file(kept)["tallies"]
+        judged = out[self.once[out]]
+        if kept.is_file() and len(found := load_file(kept)["tallies"]) == len(judged):  # else of an older version
+            return found
         rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
         resume = (folder / "checkpoints").is_dir()
         settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
@@ -227,7 +228,7 @@ class Trials:
             settings |= dict(max_steps=plan["steps"], resume=resume)
         with hushed():
             model = self.fit(self.part(attempt, rows, folder, **settings))
-        tallies = self.ready.task.tallies(model, self.ready.labeled.some(out[self.once[out]]), self.names, self.window)
+        tallies = self.ready.task.tallies(model, self.ready.labeled.some(judged), self.names, self.window)
         if is_main_process():
             with whole(kept) as part:
                 save_file({"tallies": np.ascontiguousarray(tallies)}, part)

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..commands import command
+from ..commands import DONE, command
 from ..data.masks import check_names
 from ..data.own_names import CLASSES_FILE
 from ..data.splits import Split
@@ -108,7 +108,8 @@ def import_masks(
         before = [*task.labeled, *(id for hashes in taken.values() for id in hashes if id in there or id in answered)]
         learned = [id for id in dict.fromkeys([*before, *ready]) if id in there or id in ready]
         further = [] if passed is None else sorted(there - {*passed, *learned, *held})
-        if faults or not {*learned, *further} - {*task.labeled} and not ready:
+        nothing = not {*learned, *further} - {*task.labeled} and not ready
+        if faults or nothing and not (rounds and later(rounds / TAKEN, folder.parent / DONE)):
             said = "\n  ".join(faults[:10]) or "there is no new mask in it"
             raise UserError(f"The masks in {str(folder)!r} cannot be taken over, and nothing was changed:\n  {said}")
         tell_erased([*earlier(folder, rounds), folder], found, taken, places)
@@ -180,6 +181,11 @@ def tell_erased(
             "the images, %s",
             *(len(erased), listed([str(places[id].mask) for id in erased], 3)),
         )
+
+
+def later(taken: Path, done: Path) -> bool:
+    """Whether masks were taken over since a round was finished, by one that was killed before it had learned."""
+    return taken.is_file() and done.is_file() and taken.stat().st_mtime > done.stat().st_mtime
 
 
 def read_taken(file: Path) -> dict[str, dict[str, str]]:

@@ -103,19 +103,20 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     """
     labels, own = dict(found.labels), {*asked.files.values()}
     off, apart = taken_off(asked, found), dict[str, str]()
-    passed = {*asked.passed_over}
+    passed, before = {*asked.passed_over}, elsewhere(place, asked)
+    known_apart = {*asked.validation, *asked.test}
     for other in beside(place):
         there = Task.load(other)
         said = labels_in(other, there)
         passed = passed_over(passed, there, said)
-        apart |= {id: part for id, part in said.parts.items() if part != "train"}
+        apart |= {id: part for id, part in said.parts.items() if part != "train" and id not in known_apart}
         if other.name == "review" and number_of(other) >= number_of(place):
             labels |= {id: label for id, label in said.labels.items() if id in own}
             for id in taken_off(there, said):
                 labels.pop(id, None)
-    labels = {**{id: label for id in apart if (label := asked.labeled.get(id))}, **labels}
-    rest = {*asked.labeled} - {*off, *apart, *asked.validation, *asked.test}
-    known = {id: label for id, label in asked.labeled.items() if id in rest}
+    labels = {**{id: label for id in apart if (label := before.get(id))}, **labels}
+    rest = {*before} - {*off, *apart, *known_apart}
+    known = {id: label for id, label in before.items() if id in rest}
     more = dict(labels=labels, parts={**apart, **found.parts}, notes=[*found.notes, *changed_since(place)])
     passed = passed_over(passed, asked, found) - {*known, *labels}
     return replace(asked, labeled=known, passed_over=sorted(passed)), replace(found, **more)

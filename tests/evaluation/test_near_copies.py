@@ -163,3 +163,12 @@ def test_copies_of_another_class_are_judged_too(monkeypatch):
     images.targets = torch.tensor([0, 1, 1, 1])
     group, picture = copies_of_each(images).T
     assert group.tolist() == [0, 0, 1, 1] and len(set(picture)) == 3
+
+
+def test_contradictory_copies_alone_are_no_film(monkeypatch, caplog):
+    images = images_of(
+        np.repeat(np.random.default_rng(0).normal(128, 60, (1, 768)).astype(np.float32), 2, 0), monkeypatch
+    )
+    images.targets = torch.tensor([0, 1])
+    group, picture = copies_of_each(images).T
+    assert group.tolist() == [0, 0] and picture.tolist() == [0, 1] and "film" not in caplog.text

@@ -234,7 +234,7 @@ def test_fewer_images_than_are_usual_are_all_asked_for(network, tmp_path):  # no
     assert loop(tmp_path / "photos", network, tmp_path / "c", budget=2, **how).open == 2
     masks = dict(task="segmentation", data=dict(classes=["ground", "disc"]), **how)
     assert loop(tmp_path / "photos", network, tmp_path / "d", **masks).open == 6
-    with pytest.raises(UserError, match="--budget and --per-round of at least 1"):
+    with pytest.raises(UserError, match="budget is 0. Give 1 or more"):
         loop(tmp_path / "photos", network, tmp_path / "e", budget=0, **how)
 
 

@@ -3,6 +3,8 @@
 The folders are those of a loop, made without a model."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -142,6 +144,20 @@ def test_masks_painted_or_corrected_in_an_earlier_round_count(second):
     second.paint(1, {IDS[5]: 1})
     assert second.go_on(1) == {IDS[0]: 0, IDS[1]: 0, IDS[2]: 0, IDS[5]: 1, IDS[3]: 1, IDS[4]: 1}
     assert second.known() == second.go_on(1)
+
+
+def test_a_correction_alone_is_learned_from_though_the_round_was_killed(second):
+    second.asks(2, IDS[7:], labeled=dict.fromkeys([*IDS[:3], IDS[5]]))
+    assert second.go_on(1)[IDS[5]] == 0
+    done = second.place(2).parent / "advice.html"
+    done.touch()  # the round is finished, and no mask of the next one painted
+    os.utime(done, (time.time() + 5, time.time() + 5))
+    with pytest.raises(UserError, match="there is no new mask in it"):
+        second.go_on(2)
+    os.utime(done, (1, 1))
+    second.paint(0, {IDS[0]: 1})
+    assert second.go_on(2)[IDS[0]] == 1
+    assert second.go_on(2)[IDS[0]] == 1  # again, since nothing has learned from it
 
 
 def test_what_was_corrected_beside_the_images_stays_so(second):

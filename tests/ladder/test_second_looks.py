@@ -72,6 +72,15 @@ def test_none_of_these_takes_a_label_off_until_it_is_undone(rounds):
     assert learned(loop, source) == given
 
 
+def test_the_folder_of_a_round_says_what_its_loop_does(rounds):
+    loop, review, ids, given = rounds
+    source, last = load_source(loop.parent / "photos"), loop / "round-1" / "to_label"
+    Session(review).label(ids[1], "white")
+    Session(last).label(ids[5], "red")
+    expected = {**given, ids[1]: "white", ids[5]: "red"}
+    assert import_labels(last, source=source)[0].labeled == expected == gathered(last, source, False).labeled
+
+
 def test_what_was_changed_after_a_second_look_is_told(rounds, caplog):
     loop, review, ids, given = rounds
     source, first = load_source(loop.parent / "photos"), loop / "round-0" / "to_label"
@@ -92,7 +101,7 @@ def test_what_was_changed_after_a_second_look_is_told(rounds, caplog):
     assert "changed to 'no label'" in caplog.text and learned(loop, source)[ids[1]] == "white"
 
 
-def test_a_column_of_splits_in_a_round_holds_out(rounds):
+def test_a_column_of_splits_in_a_round_holds_out(rounds, caplog):
     """In its own round and in all later ones; what is saved on the page leaves it there."""
     loop, _, ids, given = rounds
     source, table = load_source(loop.parent / "photos"), loop / "round-0" / "to_label" / "labels.csv"
@@ -110,11 +119,13 @@ def test_a_column_of_splits_in_a_round_holds_out(rounds):
             assert (split.test, split.validation, split.held_labels) == ([ids[3]], [ids[4]], held)
             assert split.labeled == {ids[0]: "red", ids[1]: "white", ids[2]: "red", **dict.fromkeys(named, "red")}
     split = gathered(table.parent, source, False)
-    assert split.test == [ids[3]] and {*split.labeled} == {*ids[:3]}
+    assert split.test == [ids[3]] and {*split.labeled} == {*ids[:3], *ids[5:7]}  # those of later rounds too
     later = replace(Task.load(last), labeled=split.labeled, test=split.test, held_labels=split.held_labels)
     later.save(last)  # as the next round has it
     refresh(last)
+    caplog.clear()
     assert gathered(last, source, False).test == [ids[3]]
+    assert not caplog.text  # no column of its own table
 
 
 def test_a_round_without_a_new_label_goes_on_where_there_is_something_to_learn(rounds):
@@ -129,7 +140,9 @@ def test_a_round_without_a_new_label_goes_on_where_there_is_something_to_learn(r
     Session(review).label(ids[1], "white")
     refresh(last)
     assert gathered(last, source, False).labeled == {**given, ids[1]: "white"}
-    Task("photos", None, {"a.png": ids[7]}).save(last)  # nothing is known
-    write_labels(last / "labels.csv", Task.load(last), Labels(skipped={ids[7]}))
+    alone = loop.parent / "alone"  # nothing is known
+    alone.mkdir()
+    Task("photos", None, {"a.png": ids[7]}).save(alone)
+    write_labels(alone / "labels.csv", Task.load(alone), Labels(skipped={ids[7]}))
     with pytest.raises(UserError, match="There is no label in"):
-        gathered(last, source, False)
+        gathered(alone, source, False)
