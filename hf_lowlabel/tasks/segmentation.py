@@ -180,14 +180,14 @@ class Segmentation(Task):
 
     # ---- caches and views -------------------------------------------------------------------------------------------
     def _cache(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices, what: str, **more):
-        device = next(model.parameters()).device
-        side = model.config.image_size
+        device, side = next(model.parameters()).device, model.config.image_size
         return padded_cache(data, dataset, indices, long_side=side, device=device, what=what, **more)
 
     def caches(
         self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
     ) -> tuple[Any, Examples]:
-        labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=0.0)
+        most = min(1.0, data.max_bad * len(at.train) / max(len(at.labeled), 1))  # a share of all images
+        labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=most)
         self._check_taught(Examples(labeled, torch.arange(len(labeled)), None), dataset)
         training = self._cache(model, data, dataset, at.train, "training", masks=False, measured=False)
         return training, Examples(labeled, torch.arange(len(labeled)), None)
