@@ -2,6 +2,8 @@
 
 import builtins
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +11,7 @@ from hf_lowlabel import UserError
 from hf_lowlabel.cli import VERBS, main
 from hf_lowlabel.models import checkpoint_resolver
 from hf_lowlabel.models.checkpoint_resolver import locate, model_config, refuse_gone
+from hf_lowlabel.tasks import EMBEDDED, LABELING, TASKS, get_task
 
 
 @pytest.fixture
@@ -46,6 +49,68 @@ def test_verbs_say_that_it_is_gone(offline, capsys, argv):
     assert main(argv.split()) == 2
     said = capsys.readouterr().err
     assert "scratch" not in said and ("runs/bets" in said or "photos" in said)
+
+
+HASTY = [
+    ("predict nwe/ --model runs/best", "There is no file or folder 'nwe/'"),
+    ("predict photos --model runs/best --output here.csv", "here.csv is there already"),
+    ("predict photos --model runs/best --batch-size 0", "batch_size is 0"),
+    ("evaluate --model runs/best --dataset photso/", "Did you mean 'photos'?"),
+    ("auto --dataset photso/", "Did you mean 'photos'?"),
+    ("auto --dataset photos --labels gone.csv", "There is no file or folder 'gone.csv' with labels"),
+    ("auto --dataset photos --split gone.json", "There is no gone.json. Correct the path"),
+    ("auto --dataset photos --minutes -1", "--minutes is -1. Give more than 0"),
+    ("auto --dataset photos --to-label -1", "to_label is -1"),
+    ("auto --dataset photos --task segmentatoin", "did you mean 'segmentation'"),
+    ("loop photso/", "Did you mean 'photos'?"),
+    ("loop photos --minutes 0", "--minutes is 0. Give more than 0"),
+    ("loop photos --labels gone.csv", "There is no file or folder 'gone.csv' with labels"),
+    ("select --dataset photso/ --model resnet18 --budget 4 --output out", "Did you mean 'photos'?"),
+    ("select --dataset photos --model resnet18 --budget 0 --output out", "budget is 0"),
+    ("split --from gone.csv --dataset photos --output s.json", "There is no file or folder 'gone.csv' with labels"),
+    ("priors --dataset photos --split gone.json --model resnet18", "There is no gone.json. Correct the path"),
+    ("finetune --dataset photos --method fixmach", "did you mean 'fixmatch'"),
+    ("pretrain --dataset photso/ --method byol", "Did you mean 'photos'?"),
+    ("finetune --dataset photos --split gone.json", "There is no gone.json. Correct the path"),
+]
+
+
+def fresh(code, folder):
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_what_the_words_and_the_disk_tell_is_said_without_torch(tmp_path):
+    """Seconds of imports before a sentence about a typing error are too many."""
+    for made in ("photos", "runs/best"):
+        (tmp_path / made).mkdir(parents=True)
+    (tmp_path / "here.csv").write_text("mine")
+    code = (
+        "import sys\nfrom hf_lowlabel.cli import main\n"
+        f"for argv in {[argv for argv, _ in HASTY]!r}:\n"
+        "    said = main(argv.split()), {'torch', 'timm', 'segmentation_models_pytorch'} & {*sys.modules}\n"
+        "    print(*said, flush=True)\n    print('----', file=sys.stderr, flush=True)\n"
+    )
+    done = fresh(code, tmp_path)
+    assert done.stdout.splitlines() == ["2 set()"] * len(HASTY), done.stderr
+    for (argv, words), said in zip(HASTY, done.stderr.split("----"), strict=False):
+        assert words in said, (argv, said)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["here.csv", "photos", "runs"]
+
+
+def test_the_page_for_labels_loads_no_network(tmp_path):
+    code = (
+        "import sys\nfrom hf_lowlabel.cli import main\nassert main(['label', 'gone']) == 2\n"
+        "heavy = {'timm', 'transformers', 'segmentation_models_pytorch'} & {*sys.modules}\n"
+        "assert not heavy, heavy\n"
+    )
+    done = fresh(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_known_of_a_task_before_it_is_loaded_is_so(task):
+    loaded = get_task(task)
+    assert loaded.labeling == LABELING[task] and loaded.demo.dataset == EMBEDDED[task]
 
 
 def test_an_id_of_the_hub_is_one(offline, monkeypatch):

@@ -23,7 +23,7 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "commands", "records", "objective", "methods", "errors", "distributed", "files", "fields"),
-        *("foreign_names", "locks", "parts", "ranges", "table_writer", "text", "view_arguments", "yaml_files"),
+        *("foreign_names", "locks", "parts", "ranges", "table_writer", "text", "there", "view_arguments", "yaml_files"),
     ),
 )
 WITHIN_A_ROW = {

@@ -10,8 +10,9 @@ from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_fold
 from ..errors import UserError, at_least
 from ..files import read_json
 from ..text import say
+from ..there import refuse_no_time
 from .alone import is_first
-from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
 
@@ -19,6 +20,9 @@ def auto(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     data = data_source(args)
     at_least("budget", args.budget, 1)
+    at_least("to_label", args.to_label, 0)
+    refuse_no_time(args.minutes)
+    refuse_absent(args, data.dataset, args.task)
     refuse_finished(args.output_dir or default_folder(data.dataset))
     from ..ladder.auto import NoLabels, auto
 

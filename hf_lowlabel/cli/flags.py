@@ -9,6 +9,8 @@ import re
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE
 from ..errors import unknown
+from ..tasks import EMBEDDED, check_task
+from ..there import refuse_missing_data, refuse_missing_labels, refuse_missing_split
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +95,16 @@ def mask_flags(parser: argparse.ArgumentParser, title: str):
     )
     masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
     return masks
+
+
+def refuse_absent(args: argparse.Namespace, dataset: str | None, task: str | None = None) -> None:
+    """UserError for a task there is none of, and for data, a manifest and labels that are not there."""
+    if task is not None:
+        check_task(task)
+    if dataset is not None:
+        refuse_missing_data(dataset, EMBEDDED.values() if task is None else [EMBEDDED[task]])
+    refuse_missing_split(getattr(args, "split", None))
+    refuse_missing_labels(getattr(args, "labels", None))
 
 
 def data_source(args: argparse.Namespace) -> DataArguments:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..commands import SOURCE, command
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..text import say
-from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag
+from ..there import refuse_no_time
+from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -18,6 +19,10 @@ FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
 def loop(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     given = vars(data_source(args))
+    at_least("budget", args.budget, 1)
+    at_least("per_round", args.per_round, 1)
+    refuse_no_time(args.minutes)
+    refuse_absent(args, given["dataset"], args.task)
     data = {k: v for k, v in given.items() if k in SOURCE and k != "dataset"}
     from dataclasses import asdict
 

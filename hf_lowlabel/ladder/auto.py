@@ -32,6 +32,7 @@ from ..selection.mask_places import refuse_half
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import as_path, label_rules
+from ..there import refuse_no_time
 from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.preparing import Run, check_labels, prepare
 from ..training.stopping import Interrupted
@@ -177,8 +178,9 @@ def auto(
     """
     begin, said = time.perf_counter(), dict(locals())
     models = [as_folder(one) for one in (model if isinstance(model, (list, tuple)) else [model])]
-    if not models or not minutes > 0:
-        raise UserError("Give at least one --model and --minutes above 0.")
+    refuse_no_time(minutes)
+    if not models:
+        raise UserError("Give at least one --model.")
     at_least("to_label", to_label, 0)
     if features is not None and Path(features).exists() and not Path(features).is_dir():
         raise UserError(f"features {str(features)!r} is no folder. Give the one that features are kept in.")

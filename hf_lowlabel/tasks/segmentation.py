@@ -33,7 +33,7 @@ from ..records import Metric, Row, RunRecord
 from ..text import series
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
-from . import segmentation_card as card
+from . import LABELING, segmentation_card as card
 from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
@@ -58,7 +58,7 @@ class Segmentation(Task):
     name = "segmentation"
     product = "segmenter"
     label_words = "masks"
-    labeling = "mask"
+    labeling = LABELING["segmentation"]
     pipeline_tag = "image-segmentation"
     first_picture = "predictions.png"  # overlays say more than curves
     metrics = (

@@ -174,7 +174,7 @@ def test_priors_leave_out_the_label_of_an_image_that_cannot_be_read(backbone, ph
     given = dict(split=str(tmp_path / "split.json"), finetune=False, device="cpu")
     with caplog.at_level("WARNING"):
         priors(backbone, str(photos), max_bad=0.05, output=str(tmp_path / "some.safetensors"), **given)
-    assert f"1 of the 6 labeled images cannot be read (photo 02.png): their labels are left out" in caplog.text
+    assert "1 of the 6 labeled images cannot be read (photo 02.png): their labels are left out" in caplog.text
     kept = load_priors(tmp_path / "some.safetensors", source.ids[:2] + source.ids[3:6], ["a", "b"])
     assert kept.argmax(1).tolist() == [0, 1, 1, 0, 1]
 
