@@ -163,5 +163,11 @@ def test_a_finished_search_is_refused_before_anything_is_loaded(offline, tmp_pat
     argv = "auto --dataset photos --output-dir".split()
     assert main([*argv, "runs/best"]) == 2
     said = capsys.readouterr().err
+    whole = f"hf-lowlabel {shlex.join(argv[:-1])} --output-dir runs/best-2"
+    assert f"All of it: `{whole}`" in said
+    (tmp_path / "runs" / "best" / "features").mkdir()
+    assert main(["auto", "--dataset", "photos", "--output-dir=runs/best", "--minutes", "60"]) == 2
+    again = "--minutes 60 --features runs/best/features --output-dir runs/best-2"
+    assert f"`hf-lowlabel auto --dataset photos {again}`" in capsys.readouterr().err
     assert "came to its end" in said and shlex.split(said.partition("such as ")[2])[0] == "runs/best-2."
     assert not any(name.startswith("ladder") for name in loaded)

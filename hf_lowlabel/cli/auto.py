@@ -23,7 +23,7 @@ def auto(argv: list[str]) -> int:
     at_least("to_label", args.to_label, 0)
     refuse_no_time(args.minutes)
     refuse_absent(args, data.dataset, args.task)
-    refuse_finished(args.output_dir or default_folder(data.dataset))
+    refuse_finished(args.output_dir or default_folder(data.dataset), ["hf-lowlabel", "auto", *argv])
     from ..ladder.auto import NoLabels, auto
 
     given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser", "json")}

@@ -190,7 +190,7 @@ def test_priors_leave_out_the_label_of_an_image_that_cannot_be_read(backbone, ph
     ],
 )
 def test_flags_of_the_other_propagation_are_refused(given, words, capsys):
-    assert main(["priors", "--split", "nowhere.json", "--model", "nowhere", "--dataset", "digits", *given]) == 2
+    assert main(["priors", "--split", __file__, "--model", "nowhere", "--dataset", "digits", *given]) == 2
     assert words in capsys.readouterr().err
 
 
