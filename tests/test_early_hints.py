@@ -1,6 +1,7 @@
 """What is wrong with a command is said at once: before the Hub is asked, and before libraries and data are loaded."""
 
 import builtins
+import re
 import shlex
 import subprocess
 import sys
@@ -148,6 +149,28 @@ def test_a_misspelled_flag_is_told_from_others(capsys):
     with pytest.raises(SystemExit):  # an abbreviation, and what is missing
         main(["auto", "--datas", "photos", "--min"])
     assert "unknown" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ("auto --dataset photos --unlabeled-dataset raw", "`finetune` have it. Here .* in a folder unlabeled/ beside"),
+        ("loop photos --unlabeled-dataset=raw", "no --unlabeled-dataset of loop.*unlabeled/"),
+        ("evaluate --model m --dataset photos --labels t.csv", "beside the images, as labels.csv"),
+        ("priors --dataset photos --labels t.csv --model m", "split --from TABLE .*--split split.json"),
+    ],
+)
+def test_a_flag_of_other_verbs_says_what_to_do_here(argv, words, capsys):
+    assert main(argv.split()) == 2
+    said = capsys.readouterr().err
+    assert re.search(words, said) and "did you mean" not in said
+
+
+@pytest.mark.parametrize("verb", ["auto", "loop"])
+def test_help_says_where_images_without_a_label_go(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "and unlabeled/ for the rest" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_finished_search_is_refused_before_anything_is_loaded(offline, tmp_path, monkeypatch, capsys):

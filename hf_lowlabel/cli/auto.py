@@ -137,7 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         "features and propagation, for masks and several classes an image trained networks; each kept only where "
         "labels that are left out support it.",
     )
-    parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
+    )
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
     )

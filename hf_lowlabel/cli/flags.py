@@ -8,9 +8,19 @@ import re
 
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..tasks import EMBEDDED, check_task
 from ..there import refuse_missing_data, refuse_missing_labels, refuse_missing_split
+
+UNLABELED = (
+    "`pretrain` and `finetune` have it. Here images without a label lie in a folder unlabeled/ beside those of the "
+    "classes, or have no row in the table of labels."
+)
+LABELS = {  # verb -> where labels in a table go that has no --labels
+    "evaluate": "Put the table beside the images, as labels.csv; a column split in it says which are for the test.",
+    "priors": "Read the table with `hf-lowlabel split --from TABLE --dataset DATA --output split.json`, and give "
+    "--split split.json.",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,6 +31,9 @@ class Parser(argparse.ArgumentParser):
         for word in itertools.takewhile(lambda word: word != "--", args or ()):
             name = word.partition("=")[0]
             if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
+                known = {"--unlabeled-dataset": UNLABELED, "--labels": LABELS.get(self.prog.split()[-1])}
+                if advice := known.get(name):
+                    raise UserError(f"There is no {name} of {self.prog.split()[-1]}. {advice}")
                 raise unknown("flag", name, flags)
         return super().parse_args(args, namespace)
 

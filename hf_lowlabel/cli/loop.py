@@ -151,7 +151,11 @@ def _parser() -> argparse.ArgumentParser:
         "chosen. Everything is in OUTPUT_DIR: the same command goes on from there. After each round it says what "
         "another one would bring.",
     )
-    parser.add_argument("dataset", metavar="DATA", help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "dataset",
+        metavar="DATA",
+        help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
+    )
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
     )

@@ -136,8 +136,8 @@ class Task(Doubting, Speaker):
         path = as_path(data.dataset)
         if path is not None and data.dataset_split != "unlabeled" and has_unlabeled_split(path):
             log.warning(
-                "the images in unlabeled/ of %r are not used; give --unlabeled-dataset %s --unlabeled-dataset-split "
-                "unlabeled to use them",
+                "the images in unlabeled/ of %r are not used; `finetune` and `pretrain` take --unlabeled-dataset %s "
+                "--unlabeled-dataset-split unlabeled, other verbs an unlabeled/ that lies in the folder of the split",
                 data.dataset,
                 data.dataset,
             )
