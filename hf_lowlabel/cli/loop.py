@@ -79,7 +79,7 @@ def loop(argv: list[str]) -> int:
 def review(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel review",
-        description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels or "
+        description="Look again at what `auto` finds odd: doubtful labels, copies with other labels or "
         "among the test images, labeled "
         "images unlike all others. They are shown on the labeling page, and what you answer there replaces the label.",
     )

@@ -179,7 +179,7 @@ def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, flo
         )
         lines.append(f"Hard to tell apart: {pairs}.")
     named = (
-        ("doubtful", "labels look wrong", "label looks wrong"),
+        ("doubtful", "labels are worth a second look", "label is worth a second look"),
         ("copies", "pairs of images are all but the same", "pair of images is all but the same"),
         ("strangers", "images are unlike all others", "image is unlike all others"),
     )
@@ -315,7 +315,7 @@ def page(ready: Prepared, advice: Advice) -> str:
     ]
     titles = (
         ("next", "Label these next"),
-        ("doubtful", "Labels that look wrong"),
+        ("doubtful", "Labels worth a second look"),
         ("copies", "All but the same"),
         ("strangers", "Unlike all others"),
     )

@@ -24,7 +24,7 @@ log = logging.getLogger("hf_lowlabel")
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
     """Write a folder with the images of a run of `auto` that a person should look at again.
 
-    Labels that look wrong come first, then copies whose labels differ or are known of one only, then labeled images
+    Doubtful labels come first, then copies whose labels differ or are known of one only, then labeled images
     unlike all others. All wait for an answer; those that are left without one keep the label they have.
 
     Args:

@@ -129,7 +129,7 @@ def test_what_another_round_would_bring():
     assert 0 < small.value < large.value < 0.1 and small.high - small.low < large.high - large.low
     assert sentence(Interval(0.03, -0.01, 0.07), False, 20, 0) == "20 more labels: +3 points (-1 to +7, 80 %). Go on."
     said = sentence(Interval(0.004, -0.03, 0.04), True, 20, 3)
-    assert "hardly worth a round. Stop here, or correct first the 3 that look wrong" in said
+    assert "hardly worth a round. Stop here, or look again at 3 of the labels first" in said
     assert "not known yet" in sentence(None, False, 20, 0)
 
 
