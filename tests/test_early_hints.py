@@ -5,11 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hf_lowlabel import UserError
 from hf_lowlabel.cli import VERBS, main
+from hf_lowlabel.errors import unknown
 from hf_lowlabel.models import checkpoint_resolver
 from hf_lowlabel.models.checkpoint_resolver import locate, model_config, refuse_gone
 from hf_lowlabel.tasks import EMBEDDED, LABELING, TASKS, get_task
@@ -164,6 +166,25 @@ def test_a_flag_of_other_verbs_says_what_to_do_here(argv, words, capsys):
     assert main(argv.split()) == 2
     said = capsys.readouterr().err
     assert re.search(words, said) and "did you mean" not in said
+
+
+def test_auto_takes_its_data_bare_too(offline, capsys):
+    """As `loop` and `predict` do."""
+    for argv in (["photos", "--output-dir", "runs/best"], ["--output-dir", "runs/best", "--dataset", "photos"]):
+        Path("runs/best/advice.html").touch()
+        assert main(["auto", *argv]) == 2 and "came to its end" in capsys.readouterr().err
+    assert main(["auto", "photso/"]) == 2 and "Did you mean 'photos'?" in capsys.readouterr().err
+    assert main(["auto", "photos", "--dataset", "digits"]) == 2 and "given twice" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["auto", "--minutes", "3"])
+    assert "required: DATA, such as a folder of images" in capsys.readouterr().err
+
+
+def test_a_name_near_one_of_many_is_not_followed_by_all_of_them():
+    many, few = [f"net{i}" for i in range(99)], ["cat", "dog"]
+    assert str(unknown("model", "nett5", many)).endswith("? (99 are known)")
+    assert "known: net0, " in str(unknown("model", "quite different", many))
+    assert "known: cat, dog" in str(unknown("class", "cats", few))
 
 
 @pytest.mark.parametrize("verb", ["auto", "loop"])

@@ -17,7 +17,7 @@ from .output import json_flag, print_json
 
 
 def auto(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = _parsed(argv)
     data = data_source(args)
     at_least("budget", args.budget, 1)
     at_least("to_label", args.to_label, 0)
@@ -130,6 +130,19 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     return 0
 
 
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """The flags, with the data by its flag or bare."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    bare = args.__dict__.pop("data")
+    if bare is None and args.dataset is None:
+        parser.error("the following arguments are required: DATA, such as a folder of images")
+    if bare is not None and args.dataset is not None:
+        raise UserError(f"The data are given twice, as {bare} and as --dataset {args.dataset}. Give one of them.")
+    args.dataset = args.dataset if bare is None else bare
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="hf-lowlabel auto",
@@ -138,10 +151,12 @@ def _parser() -> argparse.ArgumentParser:
         "labels that are left out support it.",
     )
     parser.add_argument(
-        "--dataset",
-        required=True,
+        "data",
+        nargs="?",
+        metavar="DATA",
         help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
     )
+    parser.add_argument("--dataset", metavar="DATA", help="the same as a flag")
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
     )
