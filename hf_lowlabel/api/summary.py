@@ -35,10 +35,11 @@ def summarise(run: Run) -> None:
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in shown}
     said, tested = "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), run.metrics.get("images")
     of = f"  ({tested:,} test image{'s' * (tested != 1)})" if said and tested else ""
-    print(
-        "\n".join(filter(None, [said + of, left_out_words(run)]))
-        or "nothing was measured: no labeled image is held out"
-    )
+    lines = [*filter(None, [f"{said}{of}", left_out_words(run)])]
+    if not lines and not run.recorder.ladder:  # `auto` has said how good it is by labels left out
+        lines = ["not measured: no labeled image is held out to test on"]
+    for line in lines:
+        print(line)
     for line in speaks.console(run.metrics):
         print(line)
     if run.config.verb == "finetune" and (names := run.recorder.labels().without):

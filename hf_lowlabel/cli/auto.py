@@ -52,6 +52,7 @@ def auto(argv: list[str]) -> int:
         )
         return 0
     from ..api.summary import summarise
+    from ..ladder.report import why_less
     from ..records import why_kept
     from ..selection.kinds import kind_of
     from ..selection.mask_places import why_not_painted
@@ -62,8 +63,9 @@ def auto(argv: list[str]) -> int:
         value = "    –" if row["by_labels"] is None else f"{100 * row['by_labels']:5.1f}"
         say(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
     title = get_task(args.task).score.title
-    why = " ".join(filter(None, [f"(* kept; {title} on labels left out in turn)", why_kept(best.run.recorder.ladder)]))
-    say(f"{why}\n\n{best.advice}\n")
+    ladder = best.run.recorder.ladder
+    whys = [f"(* kept; {title} on labels left out in turn)", why_less(ladder, best.advice.accuracy), why_kept(ladder)]
+    say(f"{' '.join(filter(None, whys))}\n\n{best.advice}\n")
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":

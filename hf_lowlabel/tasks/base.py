@@ -183,7 +183,7 @@ class Task(Doubting, Speaker):
         found, gone = dataset.only_classes(names)
         if gone:
             said = ", ".join(f"{name} ({count} images)" for name, count in gone.items())
-            log.warning("%d classes of %r are none of the model's, and are left out: %s", len(gone), dataset.name, said)
+            log.warning("classes of %r that the model was not taught are left out: %s", dataset.name, said)
         absent = [name for name in names if name not in found.class_names]
         if absent and found.class_names:
             log.warning("%d classes of the model are not in %r: %s", len(absent), dataset.name, listed(absent, 20))
