@@ -135,7 +135,7 @@ def test_what_another_round_would_bring():
 
 def test_bad_input(network, tmp_path, capsys):
     assert main(["loop", "digits", "--model", network, "--output-dir", str(tmp_path / "a"), "--per-round", "0"]) == 2
-    assert "--per-round of at least 1" in capsys.readouterr().err and not (tmp_path / "a").exists()
+    assert "per_round is 0. Give 1 or more." in capsys.readouterr().err and not (tmp_path / "a").exists()
     (tmp_path / "b" / "round-1").mkdir(parents=True)
     (tmp_path / "b" / "round-1" / "thesis.txt").write_text("of somebody else")
     assert main(["loop", "digits", "--model", network, "--output-dir", str(tmp_path / "b")]) == 2
