@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,24 @@ def free(path: str | Path) -> Path:
     return found
 
 
-def refuse_finished(folder: str | Path) -> None:
+def without(flag: str, words: Sequence[str]) -> list[str]:
+    """A command line without a flag and its value."""
+    at = {i for i, word in enumerate(words) if word == flag}
+    return [w for i, w in enumerate(words) if i not in at and i - 1 not in at and not w.startswith(f"{flag}=")]
+
+
+def refuse_finished(folder: str | Path, words: Sequence[str] = ()) -> None:
     """UserError for the folder of a search that came to its end, before libraries and data are loaded; of several
-    processes the first one says it, before it writes there itself."""
+    processes the first one says it, before it writes there itself.
+
+    words: of the command line that named the folder; the message has it with another one, and the features there are.
+    """
     if os.environ.get("RANK", "0") == "0" and (Path(folder).expanduser() / DONE).exists():
+        other, features, again = str(free(folder)), Path(folder, "features"), ""
+        if words:
+            kept = [] if "--features" in words or not features.is_dir() else ["--features", str(features)]
+            again = f" All of it: `{shlex.join([*without('--output-dir', words), *kept, '--output-dir', other])}`."
         raise UserError(
             f"output_dir {folder} is not empty: a search came to its end there, and does not go on. Give another "
-            f"--output-dir, such as {shlex.quote(str(free(folder)))}."
+            f"--output-dir, such as {shlex.quote(other)}.{again}"
         )

@@ -72,5 +72,7 @@ def unknown(kind: str, found: str, known: Iterable[str], error: type[UserError] 
     names = sorted({str(k) for k in known})
     near = difflib.get_close_matches(str(found), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+    if near and len(names) > 40:  # nobody looks for another one among so many
+        return error(f"unknown {kind} {found!r}: {hint}({len(names):,} are known)")
     shown = series(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return error(f"unknown {kind} {found!r}: {hint}known: {shown or '(none)'}")

@@ -31,6 +31,7 @@ from .tasks.base import Task
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures
 from .tasks.testing import report_folder, test_images
 from .text import brief
+from .there import refuse_written
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -256,8 +257,7 @@ def predictions(
     model = as_folder(model)
     kind = task_of(model, task, revision)
     place = kind.check_output(output)
-    if place is not None and place.exists() and not overwrite:
-        raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
+    refuse_written(place, overwrite)
     barrier()  # all of a launch have looked; the first one writes
     place = place if is_main_process() else None
     if place is not None and place.is_dir():

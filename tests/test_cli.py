@@ -124,7 +124,7 @@ def test_flags_win_over_the_file(tmp_path):
             "warmup_ratio is 1.5. It must be a share from 0 to 1.",
         ),
         (
-            ["finetune", "--dataset", "digits", "--split", "s.json", "--validation", "3"],
+            ["finetune", "--dataset", "digits", "--split", __file__, "--validation", "3"],
             "validation cannot be given beside a split",
         ),
         (["finetune", "--dataset", "digits", "--lr", "nan"], "learning_rate is nan. It must be a finite number."),

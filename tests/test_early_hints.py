@@ -1,14 +1,20 @@
 """What is wrong with a command is said at once: before the Hub is asked, and before libraries and data are loaded."""
 
 import builtins
+import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from hf_lowlabel import UserError
 from hf_lowlabel.cli import VERBS, main
+from hf_lowlabel.errors import unknown
 from hf_lowlabel.models import checkpoint_resolver
 from hf_lowlabel.models.checkpoint_resolver import locate, model_config, refuse_gone
+from hf_lowlabel.tasks import EMBEDDED, LABELING, TASKS, get_task
 
 
 @pytest.fixture
@@ -48,6 +54,68 @@ def test_verbs_say_that_it_is_gone(offline, capsys, argv):
     assert "scratch" not in said and ("runs/bets" in said or "photos" in said)
 
 
+HASTY = [
+    ("predict nwe/ --model runs/best", "There is no file or folder 'nwe/'"),
+    ("predict photos --model runs/best --output here.csv", "here.csv is there already"),
+    ("predict photos --model runs/best --batch-size 0", "batch_size is 0"),
+    ("evaluate --model runs/best --dataset photso/", "Did you mean 'photos'?"),
+    ("auto --dataset photso/", "Did you mean 'photos'?"),
+    ("auto --dataset photos --labels gone.csv", "There is no file or folder 'gone.csv' with labels"),
+    ("auto --dataset photos --split gone.json", "There is no gone.json. Correct the path"),
+    ("auto --dataset photos --minutes -1", "minutes is -1"),
+    ("auto --dataset photos --to-label -1", "to_label is -1"),
+    ("auto --dataset photos --task segmentatoin", "did you mean 'segmentation'"),
+    ("loop photso/", "Did you mean 'photos'?"),
+    ("loop photos --minutes 0", "minutes is 0"),
+    ("loop photos --labels gone.csv", "There is no file or folder 'gone.csv' with labels"),
+    ("select --dataset photso/ --model resnet18 --budget 4 --output out", "Did you mean 'photos'?"),
+    ("select --dataset photos --model resnet18 --budget 0 --output out", "budget is 0"),
+    ("split --from gone.csv --dataset photos --output s.json", "There is no file or folder 'gone.csv' with labels"),
+    ("priors --dataset photos --split gone.json --model resnet18", "There is no gone.json. Correct the path"),
+    ("finetune --dataset photos --method fixmach", "did you mean 'fixmatch'"),
+    ("pretrain --dataset photso/ --method byol", "Did you mean 'photos'?"),
+    ("finetune --dataset photos --split gone.json", "There is no gone.json. Correct the path"),
+]
+
+
+def fresh(code, folder):
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_what_the_words_and_the_disk_tell_is_said_without_torch(tmp_path):
+    """Seconds of imports before a sentence about a typing error are too many."""
+    for made in ("photos", "runs/best"):
+        (tmp_path / made).mkdir(parents=True)
+    (tmp_path / "here.csv").write_text("mine")
+    code = (
+        "import sys\nfrom hf_lowlabel.cli import main\n"
+        f"for argv in {[argv for argv, _ in HASTY]!r}:\n"
+        "    said = main(argv.split()), {'torch', 'timm', 'segmentation_models_pytorch'} & {*sys.modules}\n"
+        "    print(*said, flush=True)\n    print('----', file=sys.stderr, flush=True)\n"
+    )
+    done = fresh(code, tmp_path)
+    assert done.stdout.splitlines() == ["2 set()"] * len(HASTY), done.stderr
+    for (argv, words), said in zip(HASTY, done.stderr.split("----"), strict=False):
+        assert words in said, (argv, said)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["here.csv", "photos", "runs"]
+
+
+def test_the_page_for_labels_loads_no_network(tmp_path):
+    code = (
+        "import sys\nfrom hf_lowlabel.cli import main\nassert main(['label', 'gone']) == 2\n"
+        "heavy = {'timm', 'transformers', 'segmentation_models_pytorch'} & {*sys.modules}\n"
+        "assert not heavy, heavy\n"
+    )
+    done = fresh(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_known_of_a_task_before_it_is_loaded_is_so(task):
+    loaded = get_task(task)
+    assert loaded.labeling == LABELING[task] and loaded.demo.dataset == EMBEDDED[task]
+
+
 def test_an_id_of_the_hub_is_one(offline, monkeypatch):
     refuse_gone("org/name")
     refuse_gone("hf_hub:runs/bets")
@@ -85,6 +153,47 @@ def test_a_misspelled_flag_is_told_from_others(capsys):
     assert "unknown" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ("auto --dataset photos --unlabeled-dataset raw", "`finetune` have it. Here .* in a folder unlabeled/ beside"),
+        ("loop photos --unlabeled-dataset=raw", "no --unlabeled-dataset of loop.*unlabeled/"),
+        ("evaluate --model m --dataset photos --labels t.csv", "beside the images, as labels.csv"),
+        ("priors --dataset photos --labels t.csv --model m", "split --from TABLE .*--split split.json"),
+    ],
+)
+def test_a_flag_of_other_verbs_says_what_to_do_here(argv, words, capsys):
+    assert main(argv.split()) == 2
+    said = capsys.readouterr().err
+    assert re.search(words, said) and "did you mean" not in said
+
+
+def test_auto_takes_its_data_bare_too(offline, capsys):
+    """As `loop` and `predict` do."""
+    for argv in (["photos", "--output-dir", "runs/best"], ["--output-dir", "runs/best", "--dataset", "photos"]):
+        Path("runs/best/advice.html").touch()
+        assert main(["auto", *argv]) == 2 and "came to its end" in capsys.readouterr().err
+    assert main(["auto", "photso/"]) == 2 and "Did you mean 'photos'?" in capsys.readouterr().err
+    assert main(["auto", "photos", "--dataset", "digits"]) == 2 and "given twice" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["auto", "--minutes", "3"])
+    assert "required: DATA, such as a folder of images" in capsys.readouterr().err
+
+
+def test_a_name_near_one_of_many_is_not_followed_by_all_of_them():
+    many, few = [f"net{i}" for i in range(99)], ["cat", "dog"]
+    assert str(unknown("model", "nett5", many)).endswith("? (99 are known)")
+    assert "known: net0, " in str(unknown("model", "quite different", many))
+    assert "known: cat, dog" in str(unknown("class", "cats", few))
+
+
+@pytest.mark.parametrize("verb", ["auto", "loop"])
+def test_help_says_where_images_without_a_label_go(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "and unlabeled/ for the rest" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_finished_search_is_refused_before_anything_is_loaded(offline, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs" / "best" / "advice.html").touch()
     loaded, usual = [], builtins.__import__
@@ -98,5 +207,11 @@ def test_a_finished_search_is_refused_before_anything_is_loaded(offline, tmp_pat
     argv = "auto --dataset photos --output-dir".split()
     assert main([*argv, "runs/best"]) == 2
     said = capsys.readouterr().err
+    whole = f"hf-lowlabel {shlex.join(argv[:-1])} --output-dir runs/best-2"
+    assert f"All of it: `{whole}`" in said
+    (tmp_path / "runs" / "best" / "features").mkdir()
+    assert main(["auto", "--dataset", "photos", "--output-dir=runs/best", "--minutes", "60"]) == 2
+    again = "--minutes 60 --features runs/best/features --output-dir runs/best-2"
+    assert f"`hf-lowlabel auto --dataset photos {again}`" in capsys.readouterr().err
     assert "came to its end" in said and shlex.split(said.partition("such as ")[2])[0] == "runs/best-2."
     assert not any(name.startswith("ladder") for name in loaded)

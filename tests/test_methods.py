@@ -199,7 +199,7 @@ def test_a_number_out_of_range_is_found_before_any_data_is_read(method, given, s
     argv = [
         verb_of(method),
         "--dataset",
-        str(tmp_path / "nowhere"),
+        str(tmp_path),
         "--method",
         method,
         "--method-args",

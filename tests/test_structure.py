@@ -23,7 +23,7 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "commands", "records", "objective", "methods", "errors", "distributed", "files", "fields"),
-        *("demo_stages", "foreign_names", "licences", "locks", "parts", "ranges", "table_writer", "text"),
+        *("demo_stages", "foreign_names", "licences", "locks", "parts", "ranges", "table_writer", "text", "there"),
         *("view_arguments", "yaml_files"),
     ),
 )

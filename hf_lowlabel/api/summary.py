@@ -10,7 +10,7 @@ from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
 from ..training.counts import without
-from ..training.left_out import PREFIX
+from ..training.left_out import left_out_words
 from ..training.loop import Loop
 from ..training.preparing import Run
 from ..training.recording import peak_memory
@@ -32,11 +32,14 @@ def summarise(run: Run) -> None:
     shown = {m.key for m in columns(speaks, [run.metrics], len(run.metrics.get("class_names") or ()))}
     if run.config.verb == "finetune":
         shown.add(f"validation_{get_task(run.config.task).score.key}")
-    shown |= {k for k in run.metrics if k.startswith(PREFIX)}
     scores = {k: v for k, v in run.metrics.items() if isinstance(v, float) and k in shown}
     said, tested = "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), run.metrics.get("images")
     of = f"  ({tested:,} test image{'s' * (tested != 1)})" if said and tested else ""
-    print(f"{said}{of}" or "nothing was measured: no labeled image is held out")
+    lines = [*filter(None, [f"{said}{of}", left_out_words(run)])]
+    if not lines and not run.recorder.ladder:  # `auto` has said how good it is by labels left out
+        lines = ["not measured: no labeled image is held out to test on"]
+    for line in lines:
+        print(line)
     for line in speaks.console(run.metrics):
         print(line)
     if run.config.verb == "finetune" and (names := run.recorder.labels().without):

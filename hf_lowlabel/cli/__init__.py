@@ -18,7 +18,7 @@ from .signals import EndBySignals
 VERBS = {
     "auto": ("auto", "images and a few labels in, the best model for them out, and how good it is"),
     "loop": ("loop", "rounds of labels: choose, label on a page, auto, choose again; goes on after any stop"),
-    "review": ("loop", "look again at labels that look wrong, copies and strangers that auto found"),
+    "review": ("loop", "look again at doubtful labels, copies and strangers that auto found"),
     "pretrain": ("train", "adapt a pretrained network to your images, without labels"),
     "finetune": ("train", "train a classifier or a segmenter from a few labels and all your images"),
     "evaluate": ("use", "metrics of a model on labeled images"),
@@ -51,7 +51,7 @@ from photos to a model (all of it, round after round: hf-lowlabel loop photos/):
   hf-lowlabel label to_label/                                  on a page, with the keyboard
   hf-lowlabel auto --dataset photos/ --labels to_label/ --output-dir runs/1
   hf-lowlabel label runs/1/to_label                            the images in doubt; then auto again
-  hf-lowlabel review runs/1                                    labels that look wrong
+  hf-lowlabel review runs/1                                    labels worth a second look
   hf-lowlabel predict new/ --model runs/1 --output new.csv
   hf-lowlabel export runs/1                                    or push, report, demo-app
 """

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_folder, free, refuse_finished
-from ..errors import UserError, at_least
+from ..errors import UserError, above_zero, at_least
 from ..files import read_json
 from ..text import say
 from .alone import is_first
-from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
 
 def auto(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = _parsed(argv)
     data = data_source(args)
     at_least("budget", args.budget, 1)
-    refuse_finished(args.output_dir or default_folder(data.dataset))
+    at_least("to_label", args.to_label, 0)
+    above_zero("minutes", args.minutes)
+    refuse_absent(args, data.dataset, args.task)
+    refuse_finished(args.output_dir or default_folder(data.dataset), ["hf-lowlabel", "auto", *argv])
     from ..ladder.auto import NoLabels, auto
 
     given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser", "json")}
@@ -48,6 +51,7 @@ def auto(argv: list[str]) -> int:
         )
         return 0
     from ..api.summary import summarise
+    from ..ladder.report import why_less
     from ..records import why_kept
     from ..selection.kinds import kind_of
     from ..selection.mask_places import why_not_painted
@@ -58,8 +62,9 @@ def auto(argv: list[str]) -> int:
         value = "    –" if row["by_labels"] is None else f"{100 * row['by_labels']:5.1f}"
         say(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
     title = get_task(args.task).score.title
-    why = " ".join(filter(None, [f"(* kept; {title} on labels left out in turn)", why_kept(best.run.recorder.ladder)]))
-    say(f"{why}\n\n{best.advice}\n")
+    ladder = best.run.recorder.ladder
+    whys = [f"(* kept; {title} on labels left out in turn)", why_less(ladder, best.advice.accuracy), why_kept(ladder)]
+    say(f"{' '.join(filter(None, whys))}\n\n{best.advice}\n")
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
@@ -126,6 +131,19 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     return 0
 
 
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """The flags, with the data by its flag or bare."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    bare = args.__dict__.pop("data")
+    if bare is None and args.dataset is None:
+        parser.error("the following arguments are required: DATA, such as a folder of images")
+    if bare is not None and args.dataset is not None:
+        raise UserError(f"The data are given twice, as {bare} and as --dataset {args.dataset}. Give one of them.")
+    args.dataset = args.dataset if bare is None else bare
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="hf-lowlabel auto",
@@ -133,7 +151,13 @@ def _parser() -> argparse.ArgumentParser:
         "features and propagation, for masks and several classes an image trained networks; each kept only where "
         "labels that are left out support it.",
     )
-    parser.add_argument("--dataset", required=True, help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
+    )
+    parser.add_argument("--dataset", metavar="DATA", help="the same as a flag")
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
     )

@@ -9,6 +9,18 @@ import re
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE
 from ..errors import UserError, unknown
+from ..tasks import EMBEDDED, check_task
+from ..there import refuse_missing_data, refuse_missing_labels, refuse_missing_split
+
+UNLABELED = (
+    "`pretrain` and `finetune` have it. Here images without a label lie in a folder unlabeled/ beside those of the "
+    "classes, or have no row in the table of labels."
+)
+LABELS = {  # verb -> where labels in a table go that has no --labels
+    "evaluate": "Put the table beside the images, as labels.csv; a column split in it says which are for the test.",
+    "priors": "Read the table with `hf-lowlabel split --from TABLE --dataset DATA --output split.json`, and give "
+    "--split split.json.",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,6 +33,9 @@ class Parser(argparse.ArgumentParser):
             if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
                 if (plain := name.replace("_", "-")) in flags:
                     raise UserError(f"{name} is written {plain}.")
+                known = {"--unlabeled-dataset": UNLABELED, "--labels": LABELS.get(self.prog.split()[-1])}
+                if advice := known.get(name):
+                    raise UserError(f"There is no {name} of {self.prog.split()[-1]}. {advice}")
                 raise unknown("flag", name, flags)
         return super().parse_args(args, namespace)
 
@@ -95,6 +110,16 @@ def mask_flags(parser: argparse.ArgumentParser, title: str):
     )
     masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
     return masks
+
+
+def refuse_absent(args: argparse.Namespace, dataset: str | None, task: str | None = None) -> None:
+    """UserError for a task there is none of, and for data, a manifest and labels that are not there."""
+    if task is not None:
+        check_task(task)
+    if dataset is not None:
+        refuse_missing_data(dataset, EMBEDDED.values() if task is None else [EMBEDDED[task]])
+    refuse_missing_split(getattr(args, "split", None))
+    refuse_missing_labels(getattr(args, "labels", None))
 
 
 def data_source(args: argparse.Namespace) -> DataArguments:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..commands import SOURCE, command
-from ..errors import UserError
+from ..errors import UserError, above_zero, at_least
 from ..text import say
-from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -18,6 +18,10 @@ FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
 def loop(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     given = vars(data_source(args))
+    at_least("budget", args.budget, 1)
+    at_least("per_round", args.per_round, 1)
+    above_zero("minutes", args.minutes)
+    refuse_absent(args, given["dataset"], args.task)
     data = {k: v for k, v in given.items() if k in SOURCE and k != "dataset"}
     from dataclasses import asdict
 
@@ -74,7 +78,7 @@ def loop(argv: list[str]) -> int:
 def review(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel review",
-        description="Look again at what `auto` finds odd: labels that look wrong, copies with other labels or "
+        description="Look again at what `auto` finds odd: doubtful labels, copies with other labels or "
         "among the test images, labeled "
         "images unlike all others. They are shown on the labeling page, and what you answer there replaces the "
         "label; 'none of these' takes it off.",
@@ -147,7 +151,11 @@ def _parser() -> argparse.ArgumentParser:
         "chosen. Everything is in OUTPUT_DIR: the same command goes on from there. After each round it says what "
         "another one would bring.",
     )
-    parser.add_argument("dataset", metavar="DATA", help="Hub id, local folder, parquet, or 'digits'")
+    parser.add_argument(
+        "dataset",
+        metavar="DATA",
+        help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
+    )
     parser.add_argument(
         "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
     )

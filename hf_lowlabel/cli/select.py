@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE, auto_command, command, data_flags as given_data
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..text import say, series
 from .alone import is_first
-from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag
+from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, key_values, print_json
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 def split(argv: list[str]) -> int:
     args = _split_parser().parse_args(argv)
     _check_split(args)
+    data = data_source(args)
+    refuse_absent(args, data.dataset, args.task)
     from ..data.left_out import list_left_out
     from ..prediction import refuse_foreign
     from ..tasks import get_task
 
     task = get_task(args.task)
-    data = data_source(args)
     refuse_foreign(data, task)
     if args.labels is not None and task.labeling == "mask":
         return _split_masks(args, data)
@@ -185,6 +186,8 @@ def select(argv: list[str]) -> int:
     feature_flags(parser, "OUTPUT/features.safetensors")
     json_flag(parser)
     args = parser.parse_args(argv)
+    at_least("budget", args.budget, 1)
+    refuse_absent(args, args.dataset, args.task)
     from ..selection.kinds import kind_of
     from ..selection.verbs import select
 
@@ -265,6 +268,7 @@ def priors(argv: list[str]) -> int:
     feature_flags(parser, "none kept", needs_model=False)
     json_flag(parser)
     args = parser.parse_args(argv)
+    refuse_absent(args, args.dataset)
     from ..selection.prior_labels import manifest_beside, priors
 
     as_json = args.__dict__.pop("json")

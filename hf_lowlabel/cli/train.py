@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Mapping
 
 from ..arguments import GROUPS, Config, known_settings
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..fields import Setting
 from ..foreign_names import no_such_setting
-from ..methods import methods_for
+from ..methods import METHODS, methods_for
 from ..yaml_files import read_yaml
+from .flags import refuse_absent
 from .output import json_flag, key_values, print_json
 
 DOES = {
@@ -31,6 +32,9 @@ def finetune(argv: list[str]) -> int:
 def _train(verb: str, argv: list[str]) -> int:
     as_json = "--json" in argv
     given = parse_config(verb, argv).flat()
+    if given["method"] is not None and given["method"] not in METHODS:
+        raise unknown(f"{verb} method", given["method"], methods_for(verb))
+    refuse_absent(argparse.Namespace(split=given["split"]), given["dataset"], given["task"])
     from .. import api
     from ..api.summary import summarise
 

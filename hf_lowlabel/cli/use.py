@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from ..errors import at_least
 from ..text import say
-from .flags import Parser, data_flags, mask_flags, max_bad_flag
+from ..there import refuse_missing_images, refuse_written
+from .flags import Parser, data_flags, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
 
@@ -33,6 +36,7 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
     json_flag(parser)
     args = parser.parse_args(argv)
+    refuse_absent(args, args.dataset, args.task)
     from ..prediction import evaluate, task_of
 
     as_json = args.__dict__.pop("json")
@@ -75,6 +79,11 @@ def predict(argv: list[str]) -> int:
     _task_flag(parser)
     json_flag(parser)
     args = parser.parse_args(argv)
+    at_least("batch_size", args.batch_size, 1)
+    refuse_missing_images(args.images)
+    refuse_absent(args, None, args.task)
+    if args.output is not None and Path(args.output).is_file():  # of a folder of masks the model says more
+        refuse_written(args.output, args.overwrite)
     from ..prediction import predict, predictions, task_of
 
     as_json = args.__dict__.pop("json")

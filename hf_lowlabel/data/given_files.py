@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..text import brief
+from ..there import refuse_missing_images
 from .folders import walk
 from .mask_folders import in_mask_folders
 from .mask_names import masks_among
@@ -27,6 +28,7 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     for name in [paths] if one else paths:
         if not isinstance(name, (str, os.PathLike)):
             raise UserError(f"Image files cannot be read from {brief(name)}. Give files or folders of images.")
+        refuse_missing_images([name])
         path = Path(name).expanduser()
         if path.is_dir():
             inside = sorted(path / file for file in without_masks(path, [file.path for file in walk(path)]))
@@ -36,7 +38,7 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
+            raise UserError(f"{str(name)!r} is neither a file nor a folder. Give images or folders of images.")
     return found
 
 

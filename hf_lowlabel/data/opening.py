@@ -15,7 +15,6 @@ join(load_source("labeled/"), load_source("photos/"))    labels here, raw images
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingSplit, UserError
+from ..there import refuse_missing_data
 from .class_targets import ClassTargets
 from .dataset import ImageDataset
 from .folders import CONVERT, is_table
@@ -110,9 +110,8 @@ def found(
                 f"{name!r} means the embedded set; for the folder of that name write './{name}'", stacklevel=3
             )
         return targets.embedded[name](split)
+    refuse_missing_data(name, targets.embedded)
     if not path.exists():
-        if not looks_like_hub_id(name):
-            raise missing(name, path, targets)
         return targets.table(open_hub(name, config, split, revision, image_column))
     if revision is not None:
         raise UserError(f"The local path {name!r} has no revision {revision!r}: only the Hub has them. Leave it out.")
@@ -148,30 +147,6 @@ def instead_of_file(path: Path) -> str:
             "`hf-lowlabel split --dataset FOLDER --from FILE`."
         )
     return "Give a folder of images or a .parquet file."
-
-
-def looks_like_hub_id(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    if Path(name).suffix.lower() == ".parquet":
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
-
-
-def missing(name: str, path: Path, targets: Targets) -> UserError:
-    here = path.parent if path.parent.is_dir() else Path()
-    known = [str(here / entry.name) for entry in here.iterdir()] if here.is_dir() else []
-    near = difflib.get_close_matches(name, [*known, *targets.embedded], n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else "Check the path."
-    return UserError(
-        f"There is no such path as {name!r}, and it is no Hub id (org/name). {hint} Without data of your own, take "
-        f"{' or '.join(sorted(targets.embedded))}."
-    )
 
 
 def load_source(

@@ -129,7 +129,7 @@ def planned(ready: Prepared, config: Config, folder: Path, seconds: float) -> in
         steps = min(int(left / each), MOST)
     if steps < FEWEST:
         steps = 0
-        log.info("no time is left to adapt the encoder to the images: give more --minutes")
+        log.info("too little time is left to adapt the encoder to the images: a new search with more --minutes does")
     if is_main_process():
         shutil.rmtree(folder / "clock", ignore_errors=True)
         write_json(path, {"steps": steps})

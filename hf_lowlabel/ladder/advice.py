@@ -1,4 +1,4 @@
-"""What a person should look at next: images worth labeling, copies, labels that look wrong, images of no class."""
+"""What a person should look at next: images worth labeling, copies, doubtful labels, images of no class."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ STRANGE = 6.0  # median absolute deviations from the median distance to the near
 SHOWN = 12
 COMPARED = 20_000  # images of which each is compared with each other; of more so many pairs as these have
 SURE = 0.8  # probability from which on an image is not in doubt
+TRUSTED = 0.5  # share of the labels left out that a rung is right of, below which it says nothing of single ones
 WRONG = 0.05  # share of the labels that is wrong, as is usual
-NAMED = 0.07  # probability from which on a label is said to look wrong (recipes/benchmarks/rounds.py wrong)
+NAMED = 0.07  # probability from which on a label is worth a second look (recipes/benchmarks/rounds.py wrong)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def copies(training: Any, asked: np.ndarray) -> list[Remark]:
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
-    """Labels that look wrong, the most likely errors first.
+    """Labels worth a second look, the most likely errors first.
 
     p_k is what the best rung, fitted without a label, gives the class of that label. If a share `WRONG` of labels is
     wrong, and a wrong one is any other of the K classes alike, then by Bayes' rule
@@ -83,9 +84,10 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
         odds that it is wrong = WRONG / (1 - WRONG) * (1 - p_k) / ((K - 1) p_k).
 
     A label is named from a probability of `NAMED` on: where classes are hard to tell apart, a class that was not
-    expected is no error yet.
+    expected is no error yet. Nor is any where the rung is right of less than `TRUSTED` of the labels: its probabilities
+    are fitted to these few, and most of what it does not expect is an error of its own.
     """
-    if not len(best.label):
+    if not len(best.label) or best.correct.mean() < TRUSTED:
         return []
     p = np.zeros((len(y), best.logits.shape[1]))
     np.add.at(p, best.label, softmax(best.logits / best.t))

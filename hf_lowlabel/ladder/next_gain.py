@@ -60,5 +60,5 @@ def sentence(gain: Interval | None, stop: bool, more: int, doubtful: int) -> str
     said = f"{more} more labels: {value} points ({low} to {high}, 80 %)"
     if not stop:
         return f"{said}. Go on." if gain.value >= WORTH_A_ROUND else f"{said}: not known yet. Go on."
-    wrong = f", or correct first the {doubtful} that look wrong (advice.html)" if doubtful else ""
+    wrong = f", or look again at {doubtful} of the labels first (advice.html)" if doubtful else ""
     return f"{said}: hardly worth a round. Stop here{wrong}."

@@ -129,7 +129,10 @@ def looked_at(
         log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
         late = of_first(float(time.perf_counter() > until)) if before is None else number + 1 >= before
         if late and number + 1 < len(models):
-            log.warning("no time is left for %s: give more --minutes", ", ".join(map(name_of, models[number + 1 :])))
+            log.warning(
+                "no time is left for %s: a new search with more --minutes tries it",
+                ", ".join(map(name_of, models[number + 1 :])),
+            )
             break
     note_encoders(ready.folder, len(encoders))
     return readies, encoders

@@ -198,7 +198,7 @@ def advise(
 def judge(
     advice: Advice, ready: Prepared, trials: Trials, best: Trial, plan: Mapping[str, Any], known: np.ndarray | None
 ) -> None:
-    """Find labels that look wrong, copies and strangers. known: features of all training images."""
+    """Find doubtful labels, copies and strangers. known: features of all training images."""
     labeled = ready.labeled.members.numpy()
     advice.doubtful = find.doubtful_of_several(best.tallies, labeled[trials.judged(plan)], ready.names)
     advice.copies = find.copies(ready.training, labeled)

@@ -62,5 +62,10 @@ def settle(
             said = "%.0f s are short for these images: give about %d more --minutes, or a smaller --image-size"
             log.log(level, said, max(left, 0), more)
             return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts)
-        log.log(level, "no time is left to try %s: give about %d more --minutes", attempts.pop().name, more)
+        said = (
+            "%s would need about %d minutes, and %d are left: not tried. With %d more --minutes it is, in another "
+            "--output-dir once this search has ended"
+        )
+        there = max(math.floor(left / SPENT / 60), 0)
+        log.log(level, said, attempts.pop().name, there + more, there, more)
     return Fitting(choices[-1], FEWEST, FEWEST, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,17 @@ def between(interval: Interval) -> str:
     return f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
+def why_less(ladder: Sequence[Mapping[str, Any]], expected: Interval | None) -> str:
+    """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise."""
+    kept = next((row["by_labels"] for row in ladder if row["kept"]), None)
+    if kept is None or expected is None or round(100 * expected.value) >= round(100 * kept):
+        return ""
+    return (
+        f"On new images less is to be expected ({percent(expected.value, 0)}): the best of several rows is in part the "
+        "luckiest, and a few labels say little."
+    )
+
+
 HELP = {"yes": "they probably help", "no": "they do not help", "unclear": "whether they help is unclear"}
 
 
@@ -184,7 +196,7 @@ def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, flo
         )
         lines.append(f"Hard to tell apart: {pairs}.")
     named = (
-        ("doubtful", "labels look wrong", "label looks wrong"),
+        ("doubtful", "labels are worth a second look", "label is worth a second look"),
         ("copies", "pairs of images are all but the same", "pair of images is all but the same"),
         ("strangers", "images are unlike all others", "image is unlike all others"),
     )
@@ -310,6 +322,7 @@ def page(ready: Prepared, advice: Advice) -> str:
         value = "–" if row["by_labels"] is None else percent(row["by_labels"])
         kept = ' class="kept"' if row["kept"] else ""
         rows.append(f"<tr{kept}><td>{html.escape(row['name'])}</td><td>{value}</td></tr>")
+    less = why_less(ready.recorder.ladder, advice.accuracy)
     parts = [
         f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>"
         + (f"<p>In brackets behind a score: {INTERVALS}</p>" if advice.accuracy else ""),
@@ -317,11 +330,11 @@ def page(ready: Prepared, advice: Advice) -> str:
         + "".join(rows)
         + "</table>"
         + ("<p>Each class counts by its likely share of all images.</p>" if ready.task.climbs else "")
-        + (f"<p>{why}</p>" if (why := why_kept(ready.recorder.ladder)) else ""),
+        + "".join(f"<p>{why}</p>" for why in (less, why_kept(ready.recorder.ladder)) if why),
     ]
     titles = (
         ("next", "Label these next"),
-        ("doubtful", "Labels that look wrong"),
+        ("doubtful", "Labels worth a second look"),
         ("copies", "All but the same"),
         ("strangers", "Unlike all others"),
     )

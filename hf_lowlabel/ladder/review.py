@@ -26,7 +26,7 @@ SAME_LOOP = "the same `hf-lowlabel loop` again, whose next round learns from the
 def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int]:
     """Write a folder with the images of a run of `auto` that a person should look at again.
 
-    Labels that look wrong come first, then copies whose labels differ or are known of one only, then labeled images
+    Doubtful labels come first, then copies whose labels differ or are known of one only, then labeled images
     unlike all others. All wait for an answer; those that are left without one keep the label they have, and "none of
     these" takes it off.
 

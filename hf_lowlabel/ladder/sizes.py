@@ -9,6 +9,7 @@ from typing import Any
 
 from ..arguments import Config
 from ..distributed import barrier, is_main_process
+from ..errors import UserError
 from ..files import write_json
 from ..tasks.parts import Attempt
 from ..training.preparing import Prepared, held_out, network_of
@@ -27,6 +28,8 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
     network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
     training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
+    if len(labeled.members) < len(ready.labeled.members):
+        raise UserError("A labeled image cannot be read any more. Mend the file and start the same command again.")
     held = held_out(ready.task, net, config, ready.dataset, ready.chosen, ready.at)
     return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
 

@@ -48,7 +48,7 @@ TYPES = {  # of what is read of a config.json; None passes
     **dict.fromkeys(("label_names",), (list, dict)),
     **dict.fromkeys(("crop_pct",), (int, float)),
 }
-FROM_SCRATCH = "start from scratch (pretrained=False, --from-scratch)"
+FROM_SCRATCH = "start from scratch (--from-scratch of finetune and pretrain, pretrained=False in Python)"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.splits import Split
-from ..tasks import get_task
+from ..tasks import LABELING, check_task
 from .labels import Labels, Task, write_labels, write_text
 
 CONTROL = "class"  # name of the choice in our labeling interface, which is the key of its value in JSON-MIN
@@ -31,7 +31,8 @@ class Kind:
 
 def kind_of(task: str) -> Kind:
     """How the images of a task are answered. Raises UserError for a task there is none of."""
-    return KINDS[get_task(task).labeling]
+    check_task(task)
+    return KINDS[LABELING[task]]
 
 
 def xml(name: str) -> str:

@@ -21,7 +21,7 @@ from .as3l import finetune_features
 from .features import extract
 from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, harden, label_spreading, report
 from .verbs import data_arguments, start_processes
-from .words import checked_words, class_name_priors, class_words, spread_words
+from .words import checked_words, class_name_priors, class_words, labeled_rows, spread_words
 
 EXISTS = "{} exists. Give another --output, or remove the file."
 
@@ -119,17 +119,14 @@ def priors(
         of = dict(prompts=prompts, labeled=at.labeled, labels=at.labels, revision=text_revision)
         by_words = class_name_priors(text_model, source, said, at.train, **of, **common)
         facts |= {"text_model": Path(text_model).name, "words": said, "temperature": by_words.temperature}
-    labeled = (found or by_words.features).rows(at.labeled)
-    if len(labeled) < len(at.labeled):
-        lost = [source.ids[i] for i in np.setdiff1d(at.labeled, (found or by_words.features).indices)]
-        raise UserError(f"{len(lost)} labeled images cannot be read, such as {lost[0]!r}. Repair the files.")
+    labeled, labels = labeled_rows(found or by_words.features, source, at.labeled, at.labels)
     if text_model is None:
         facts["propagation"] = propagation
-        y = _from_labels(found, labeled, at.labels, len(names), propagation, finetune, clusters, neighbors, seed)
+        y = _from_labels(found, labeled, labels, len(names), propagation, finetune, clusters, neighbors, seed)
     elif found is None:
         found, y = by_words.features, by_words.priors
     else:
-        y = spread_words(rooted(found.values), by_words.priors, labeled, at.labels, k=neighbors or NEIGHBORS)
+        y = spread_words(rooted(found.values), by_words.priors, labeled, labels, k=neighbors or NEIGHBORS)
     y = balance(y) if balanced else y
     y = harden(y) if hard else y
     number = {name: k for k, name in enumerate(names)}

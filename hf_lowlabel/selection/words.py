@@ -27,7 +27,7 @@ from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph
 from ..finetuning.linear import as_sure_as, temperature
 from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
-from ..text import series
+from ..text import listed, series
 from .features import Features, extract
 from .labels import read_classes
 from .priors import NEIGHBORS
@@ -118,7 +118,7 @@ def class_name_priors(
     found = extract(model, source, members, path=path, device=device, max_bad=max_bad)
     prototypes = text_prototypes(model, class_names, templates)
     similarities = unit(found.values) @ prototypes.T
-    rows, known = _labeled_rows(found, source, labeled, labels)
+    rows, known = labeled_rows(found, source, labeled, labels)
     temperature = fit_temperature(similarities[rows], known, model.temperature)
     priors = softmax(similarities / temperature, axis=1).astype(np.float32)
     priors[rows] = np.eye(len(class_names), dtype=np.float32)[known]
@@ -302,14 +302,17 @@ def spread_words(
     return z.astype(np.float32)
 
 
-def _labeled_rows(
+def labeled_rows(
     found: Features, source: ImageDataset, labeled: np.ndarray | None, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of the features, classes) of the labeled images."""
+    """(rows of the features, classes) of the labeled images; those that could not be read are named and left out."""
     if labeled is None or labels is None or not len(labeled):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    rows = found.rows(labeled)
-    if len(rows) < len(labeled):
-        lost = [source.ids[i] for i in np.setdiff1d(labeled, found.indices)]
-        raise UserError(f"{len(lost)} labeled images cannot be read, such as {lost[0]!r}. Repair the files.")
-    return rows, np.asarray(labels, dtype=np.int64)
+    read = np.isin(labeled, found.indices)
+    if not read.all():
+        lost = listed((source.ids[i] for i in labeled[~read]), 5)
+        many = f"{(~read).sum()} of the {len(read)} labeled images cannot be read ({lost})"
+        if not read.any():
+            raise UserError(f"{many}, and there is no other label. Mend the files, or label other images.")
+        log.warning("%s: their labels are left out. Mend the files to use them", many)
+    return found.rows(labeled), np.asarray(labels, dtype=np.int64)[read]

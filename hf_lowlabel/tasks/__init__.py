@@ -5,16 +5,27 @@ from __future__ import annotations
 import functools
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown
 from ..records import RunRecord
-from .base import Task
+
+if TYPE_CHECKING:
+    from .base import Task
 
 TASKS = {
     "classification": "classification:Classification",
     "multilabel": "multilabel:MultiLabel",
     "segmentation": "segmentation:Segmentation",
 }
+LABELING = {"classification": "class", "multilabel": "classes", "segmentation": "mask"}  # how a person answers
+EMBEDDED = {"classification": "digits", "multilabel": "scenes", "segmentation": "shapes"}  # a data set of each
+
+
+def check_task(name: str) -> None:
+    """UserError for a name of no task, with the nearest."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
 
 
 @functools.cache
@@ -24,8 +35,7 @@ def get_task(name: str) -> Task:
     Raises:
         UserError: there is none; the nearest names are offered.
     """
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
+    check_task(name)
     module, cls = TASKS[name].split(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), cls)()
 

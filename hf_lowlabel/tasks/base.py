@@ -136,8 +136,8 @@ class Task(Doubting, Speaker):
         path = as_path(data.dataset)
         if path is not None and data.dataset_split != "unlabeled" and has_unlabeled_split(path):
             log.warning(
-                "the images in unlabeled/ of %r are not used; give --unlabeled-dataset %s --unlabeled-dataset-split "
-                "unlabeled to use them",
+                "the images in unlabeled/ of %r are not used; `finetune` and `pretrain` take --unlabeled-dataset %s "
+                "--unlabeled-dataset-split unlabeled, other verbs an unlabeled/ that lies in the folder of the split",
                 data.dataset,
                 data.dataset,
             )
@@ -183,7 +183,7 @@ class Task(Doubting, Speaker):
         found, gone = dataset.only_classes(names)
         if gone:
             said = ", ".join(f"{name} ({count} images)" for name, count in gone.items())
-            log.warning("%d classes of %r are none of the model's, and are left out: %s", len(gone), dataset.name, said)
+            log.warning("classes of %r that the model was not taught are left out: %s", dataset.name, said)
         absent = [name for name in names if name not in found.class_names]
         if absent and found.class_names:
             log.warning("%d classes of the model are not in %r: %s", len(absent), dataset.name, listed(absent, 20))

@@ -127,21 +127,12 @@ def tell_skipped(cache, count: int, what: str) -> None:
         )
 
 
-def labeled_positions(cache, labeled: np.ndarray, dataset: ImageDataset) -> torch.Tensor:
-    """Positions in the cache, int64 [n], of labeled images given as positions in the data set.
-
-    Raises:
-        UserError: one of them was unreadable.
-    """
+def labeled_positions(cache, labeled: np.ndarray) -> torch.Tensor:
+    """Positions in the cache, int64 [n], of labeled images given as positions in the data set; of those that were
+    readable."""
     order = np.argsort(cache.indices, kind="stable")  # a dict of all images would take 100 bytes each
     where = order[np.minimum(np.searchsorted(cache.indices, labeled, sorter=order), len(order) - 1)]
-    lost = [dataset.ids[i] for i in labeled[cache.indices[where] != labeled]]
-    if lost:
-        raise UserError(
-            f"{len(lost)} labeled images cannot be read ({', '.join(lost[:5])}). Mend the files, or leave them out of "
-            "the split."
-        )
-    return torch.as_tensor(where)
+    return torch.as_tensor(where[cache.indices[where] == labeled])
 
 
 def square_statistics(cache) -> tuple[list[float], list[float]]:

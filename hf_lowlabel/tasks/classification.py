@@ -135,8 +135,8 @@ class Classification(Task):
         self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
     ) -> tuple[Any, Examples]:
         cache = self._cache(data, model, dataset, at.train, "training", at.labeled)
-        members = labeled_positions(cache, at.labeled, dataset)
-        return cache, Examples(cache, members, self.labels_of(dataset, at.labeled, at.labels))
+        members, read = labeled_positions(cache, at.labeled), np.isin(at.labeled, cache.indices)
+        return cache, Examples(cache, members, self.labels_of(dataset, at.labeled[read], at.labels[read]))
 
     def labels_of(self, dataset: ImageDataset, indices: np.ndarray, labels: np.ndarray | None) -> torch.Tensor:
         """Targets of images at `indices`: those of the manifest where it has them, else the data set's."""

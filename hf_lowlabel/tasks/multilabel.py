@@ -50,7 +50,7 @@ from ..evaluation.modules import MultiLabelScores
 from ..evaluation.multilabel import mean_average_precision
 from ..records import Metric, RunRecord
 from ..text import code, listed, percent
-from . import classification_card as card
+from . import LABELING, classification_card as card
 from .attempts import MULTILABEL
 from .classification import Classification, eval_view
 from .left_out import of_several
@@ -203,7 +203,7 @@ class MultiLabel(Classification):
         "mean-teacher": "finetuning.multilabel:MultiLabelMeanTeacher",
         "fixmatch": "finetuning.multilabel:MultiLabelFixMatch",
     }
-    climbs, labels_score, has_neighbours, labeling = False, False, False, "classes"
+    climbs, labels_score, has_neighbours, labeling = False, False, False, LABELING["multilabel"]
     attempts = MULTILABEL
     problem_type = "multi_label_classification"
     demo = SCENES

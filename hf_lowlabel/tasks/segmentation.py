@@ -34,7 +34,7 @@ from ..records import Metric, Row, RunRecord
 from ..text import series
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
-from . import segmentation_card as card
+from . import LABELING, segmentation_card as card
 from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
@@ -58,7 +58,7 @@ class Segmentation(Task):
     name = "segmentation"
     product = "segmenter"
     label_words = "masks"
-    labeling = "mask"
+    labeling = LABELING["segmentation"]
     pipeline_tag = "image-segmentation"
     first_picture = "predictions.png"  # overlays say more than curves
     metrics = (
@@ -180,14 +180,14 @@ class Segmentation(Task):
 
     # ---- caches and views -------------------------------------------------------------------------------------------
     def _cache(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices, what: str, **more):
-        device = next(model.parameters()).device
-        side = model.config.image_size
+        device, side = next(model.parameters()).device, model.config.image_size
         return padded_cache(data, dataset, indices, long_side=side, device=device, what=what, **more)
 
     def caches(
         self, model: nn.Module, data: DataArguments, dataset: ImageDataset, at: SplitIndices
     ) -> tuple[Any, Examples]:
-        labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=0.0)
+        most = min(1.0, data.max_bad * len(at.train) / max(len(at.labeled), 1))  # a share of all images
+        labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=most)
         self._check_taught(Examples(labeled, torch.arange(len(labeled)), None), dataset)
         training = self._cache(model, data, dataset, at.train, "training", masks=False, measured=False)
         return training, Examples(labeled, torch.arange(len(labeled)), None)

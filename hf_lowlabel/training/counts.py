@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from ..text import listed
 
 log = logging.getLogger("hf_lowlabel")
 MOST = 20  # names that are listed
+FEWEST, SHORT = 4, 4  # labels, and letters of a name, below which a class with one label is no sign of a slip
+NUMBERS = re.compile(r"\d+")
 
 
 def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[str]) -> None:
@@ -32,8 +35,10 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
                 "there nor in the data. Add them, or take the images off the list."
             )
         tell_without([name for k, name in enumerate(names) if not (at.labels == k).any()])
+        tell_misspelt(dict(zip(names, np.bincount(at.labels, minlength=len(names)).tolist(), strict=True)))
         return
     counts = (np.asarray(task.match(dataset, names).labels)[at.labeled] > 0).sum(0)
+    tell_misspelt(dict(zip(names, counts.tolist(), strict=True)))
     always = [name for name, n in zip(names, counts, strict=True) if n == number]
     never = [name for name, n in zip(names, counts, strict=True) if n == 0]
     if len(always) + len(never) == len(names):
@@ -50,6 +55,34 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
             listed(always, MOST),
         )
     tell_without(never)
+
+
+def tell_misspelt(counts: dict[str, int]) -> None:
+    """Warn of classes with one label whose name is a letter off that of another with more. counts: labels by class."""
+    if sum(counts.values()) < FEWEST:
+        return
+    for name in (name for name, count in counts.items() if count == 1):
+        if near := [other for other, count in counts.items() if count > 1 and a_letter_off(name, other)]:
+            meant = max(near, key=lambda other: counts[other])
+            log.warning(
+                "one label is of the class %r, and %d are of %r: did you mean %r? Correct the label, or leave it where "
+                "it is a class of its own",
+                name,
+                counts[meant],
+                meant,
+                meant,
+            )
+
+
+def a_letter_off(one: str, other: str) -> bool:
+    """Whether two names differ in case, or by a letter that is missing, another or in its neighbour's place; short ones
+    and those that are told apart by numbers do not count."""
+    a, b = sorted((one.casefold(), other.casefold()), key=len)
+    if len(a) < SHORT or abs(len(a) - len(b)) > 1 or NUMBERS.sub("", a) == NUMBERS.sub("", b) and a != b:
+        return False
+    at = next((i for i in range(len(a)) if a[i] != b[i]), len(a))
+    swapped = a[:at] + a[at + 1 : at + 2] + a[at : at + 1] + a[at + 2 :]
+    return b in (a, swapped) or (a[at:] == b[at + 1 :] if len(a) < len(b) else a[at + 1 :] == b[at + 1 :])
 
 
 def tell_without(names: list[str]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import Diverged
 from ..objective import Objective
 
+MANY = 0.1  # share of steps that were not finite from which a finished run is doubtful
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -120,6 +121,19 @@ def diverged(bad: int, step: int, none_good: bool, saved: Sequence[Path]) -> Div
     return Diverged(
         f"The loss or its gradient was NaN or infinite {what}; no such step changed the model. Start a new run with a "
         f"lower --learning-rate, --max-grad-norm 1 or --precision fp32{start}.{own}"
+    )
+
+
+def skipped_words(guard: NonFiniteGuard, step: int) -> str | None:
+    """A sentence for a run that came to its end although many of its steps, or its last ones, did not count."""
+    bad, last = int(guard.total), int(guard.in_row)
+    if bad < max(2, MANY * step) and last < 2:
+        return None
+    ends = f", the last {last} among them" if last > 1 else ""
+    return (
+        f"In {bad} of {step} steps{ends} the loss or its gradient was NaN or infinite, and such a step changes "
+        f"nothing: the model has trained in the other {step - bad} alone, and may be of no use. Train again with a "
+        "lower --learning-rate or a larger --batch-size, --max-grad-norm 1 or --precision fp32."
     )
 
 

@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from .. import methods
 from ..errors import UserError
 from ..finetuning.linear import drawn_again
+from ..tasks import get_task
 from ..tasks.parts import LeftOut
-from .preparing import Prepared
+from .preparing import Prepared, Run
 
 log = logging.getLogger("hf_lowlabel")
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 REDRAWN = 400  # bootstrap samples
-PREFIX = "left_out_"
+PREFIX = "left_out_"  # of scores of such a layer where it is the model, and behind PROBE where it is beside it
+PROBE = "probe_"
 
 
 def tell_left_out(ready: Prepared) -> None:
@@ -46,8 +49,10 @@ def tell_left_out(ready: Prepared) -> None:
         log.info("no score of labels that are left out: %s", error)
         return
     score, n = task.score, len(found.tallies)
-    key = f"{PREFIX}{score.key}"
-    recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{PREFIX}{task.label_words}": n}
+    own = methods.name_of(ready.config.method) == "probe" and not ready.config.training.prior
+    before = PREFIX if own else PROBE + PREFIX
+    key = f"{before}{score.key}"
+    recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{before}{task.label_words}": n}
     start = "random weights" if ready.config.model.from_scratch else recorder.start_words()
     said = (
         "No image is tested on, so that the finetuned model was not measured. A linear layer on the frozen features of "
@@ -57,6 +62,19 @@ def tell_left_out(ready: Prepared) -> None:
     )
     log.info(said)
     recorder.advice.append(said)
+
+
+def left_out_words(run: Run) -> str:
+    """The score in a line, and whose it is; "" where there is none."""
+    if not run.recorder.left_out:
+        return ""
+    task, key = get_task(run.config.task), next(iter(run.recorder.left_out))
+    value, low, high, n = run.recorder.left_out.values()
+    show, title = task.score.show, task.score.title
+    said = (
+        f"{title[0].lower()}{title[1:]} {show(value)} ({show(low)} to {show(high)}) of {n} {task.label_words} left out"
+    )
+    return f"a linear layer on the frozen features: {said}" + key.startswith(PROBE) * "; this model was not measured"
 
 
 def interval(ready: Prepared, found: LeftOut) -> tuple[float, float]:

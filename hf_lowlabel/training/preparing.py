@@ -24,6 +24,7 @@ from ..tasks.base import Task
 from ..tasks.foundation import branched
 from ..tasks.networks import Network
 from ..tasks.parts import Chosen, Examples
+from ..text import listed
 from . import setup
 from .copies import agreeing, apart, out_of_pool, pictures
 from .counts import tell_counts, tell_without
@@ -127,6 +128,7 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     elif "adapter_width" in task.takes:
         config = branched(config, model)
     training, labeled = task.caches(model, config.data, dataset, at)
+    dataset, chosen, at = without_unreadable(task, dataset, chosen, at, labeled)
     held = held_out(task, model, config, dataset, chosen, at)
     seen = pictures(labeled) if len(labeled.members) else []
     shown = {part: pictures(images) for part, images in held.items()}
@@ -146,12 +148,7 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     agreed = agreeing(labeled, seen, names, config.data.skip_conflicts)
     if len(agreed) < len(seen):
         labeled = labeled.some(agreed)
-        at = at._replace(labeled=at.labeled[agreed], labels=at.labels[agreed])
-        known = {dataset.ids[i] for i in at.labeled}
-        of = {id: name for id, name in chosen.split.labeled.items() if id in known}
-        chosen = replace(chosen, split=replace(chosen.split, labeled=of))
-        if task.climbs:
-            check_labels(chosen.split)
+        chosen, at = labeled_alone(task, dataset, chosen, at, agreed)
     if config.model.from_scratch and not config.model.init_from:
         task.normalise(model, training)
     caches = [training, *(images.cache for images in (labeled, *held.values()) if images.cache is not training)]
@@ -164,6 +161,36 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     return Prepared(
         task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder, unseen
     )
+
+
+def without_unreadable(
+    task: Task, dataset: ImageDataset, chosen: Chosen, at: SplitIndices, labeled: Examples
+) -> tuple[ImageDataset, Chosen, SplitIndices]:
+    """The run without the labels of images that cannot be read, which are listed; the caches hold few enough such."""
+    read = np.isin(at.labeled, np.asarray(labeled.cache.indices)[labeled.members.numpy()])
+    if read.all():
+        return dataset, chosen, at
+    why = dict(labeled.cache.skipped)
+    lost = [(dataset.ids[i], f"it cannot be read: {why.get(dataset.ids[i], 'damaged')}") for i in at.labeled[~read]]
+    many = f"{len(lost)} of the {len(read)} labeled images cannot be read ({listed((id for id, _ in lost), 5)})"
+    if not read.any():
+        raise UserError(f"{many}, and there is no other label. Mend the files, or label other images.")
+    log.warning("%s: their labels are left out. Mend the files to use them", many)
+    chosen, at = labeled_alone(task, dataset, chosen, at, np.flatnonzero(read))
+    return replace(dataset, left_out=[*dataset.left_out, *lost]), chosen, at
+
+
+def labeled_alone(
+    task: Task, dataset: ImageDataset, chosen: Chosen, at: SplitIndices, rows: np.ndarray
+) -> tuple[Chosen, SplitIndices]:
+    """The split with those of its labels alone that stand at `rows`. UserError where too few classes are left."""
+    at = at._replace(labeled=at.labeled[rows], labels=at.labels[rows])
+    known = {dataset.ids[i] for i in at.labeled}
+    of = {id: name for id, name in chosen.split.labeled.items() if id in known}
+    chosen = replace(chosen, split=replace(chosen.split, labeled=of))
+    if task.climbs:
+        check_labels(chosen.split)
+    return chosen, at
 
 
 def held_out(

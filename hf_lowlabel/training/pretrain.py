@@ -33,6 +33,7 @@ from ..tasks.parts import Examples
 from . import setup
 from .callbacks import Callback
 from .copies import out_of_pool, pictures
+from .guard import skipped_words
 from .loop import Loop
 from .preparing import Run, close
 from .recording import Recorder
@@ -112,6 +113,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     if isinstance(objective, L2SP):
         metrics["moved"] = objective.moved()
         warn_if_hardly_moved(metrics["moved"], config)
+    recorder.warn(skipped_words(loop.guard, loop.step))
     loop.state.record = recorder.save(loop, metrics, final=True)
     close(loop, accelerator)
     return Run(config, folder, merged(objective.evaluated).eval(), metrics, loop, recorder)

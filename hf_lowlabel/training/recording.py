@@ -177,6 +177,12 @@ class Recorder:
             return f"the weights after {stage.method}"
         return " ".join(filter(None, [stage.what, weights_word(stage.name)]))
 
+    def warn(self, said: str | None) -> None:
+        """Say what is wrong with the model, where something is, here and on its card."""
+        if said and not self.config.training.dry_run:
+            log.warning(said)
+            self.advice.append(said)
+
     def save(self, progress, metrics: dict, *, final: bool, model: bool = True) -> RunRecord | None:
         """Write the evaluated network (unless `model` is False: the run made none) and all that belongs to it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from ..records import Row
 from ..tasks.base import Task
 from . import frozen, setup
 from .callbacks import Callback
+from .guard import skipped_words
 from .head import fit_head
 from .left_out import tell_left_out
 from .loop import KEEPS_STATISTICS, Loop
@@ -123,6 +125,7 @@ def make_objective(ready: Prepared) -> Objective:
 
 
 LOOKED_AT = 8  # images
+ASKED, FEW_IMAGES = 500, 10  # training images whose classes are looked at in the end, and below which they tell nothing
 FEW = 128  # images a micro-batch below which their BatchNorm statistics say less than those the weights came with
 
 
@@ -243,6 +246,8 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
         look_at_answers(ready, model)
     metrics |= ready.recorder.left_out
     tell_frozen(ready, metrics.get(key))
+    ready.recorder.warn(skipped_words(loop.guard, loop.step))
+    ready.recorder.warn(one_class_words(ready, model))
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
     close(loop, ready.accelerator)
     return Run(ready.config, ready.folder, model, metrics, loop, ready.recorder)
@@ -257,6 +262,22 @@ def look_at_answers(ready: Prepared, model: nn.Module) -> None:
         raise
     except UserError:  # no score can be told from these
         pass
+
+
+def one_class_words(ready: Prepared, model: nn.Module) -> str | None:
+    """A sentence for a classifier that says one class of everything."""
+    task: Any = ready.task
+    if not task.labels_score or len(ready.names) < 2 or len(ready.training) < FEW_IMAGES:
+        return None
+    asked = torch.linspace(0, len(ready.training) - 1, min(ASKED, len(ready.training))).long()
+    said = np.unique(task.predictions(model, ready.training, asked).argmax(1))
+    if len(said) > 1:
+        return None
+    return (
+        f"The model says {ready.names[said[0]]!r} of all {len(asked)} training images that it was asked about, "
+        f"whatever they show: it tells none of the {len(ready.names)} classes apart. Train again for longer "
+        "(--max-steps), with a lower --learning-rate, or with --method probe, which trains a linear layer alone."
+    )
 
 
 def tell_frozen(ready: Prepared, reached: float | None) -> None:

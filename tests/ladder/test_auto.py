@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import zlib
@@ -20,6 +21,8 @@ from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pre
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.auto import NoLabels, claimed
+from hf_lowlabel.ladder.estimates import Interval
+from hf_lowlabel.ladder.report import why_less
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.training.lineage import labels_seen
@@ -429,6 +432,25 @@ def test_labels_of_the_data_that_a_table_leaves_out_are_counted(network, tmp_pat
     rows = [(f"{kind}/{i:02d}.png", kind) for kind in ("blue", "red", "white") for i in range(3)]
     auto(data, network, to_label=0, **table(tmp_path, data, rows))
     assert "9 images have a label in the data and none in labels.csv, such as blue/03.png" in caplog.text
+
+
+def test_the_console_says_what_to_expect_and_not_that_nothing_was_measured(network, tmp_path, capsys):
+    data = photos(tmp_path / "photos", each=6)
+    flags = ["--no-train", "--to-label", "0", "--output-dir", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["auto", str(data), "--model", str(network), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "On new images: " in said and "measured" not in said
+    kept = float(re.search(r"^\* +([\d.]+) %", said, re.M)[1])
+    expected = 100 * json.loads((tmp_path / "run/advice.json").read_text())["accuracy"]["value"]
+    page = (tmp_path / "run/advice.html").read_text()
+    less = f"less is to be expected ({expected:.0f} %)"
+    assert (less in said) == (less in page) == (round(expected) < round(kept))
+
+
+def test_why_the_table_shows_more_than_is_to_be_expected():
+    ladder = [{"kept": False, "by_labels": 0.9}, {"kept": True, "by_labels": 0.472}]
+    assert "less is to be expected (38 %)" in why_less(ladder, Interval(0.38, 0.14, 0.61))
+    assert why_less(ladder, Interval(0.47, 0.3, 0.6)) == why_less(ladder, None) == why_less([], None) == ""
 
 
 def test_classes_that_are_several_ask_for_another_task(network, tmp_path, caplog):

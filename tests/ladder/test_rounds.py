@@ -130,13 +130,13 @@ def test_what_another_round_would_bring():
     assert 0 < small.value < large.value < 0.1 and small.high - small.low < large.high - large.low
     assert sentence(Interval(0.03, -0.01, 0.07), False, 20, 0) == "20 more labels: +3 points (-1 to +7, 80 %). Go on."
     said = sentence(Interval(0.004, -0.03, 0.04), True, 20, 3)
-    assert "hardly worth a round. Stop here, or correct first the 3 that look wrong" in said
+    assert "hardly worth a round. Stop here, or look again at 3 of the labels first" in said
     assert "not known yet" in sentence(None, False, 20, 0)
 
 
 def test_bad_input(network, tmp_path, capsys):
     assert main(["loop", "digits", "--model", network, "--output-dir", str(tmp_path / "a"), "--per-round", "0"]) == 2
-    assert "per_round is 0. Give 1 or more" in capsys.readouterr().err and not (tmp_path / "a").exists()
+    assert "per_round is 0. Give 1 or more." in capsys.readouterr().err and not (tmp_path / "a").exists()
     (tmp_path / "b" / "round-1").mkdir(parents=True)
     (tmp_path / "b" / "round-1" / "thesis.txt").write_text("of somebody else")
     assert main(["loop", "digits", "--model", network, "--output-dir", str(tmp_path / "b")]) == 2

@@ -298,6 +298,15 @@ def test_a_wrong_label_is_named_first():
     assert found[0].rows == (rows[3],) and len(found) <= 3 and "looks like" in found[0].why
 
 
+def test_a_rung_that_is_mostly_wrong_doubts_no_label():
+    """Its errors are its own: with classes that look alike all labels are right."""
+    x, y = clusters(spread=0.3)
+    y = np.random.default_rng(1).permutation(y)
+    rows = drawn(y, 8)
+    best = climb([Features("net", x, rows, y[rows], 4)], y[rows])[0]
+    assert best.accuracy < 0.5 and advice.doubtful_labels(best, y[rows], rows, list("abcd")) == []
+
+
 def test_next_to_label_are_in_doubt_and_differ():
     x, y = clusters()
     p = np.full((len(x), 4), 0.02)

@@ -107,9 +107,13 @@ def test_the_floor_is_tried_even_where_its_last_run_can_be_no_longer_than_a_tria
     frozen = Attempt("head", {}, unlabeled=False, frozen=True)
     each = {frozen: 0.0, FLOOR: 0.5, ONE: 1.0}
     found = settle(each, 100, 10, longer=2.0)  # two folds and a last run, 0.5 s a step
-    assert found == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR]) and "no time is left to try one" in caplog.text
-    more = int(re.search(r"about (\d+) more --minutes", caplog.text)[1])  # of which a share is planned
+    assert found == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR])
+    said = re.search(
+        r"one would need about (\d+) minutes, and 1 are left: not tried. .* (\d+) more --minutes", caplog.text
+    )
+    more = int(said[2])  # of which a share is planned
     assert settle(each, 100 + SPENT * 60 * more, 10, longer=2.0).attempts == [frozen, FLOOR, ONE]
+    assert int(said[1]) == 1 + more
     assert settle(each, 100 + SPENT * 60 * (more - 1), 10, longer=2.0).attempts == [frozen, FLOOR]
     assert settle(each, 200, 10, longer=2.0)[1:3] == (80, 160)
     assert settle(each, 80, 10, longer=2.0).attempts == [frozen]
@@ -368,7 +372,7 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
         with pytest.raises(KeyboardInterrupt):
             auto(discs, network, output_dir=tmp_path / "run", **short_of_time)
     plan = tmp_path / "run" / "trials" / "plan.json"
-    assert "CutMix" not in plan.read_text() and "give about" in caplog.text
+    assert "CutMix" not in plan.read_text() and "CutMix would need about" in caplog.text
     with pytest.raises(UserError, match="other settings, labels or images"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
     assert "CutMix" not in plan.read_text()

@@ -114,6 +114,7 @@ def test_the_folder_to_label_knows_them(tmp_path, monkeypatch, backbone, capsys,
 
 def test_priors_say_how_the_network_sees_images(tmp_path, monkeypatch, backbone, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.json").write_text("{}")
     monkeypatch.setattr("hf_lowlabel.selection.prior_labels.priors", lambda **_: {})
     flags = ["--dataset", "digits", "--model", backbone, "--image-size", "32", "--seed", "4", "--device", "cpu"]
     assert main(["priors", "--split", "s.json", *flags, "--max-bad", "0.3", "--balanced"]) == 0

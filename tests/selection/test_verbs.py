@@ -182,6 +182,19 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
     assert Task.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"
 
 
+def test_priors_leave_out_the_label_of_an_image_that_cannot_be_read(backbone, photos, tmp_path, caplog):
+    (photos / "photo 02.png").write_bytes(b"")
+    source = load_source(str(photos))
+    labeled = {id: "ab"[k % 2] for k, id in enumerate(source.ids[:6])}
+    Split(source.name, ["a", "b"], labeled, fingerprint=source.fingerprint).save(tmp_path / "split.json")
+    given = dict(split=str(tmp_path / "split.json"), finetune=False, device="cpu")
+    with caplog.at_level("WARNING"):
+        priors(backbone, str(photos), max_bad=0.05, output=str(tmp_path / "some.safetensors"), **given)
+    assert "1 of the 6 labeled images cannot be read (photo 02.png): their labels are left out" in caplog.text
+    kept = load_priors(tmp_path / "some.safetensors", source.ids[:2] + source.ids[3:6], ["a", "b"])
+    assert kept.argmax(1).tolist() == [0, 1, 1, 0, 1]
+
+
 @pytest.mark.parametrize(
     "given, words",
     [
@@ -193,7 +206,7 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
     ],
 )
 def test_flags_of_the_other_propagation_are_refused(given, words, capsys):
-    assert main(["priors", "--split", "nowhere.json", "--model", "nowhere", "--dataset", "digits", *given]) == 2
+    assert main(["priors", "--split", __file__, "--model", "nowhere", "--dataset", "digits", *given]) == 2
     assert words in capsys.readouterr().err
 
 

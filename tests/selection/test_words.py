@@ -255,7 +255,7 @@ def test_bad_words_are_refused_before_anything_is_computed(given, words, picture
 def test_without_a_text_model_it_needs_labels_and_features(capsys):
     assert main(["priors", "--dataset", "digits"]) == 2
     assert "or from the names of the classes (--text-model)" in capsys.readouterr().err
-    asked = ["priors", "--dataset", "digits", "--model", "x", "--split", "y"]
+    asked = ["priors", "--dataset", "digits", "--model", "x", "--split", __file__]
     assert main([*asked, "--prompts", "plain"]) == 2 and "Add --text-model" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from hf_lowlabel.cli import main
 from hf_lowlabel.selection.by_model import said_of
 from hf_lowlabel.selection.kinds import kind_of
-from hf_lowlabel.training import preparing
+from hf_lowlabel.training import counts, preparing
 
 FAST = "--method probe --from-scratch --model test_resnet --image-size 32 --test-fraction 0 --dataset photos".split()
 
@@ -101,3 +101,33 @@ def test_classes_are_counted_by_their_names(photos, nothing_computed, tmp_path, 
     assert "no labeled image shows" not in caplog.text
     if task == "multilabel":  # 10.png and 11.png: dog, and cat alone
         assert "every labeled image shows" not in caplog.text
+
+
+@pytest.mark.parametrize("verb", ["finetune", "auto"])
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_a_class_that_is_a_letter_off_another_is_asked_about(photos, nothing_computed, capsys, task, verb):
+    photos("rose", "dandelion", "rose", *["dandelion", "rose"] * 4, "dandelionn")
+    argv = FAST if verb == "finetune" else ["--dataset", "photos", "--model", "test_resnet", "--no-browser"]
+    with pytest.raises(Computed):
+        main([verb, "--task", task, *[word for word in argv if task == "classification" or word not in FAST[:2]]])
+    said = capsys.readouterr().err
+    assert "one label is of the class 'dandelionn', and 5 are of 'dandelion': did you mean 'dandelion'?" in said
+
+
+@pytest.mark.parametrize(
+    "one, other, off",
+    [
+        *[("tulip", other, True) for other in ("tulp", "tuliip", "tulib", "tulpi", "utlip", "Tulip", "atulip")],
+        *[("tulip", other, False) for other in ("tulips!", "talib", "cat", "piltu")],
+        *[("cat", "car", False), ("grade 1", "grade 2", False), ("n02123045", "n02123046", False)],
+    ],
+)
+def test_what_is_a_letter_off(one, other, off):
+    assert counts.a_letter_off(one, other) == counts.a_letter_off(other, one) == off
+
+
+def test_classes_that_differ_by_a_letter_and_have_labels_are_classes(caplog):
+    with caplog.at_level("WARNING"):
+        counts.tell_misspelt({"maple": 4, "mapie": 2, "oak": 1})
+        counts.tell_misspelt({"maple": 2, "mapie": 1})  # of three labels none is rare
+    assert not caplog.records

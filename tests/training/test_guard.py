@@ -79,6 +79,39 @@ def test_bad_steps_in_a_row_stop_the_run(tiny, tmp_path, monkeypatch):
     }  # to start from
 
 
+@pytest.mark.parametrize(
+    "verb, bad, ends",
+    [("finetune", {1, 3}, ""), ("pretrain", {4, 5}, ", the last 2 among them"), ("finetune", {2}, None)],
+)
+def test_a_run_that_ends_with_many_bad_steps_says_so(verb, bad, ends, tiny, few_images, tmp_path, monkeypatch, caplog):
+    step = Loop.train_step
+
+    def train_step(self, batch):
+        if self.step in bad:
+            for image in batch["views"] if "views" in batch else [batch["labeled"]["image"]]:
+                image.fill_(float("nan"))
+        return step(self, batch)
+
+    monkeypatch.setattr(Loop, "train_step", train_step)
+    method = "supervised" if verb == "finetune" else "simsiam"
+    more = dict(method_args=dict(out=64, hidden=32)) if verb == "pretrain" else {}
+    getattr(api, verb)(**tiny[verb], method=method, **more, output_dir=str(tmp_path))
+    said = f"In {len(bad)} of 6 steps{ends} the loss"
+    for text in (caplog.text, (tmp_path / "README.md").read_text()):
+        assert (said in text and "lower --learning-rate" in text) == (ends is not None)
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_a_classifier_that_says_one_class_of_everything_is_told(task, tiny, few_images, tmp_path, monkeypatch, caplog):
+    """Several classes of an image may well be the same ones of every image."""
+    monkeypatch.setattr(Loop, "take_best", lambda loop: [p.data.zero_() for p in loop.inner.evaluated.parameters()])
+    given = {**tiny["finetune"], "method": "supervised", "max_steps": 1}
+    given |= dict(task=task, dataset="scenes", class_balanced=False, color=True) if task == "multilabel" else {}
+    api.finetune(**given, output_dir=str(tmp_path))
+    for text in (caplog.text, (tmp_path / "README.md").read_text()):
+        assert ("tells none of the 10 classes apart" in text) == (task == "classification")
+
+
 @pytest.mark.parametrize("tested", [True, False])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_network_whose_answers_are_no_numbers_is_no_result(task, tested, tmp_path):

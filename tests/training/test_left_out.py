@@ -29,6 +29,11 @@ def noise(level):
     return (RANDOM.integers(0, 30, (32, 32, 3)) + level).clip(0, 255)
 
 
+def left_of(run):
+    """What its keys begin with: the layer is the model of `probe` alone."""
+    return "left_out_" if run.config.method.__name__ == "Probe" else "probe_left_out_"
+
+
 @pytest.fixture
 def classes(tmp_path):
     for k in range(24):
@@ -68,13 +73,14 @@ RUNS = {
 def test_a_run_without_test_images_has_a_score_and_an_interval(kind, request, tmp_path):
     key, least, count, given = RUNS[kind]
     run = finetune(str(request.getfixturevalue(kind)), output_dir=str(tmp_path / "run"), **{**TINY, **given})
-    value, low, high = (run.metrics[f"left_out_{key}{end}"] for end in ("", "_low", "_high"))
+    left = left_of(run)
+    value, low, high = (run.metrics[f"{left}{key}{end}"] for end in ("", "_low", "_high"))
     assert least < value <= 1 and 0 <= low < high <= 1 and low <= value <= high + 1e-9
-    assert run.metrics[f"left_out_{'masks' if kind == 'masks' else 'labels'}"] == count and key not in run.metrics
+    assert run.metrics[f"{left}{'masks' if kind == 'masks' else 'labels'}"] == count and key not in run.metrics
     said = " ".join(run.recorder.advice)
     assert "not measured" in said and f"of {count}" in said and "random weights" in said and "80 % interval" in said
     assert "left out in turn (80 % interval" in (run.folder / "README.md").read_text()
-    assert json.loads((run.folder / "metrics.json").read_text())[f"left_out_{key}"] == value
+    assert json.loads((run.folder / "metrics.json").read_text())[f"{left}{key}"] == value
     with pytest.raises(UserError, match="no labeled test or validation split.*left out in turn .80 % interval"):
         evaluate(str(run.folder), str(tmp_path / "d"))
 
@@ -95,7 +101,7 @@ def test_masks_that_say_nothing_of_the_images_score_as_chance(masks, tmp_path):
     for k, file in enumerate(sorted((masks / "masks").iterdir())):
         save(file, np.random.default_rng(k).integers(0, 2, (32, 32)))
     run = finetune(str(masks), output_dir=str(tmp_path / "run"), **{**TINY, **RUNS["masks"][3]})
-    assert run.metrics["left_out_miou"] < 0.45
+    assert run.metrics["probe_left_out_miou"] < 0.45
 
 
 def test_copies_of_a_picture_are_left_out_with_it(tmp_path):
@@ -114,15 +120,19 @@ def test_copies_of_a_picture_are_left_out_with_it(tmp_path):
     for kind, data, most in (("classes", "d", 0.75), ("several", "s", 0.75), ("masks", "m", 0.6)):
         key, _, _, given = RUNS[kind]
         run = finetune(str(tmp_path / data), output_dir=str(tmp_path / kind), **{**TINY, **given})
-        assert run.metrics[f"left_out_{'masks' if kind == 'masks' else 'labels'}"] == 16, kind
-        assert run.metrics[f"left_out_{key}"] < most, kind
+        assert run.metrics[f"{left_of(run)}{'masks' if kind == 'masks' else 'labels'}"] == 16, kind
+        assert run.metrics[f"{left_of(run)}{key}"] < most, kind
 
 
-def test_it_is_printed_at_the_end(classes, tmp_path, capsys):
+@pytest.mark.parametrize("method", ["probe", "knn", "supervised"])
+def test_it_is_printed_at_the_end_with_whose_it_is(method, classes, tmp_path, capsys):
     flags = ["--model", "test_resnet", "--from-scratch", "--test-fraction", "0", "--image-size", "32"]
-    command = ["finetune", "--dataset", str(classes), "--method", "probe", *flags, "--output-dir", f"{tmp_path}/run"]
+    flags += ["--max-steps", "1", "--batch-size", "4"] if method == "supervised" else []
+    command = ["finetune", "--dataset", str(classes), "--method", method, *flags, "--output-dir", f"{tmp_path}/run"]
     assert main(command) == 0
-    assert "left_out_accuracy" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "a linear layer on the frozen features: accuracy" in said and "of 24 labels left out" in said
+    assert ("this model was not measured" in said) == (method != "probe")
 
 
 def test_labels_count_by_the_share_of_their_class():

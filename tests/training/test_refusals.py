@@ -51,23 +51,40 @@ def test_bad_input_is_refused(bad, words, photos, tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_labeled_image_that_is_broken_is_named(photos, tmp_path):
+@pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])
+def test_a_labeled_image_that_is_broken_loses_its_label(task, photos, masked, tmp_path, caplog):
+    """As an unlabeled one is left out: up to --max-bad of all images, with a warning and a list."""
+    root = tmp_path / "data"
+    shutil.copytree(masked if task == "segmentation" else photos / "labeled", root)
+    if task == "multilabel":
+        rows = [f"{file.relative_to(root)},{file.parent.name}" for file in sorted(root.glob("*/*.png"))]
+        (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    victim = "images/03.png" if task == "segmentation" else "dark/3.png"
+    (root / victim).write_bytes(b"\0" * 99)
+    given = {**(SEGMENT if task == "segmentation" else SMALL), "task": task, "dataset": str(root), "max_steps": 1}
+    given = {**given, "num_labels": None, "method": "supervised", "test_fraction": 0.0}
+    with pytest.raises(UserError, match="1 of .* images cannot be used .*Repair or remove the files, or --max-bad"):
+        finetune(**given, output_dir=str(tmp_path / "none"))
+    run = finetune(**given, max_bad=0.1, output_dir=str(tmp_path / "run"))
+    count = 14 if task == "segmentation" else 24
+    assert f"1 of the {count} labeled images cannot be read" in caplog.text
+    saved = Split.load(run.folder / "split.json")
+    assert len(saved.labeled) == count - 1 and not any(victim.endswith(id) for id in saved.labeled)
+    assert "it cannot be read" in (run.folder / "left_out.csv").read_text()
+    assert run.metrics[f"probe_left_out_{'masks' if task == 'segmentation' else 'labels'}"] == count - 1
+
+
+def test_labels_none_of_which_can_be_read_are_refused(photos, tmp_path):
     shutil.copytree(photos / "labeled", tmp_path / "data")
     source = load_source(str(tmp_path / "data"))
-    split = make_split(source, 8, test_fraction=0.25)
-    victim = next(iter(split.labeled))
-    size = (tmp_path / "data" / victim).stat().st_size
-    (tmp_path / "data" / victim).write_bytes(b"\0" * size)
-    split.save(tmp_path / "split.json")
-    with pytest.raises(UserError) as e:
-        finetune(
-            dataset=str(tmp_path / "data"),
-            split=str(tmp_path / "split.json"),
-            max_bad=0.5,
-            output_dir=str(tmp_path / "run"),
-            **SMALL,
-        )
-    assert victim in str(e.value) and "1 labeled images cannot be read" in str(e.value)
+    split = make_split(source, 2, class_balanced=True, test_fraction=0.25)
+    for left, words in ((1, "The only label is of the class"), (0, "2 of the 2 labeled .* no other label")):
+        file = tmp_path / "data" / sorted(split.labeled)[left]
+        file.write_bytes(b"\0" * file.stat().st_size)
+        split.save(tmp_path / "split.json")
+        with pytest.raises(UserError, match=words):
+            data = dict(dataset=str(tmp_path / "data"), split=str(tmp_path / "split.json"), max_bad=0.5)
+            finetune(**data, output_dir=str(tmp_path / "run"), **SMALL)
 
 
 def test_output_folder_with_files_or_in_use_is_refused(photos, tmp_path):

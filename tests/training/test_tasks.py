@@ -63,7 +63,7 @@ def test_images_of_an_unlabeled_split_need_their_option(tmp_path, caplog):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
     assert PHOTOS.open(DataArguments(str(tmp_path))).class_names == ["cat", "dog"]
-    assert f"give --unlabeled-dataset {tmp_path} --unlabeled-dataset-split unlabeled" in caplog.text
+    assert f"take --unlabeled-dataset {tmp_path} --unlabeled-dataset-split unlabeled" in caplog.text
     caplog.clear()
     more = dict(unlabeled_dataset=str(tmp_path), unlabeled_dataset_split="unlabeled")
     both = PHOTOS.open(DataArguments(str(tmp_path), **more))

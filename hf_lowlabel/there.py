@@ -1,0 +1,71 @@
+"""What a command names and is not there, or is there already: told from the disk alone, before libraries are loaded,
+and by those that read and write it.
+
+No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .errors import UserError
+
+
+def looks_like_hub_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if Path(name).suffix.lower() == ".parquet":
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def refuse_missing_data(name: str, embedded: Iterable[str]) -> None:
+    """UserError for data that is neither there nor an id of the Hub, with the nearest names."""
+    path = Path(name).expanduser()
+    if name in embedded or path.exists() or looks_like_hub_id(name):
+        return
+    here = path.parent if path.parent.is_dir() else Path()
+    known = [str(here / entry.name) for entry in here.iterdir()] if here.is_dir() else []
+    near = difflib.get_close_matches(name, [*known, *embedded], n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else "Check the path."
+    raise UserError(
+        f"There is no such path as {name!r}, and it is no Hub id (org/name). {hint} Without data of your own, take "
+        f"{' or '.join(sorted(embedded))}."
+    )
+
+
+def refuse_missing_images(names: Sequence[str | os.PathLike[str]]) -> None:
+    """UserError for the first of some files and folders that is not there."""
+    for name in names:
+        if not Path(name).expanduser().exists():
+            raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
+
+
+def refuse_missing_split(path: str | None) -> None:
+    """UserError for a manifest that is not there, unless it is one of the Hub."""
+    if path is not None and not path.startswith("hub:") and not Path(path).exists():
+        raise UserError(f"There is no {path}. Correct the path, or write a split with `hf-lowlabel split`.")
+
+
+def refuse_missing_labels(path: str | None) -> None:
+    """UserError for labels that are not there."""
+    if path is not None and not Path(path).expanduser().exists():
+        raise UserError(
+            f"There is no file or folder {path!r} with labels. Give a table with the columns file_name and label, or a "
+            "folder that `hf-lowlabel select` or `loop` wrote."
+        )
+
+
+def refuse_written(place: str | Path | None, overwrite: bool) -> None:
+    """UserError for an output that is there; of several processes the first one says it, before it writes there."""
+    first = os.environ.get("RANK", "0") == "0"
+    if place is not None and first and not overwrite and Path(place).exists():
+        raise UserError(f"{place} is there already. Give another --output, or --overwrite to replace it.")
