@@ -93,7 +93,8 @@ def test_few_images_of_several_classes_that_have_one(tmp_path):
         rows.append(f"{k}.png,{('bright', 'blue')[k] if k < 2 else 'none'}")
     (tmp_path / "d/metadata.csv").write_text("\n".join(rows))
     run = finetune(str(tmp_path / "d"), output_dir=str(tmp_path / "run"), **{**TINY, **RUNS["several"][3]})
-    assert 0 <= run.metrics["left_out_map_low"] <= run.metrics["left_out_map"] <= run.metrics["left_out_map_high"] <= 1
+    low, value, high = (run.metrics[f"probe_left_out_map{end}"] for end in ("_low", "", "_high"))
+    assert 0 <= low <= value <= high <= 1
     assert any("of 12 labels that are left out in turn" in line for line in run.recorder.advice)
 
 
