@@ -104,7 +104,7 @@ def by_column(path: Path, folder: Path, skip_missing: bool) -> Division | None:
     pool = Pool(path, prefix(path, folder))
     rows = [(line, plain_name(row.get(name)), row.get(column)) for line, row in numbered]
     ids: dict[int, str | None] = {}
-    for split in LISTED:
+    for split in (*LISTED, UNLABELED):
         some = [(line, given) for line, given, cell in rows if split_named(cell) == split]
         found = pool.match([given for _, given in some], split)
         ids |= {line: id for (line, _), id in zip(some, found)}

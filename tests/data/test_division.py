@@ -214,6 +214,19 @@ def test_a_column_that_holds_nothing_out_leaves_it_to_the_lists(tmp_path):
     check(tmp_path, load_source)
 
 
+@pytest.mark.parametrize("word", ["unlabeled", "Unlabelled"])
+@pytest.mark.parametrize("opened", [load_source, several, load_segmentation])
+def test_rows_that_a_column_calls_unlabeled_are_not_of_training(tmp_path, opened, word):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    if opened is load_segmentation:
+        masks(tmp_path, *(f"masks/{name}" for name in NAMES))
+    rows = [f"images/{i}.png,{'ab'[i % 2]},{('train', 'test', word)[i // 2]}" for i in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
+    assert bare(opened(tmp_path)) == NAMES[:2]
+    assert bare(opened(tmp_path, split="test")) == NAMES[2:4]
+    assert bare(opened(tmp_path, split="unlabeled")) == NAMES[4:]
+
+
 def test_a_torn_table_of_a_split_that_is_not_asked_for(tmp_path):
     pictures(tmp_path, "train/0.png", "test/1.png")
     (tmp_path / "test" / "metadata.csv").write_text('file_name,label\n"1.png,a\n')
