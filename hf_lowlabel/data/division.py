@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import MissingSplit, UserError
 from ..text import series
-from .columns import FILE_COLUMNS, column_called
-from .folders import ALIASES, UNLABELED, metadata_file
+from .columns import FILE_COLUMNS, Rows, column_called
+from .folders import ALIASES, UNLABELED, metadata_file, metadata_files
 from .metadata import no_image, refuse_two_splits, split_column, split_named, split_text
 from .split_roots import split_folders, split_root
 from .split_tables import LISTED, Listed, Pool, in_annotations, in_lists, in_tables
@@ -36,13 +36,16 @@ class Division:
     labeled: bool = False
 
 
-def read_division(path: Path, label: str | None = None, skip_missing: bool = False) -> Division | None:
+def read_division(
+    path: Path, label: str | None = None, skip_missing: bool = False, masks: bool = False
+) -> Division | None:
     """What is said of the splits of the images in a data set, beside its folders.
 
     Args:
         path: the data set.
         label: the label column that is asked for.
         skip_missing: names without an image are passed over.
+        masks: labels are masks, so that a table that cannot be read is none, with a warning.
 
     Returns:
         None where nothing says that an image is held out.
@@ -51,15 +54,15 @@ def read_division(path: Path, label: str | None = None, skip_missing: bool = Fal
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
     parts = [one for name, one in split_folders(path)[0].items() if name in ALIASES]
-    column = by_column(path, path, skip_missing)
+    column = by_column(path, path, skip_missing, masks)
     if column is not None and {*HELD} & {*column.of.values()}:
         found: list[Division | None] = [column]
     else:
-        found = [by_files(path, label, skip_missing) or column]
+        found = [by_files(path, label, skip_missing, masks) or column]
     for part in parts:
         of_training = split_named(part.name) == "train"
         with contextlib.suppress(*[] if of_training else [UserError]):  # which is said where that split is asked for
-            found.append(by_column(path, part, skip_missing))
+            found.append(by_column(path, part, skip_missing, masks))
     said = [one for one in found if one is not None]
     if not said:
         return None
@@ -81,20 +84,40 @@ def two_splits(id: str, one: str, other: str) -> UserError:
     )
 
 
-def by_column(path: Path, folder: Path, skip_missing: bool) -> Division | None:
+def column_of_splits(folder: Path, own: str | None, masks: bool) -> tuple[Path, Rows, str] | None:
+    """(the table in a folder, its rows, its column of splits); None where there is none. own: the folder's split."""
+    files = metadata_files(folder, own) if masks else [file for file in [metadata_file(folder, own)] if file]
+    found = []
+    for file in files:
+        try:
+            numbered = read_table(file)
+        except NoTable:  # which is said where labels are read
+            continue
+        except UserError as error:
+            if not masks:
+                raise
+            warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=5)
+            continue
+        columns = list(dict.fromkeys(key for _, row in numbered for key in row))
+        column = split_column({name: [row.get(name) for _, row in numbered] for name in columns})
+        if column is not None:
+            found.append((file, numbered, column))
+    if len(found) > 1:
+        raise UserError(
+            f"Both {' and '.join(file.name for file, _, _ in found)} in {str(folder)!r} have a column of splits. Keep "
+            "one."
+        )
+    return found[0] if found else None
+
+
+def by_column(path: Path, folder: Path, skip_missing: bool, masks: bool) -> Division | None:
     """By the column of the table in the data set, or in the folder of one of its splits."""
     own = split_named(folder.name) if folder != path else None
-    file = metadata_file(folder, own)
-    if file is None:
+    table = column_of_splits(folder, own, masks)
+    if table is None:
         return None
-    try:
-        numbered = read_table(file)
-    except NoTable:  # which is said where labels are read
-        return None
+    file, numbered, column = table
     columns = list(dict.fromkeys(key for _, row in numbered for key in row))
-    column = split_column({name: [row.get(name) for _, row in numbered] for name in columns})
-    if column is None:
-        return None
     name = column_called(columns, FILE_COLUMNS)
     if name is None:
         raise UserError(
@@ -117,10 +140,10 @@ def by_column(path: Path, folder: Path, skip_missing: bool) -> Division | None:
     return Division(of, where) if {*of.values()} & {*HELD} or own is None else None
 
 
-def by_files(path: Path, label: str | None, skip_missing: bool) -> Division | None:
+def by_files(path: Path, label: str | None, skip_missing: bool, masks: bool) -> Division | None:
     """By tables that are called as splits, else by lists, else by annotations."""
     pool = Pool(path)
-    tables = list(in_tables(path, pool, label))
+    tables = list(in_tables(path, pool, label, masks))
     if any(part.split in HELD for part in tables):
         return together(tables, skip_missing, pool)
     for found in map(list, (in_lists(path, pool), in_annotations(path, pool))):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -79,8 +80,13 @@ def tables_of_splits(path: Path) -> list[tuple[str, Path]]:
     return [(split, file) for split in LISTED for file in named if file.stem.lower() in SPLITS[split]]
 
 
-def in_tables(path: Path, pool: Pool, label: str | None) -> Iterator[Listed]:
-    """What tables that are called as splits list. label: the label column that is asked for.
+def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) -> Iterator[Listed]:
+    """What tables that are called as splits list.
+
+    Args:
+        path, pool: the data set and its images.
+        label: the label column that is asked for.
+        masks: labels are masks, so that a table of training images that cannot be read is none, with a warning.
 
     Raises:
         UserError: a table cannot be read, or that of a split which is held out does not say which column names images.
@@ -91,6 +97,11 @@ def in_tables(path: Path, pool: Pool, label: str | None) -> Iterator[Listed]:
                 continue
             rows = [row for _, row in read_table(file)]
         except NoTable:
+            continue
+        except UserError as error:
+            if not masks or split != "train":  # what is held out must be known
+                raise
+            warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         column = column_called(columns, FILE_COLUMNS)

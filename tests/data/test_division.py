@@ -125,6 +125,66 @@ def test_lists_of_yolo(tmp_path, opened):
     check(tmp_path, opened, "validation")
 
 
+TORN = {
+    "Latin-1": {"metadata.csv": "file_name,name\n0.png,Ä\n".encode("latin-1")},
+    "ragged": {"metadata.csv": b"file_name,age\n0.png,3,4\n"},
+    "of training": {"train.csv": b"file_name,age\n0.png,3,4\n"},
+    "two lists of classes": {"labels.csv": b"name,r,g,b\na,1,2,3\n", "labels.json": b'{"0": "a"}'},
+}
+
+
+@pytest.mark.parametrize("said", TORN)
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_tables_that_masks_are_not_read_from(tmp_path, said, folder):
+    pictures(tmp_path / folder, *(f"images/{name}" for name in NAMES))
+    masks(tmp_path / folder, *(f"masks/{name}" for name in NAMES))
+    for name, content in TORN[said].items():
+        (tmp_path / folder / name).write_bytes(content)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert load_segmentation(tmp_path).has_target.all()
+    told = [str(one.message) for one in told if "is not read for splits of images" in str(one.message)]
+    assert bool(told) == (said != "two lists of classes")
+    assert sorted(find_places(tmp_path)) == NAMES
+
+
+def test_masks_beside_two_tables_called_labels_follow_the_one_with_splits(tmp_path):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    masks(tmp_path, *(f"masks/{name}" for name in NAMES))
+    (tmp_path / "labels.csv").write_text(COLUMN)
+    (tmp_path / "labels.json").write_text('{"0": "a"}')
+    check(tmp_path, load_segmentation)
+    (tmp_path / "labels.json").write_text('[{"file_name": "0.png", "split": "test"}]')
+    with pytest.raises(UserError, match="Both labels.csv and labels.json in .* have a column of splits"):
+        load_segmentation(tmp_path)
+
+
+def test_two_lists_of_classes_in_a_split_with_masks_beside_its_images(tmp_path):
+    pictures(tmp_path / "train", *NAMES)
+    masks(tmp_path / "train", *(f"{i}_mask.png" for i in range(6)))
+    for name, content in TORN["two lists of classes"].items():
+        (tmp_path / "train" / name).write_bytes(content)
+    assert load_segmentation(tmp_path).has_target.all()
+
+
+def test_a_torn_table_of_test_images_is_refused_beside_masks_too(tmp_path):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    masks(tmp_path, *(f"masks/{name}" for name in NAMES))
+    (tmp_path / "test.csv").write_bytes(b"file_name,age\n0.png,3,4\n")
+    with pytest.raises(UserError, match="test.csv: row 2 has more cells"):
+        load_segmentation(tmp_path)
+
+
+def test_classes_are_not_read_beside_a_torn_table_or_two(tmp_path):
+    pictures(tmp_path, *(f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)))
+    for said in ("Latin-1", "ragged", "two lists of classes"):
+        for name, content in TORN[said].items():
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="is not UTF-8|has more cells|both labels.csv and labels.json"):
+            load_source(tmp_path)
+        (tmp_path / "metadata.csv").unlink(missing_ok=True)
+
+
 # ---- classes --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("line", ["{}", "{} 1", "{},1"])
 def test_lists_beside_folders_of_classes(tmp_path, line):
