@@ -116,6 +116,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         found = list(zip(names, pool.match(names, split)))
         if any(id is not None for _, id in found) or any(map(is_picture, names)):
             yield Listed(split, file, found, labeled)
+        elif split != "train":  # a column called image_id may hold ids of something else
+            refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
 
 
 def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:

@@ -159,6 +159,70 @@ def test_masks_beside_two_tables_called_labels_follow_the_one_with_splits(tmp_pa
         load_segmentation(tmp_path)
 
 
+def with_masks(path, *names):
+    pictures(path, *(f"images/{name}" for name in names))
+    masks(path, *(f"masks/{name}" for name in names))
+    return path
+
+
+NO_FILES = {"patient": "patient,split,age", "id": "id,split,age"}
+
+
+@pytest.mark.parametrize("named", NO_FILES)
+def test_a_column_of_splits_beside_no_names_of_files(tmp_path, named):
+    """It is asked for a column of their names, and not to correct what is none, nor to call it so."""
+    with_masks(tmp_path, *NAMES)
+    (tmp_path / "metadata.csv").write_text(f"{NO_FILES[named]}\nP17,train,30\nP18,test,40\n")
+    said = "no column names their files.* Add a column file_name with the name of the file in each row"
+    with pytest.raises(UserError, match=said):
+        load_segmentation(tmp_path)
+    (tmp_path / "metadata.csv").write_text(f"{NO_FILES[named]}\nP17,train,30\nP18,,40\n")
+    assert len(load_segmentation(tmp_path)) == 6, "it holds nothing out"
+
+
+@pytest.mark.parametrize("opened", [load_segmentation, load_source])
+def test_held_out_names_of_a_column_that_are_passed_over_are_told(tmp_path, opened):
+    with_masks(tmp_path, *NAMES) if opened is load_segmentation else pictures(tmp_path, *NAMES)
+    for name, first in {"id": "P17", "file_name": "gone.png"}.items():
+        (tmp_path / "metadata.csv").write_text(f"{name},split,age\n{first},test,40\n0.png,train,50\n")
+        with pytest.raises(UserError, match=f"1 file names in metadata.csv have no image, such as '{first}'"):
+            opened(tmp_path)
+    (tmp_path / "metadata.csv").write_text("id,split,age,label\nP17,test,40,a\nP18,train,50,b\n")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(opened(tmp_path, skip_missing=True)) == 6
+    assert "1 file names in metadata.csv have no image and are passed over, such as 'P17'" in str(
+        [str(one.message) for one in told]
+    )
+
+
+def test_held_out_names_in_the_table_of_a_split_are_not_passed_over_beside_masks(tmp_path):
+    with_masks(tmp_path / "train", *NAMES)
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,split\n0.png,train\ngone.png,test\n")
+    with pytest.raises(UserError, match="1 file names in metadata.csv have no image, such as 'gone.png'"):
+        load_segmentation(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["sat_image_path", "picture"])
+def test_names_of_files_in_a_column_of_another_name(tmp_path, column):
+    """DeepGlobe's, whose image_id is not what the files are called."""
+    pictures(tmp_path, *(f"all/{name}" for name in NAMES))
+    masks(tmp_path, *(f"all/{i}_mask.png" for i in range(6)))
+    rows = [f"{i + 200},{'test' if i > 3 else 'train'},all/{i}_mask.png,all/{i}.png" for i in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join([f"image_id,split,mask_path,{column}", *rows]) + "\n")
+    check(tmp_path, load_segmentation)
+    assert sorted(id.rpartition("/")[2] for id in find_places(tmp_path)) == NAMES[:4]
+
+
+def test_a_table_called_test_whose_ids_are_not_names_of_files(tmp_path):
+    with_masks(tmp_path, *NAMES)
+    (tmp_path / "test.csv").write_text("image_id,picture\n204,images/4.png\n205,images/5.png\n")
+    with pytest.raises(UserError, match="The column 'picture' of test.csv names images of split 'test'"):
+        load_segmentation(tmp_path)
+    (tmp_path / "test.csv").write_text("image_id,file_name\n204,images/4.png\n205,images/5.png\n")
+    check(tmp_path, load_segmentation)
+
+
 def test_two_lists_of_classes_in_a_split_with_masks_beside_its_images(tmp_path):
     pictures(tmp_path / "train", *NAMES)
     masks(tmp_path / "train", *(f"{i}_mask.png" for i in range(6)))
