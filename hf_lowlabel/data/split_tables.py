@@ -56,9 +56,10 @@ class Pool:
             said = {folder: split_said(folder.split("/")) for folder in self.every.folders}
             of_ids = [(id, said[id.rpartition("/")[0]]) for id in self.every.ids]
             own = [id for id, of in of_ids if of == split] or [id for id, of in of_ids if of in (None, "train")]
-            self.of_split[split] = ImageNames(own, EXTENSIONS)
+            self.of_split[split] = ImageNames(own, EXTENSIONS) if len(own) < len(of_ids) else self.every
         found, _ = self.of_split[split].match(names)
-        lost = [name for name, id in zip(names, found) if id is None]
+        elsewhere = self.of_split[split] is not self.every
+        lost = [name for name, id in zip(names, found) if id is None and elsewhere]
         rest = dict(zip(lost, self.every.match(lost)[0])) if lost else {}
         return [rest.get(name) if id is None else id for name, id in zip(names, found)]
 
@@ -157,11 +158,24 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
                 continue
             lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
             first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
-            whole = pool.match(lines, split)
-            short = pool.match(first, split)
-            found = [(a, one or other) for a, one, other in zip(first, whole, short)]
+            found = list(zip(first, match_lines(lines, first, split, pool)))
             if any(id is not None for _, id in found) or any(map(is_picture, first)):
                 yield Listed(split, file, found)
+
+
+def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:
+    """The id that each line of a list means by its first word, or as a whole where an image is called so, with blanks.
+    Both are looked for only where one is not found: there may be a line for each of many images."""
+
+    def with_blanks(line: str, word: str) -> bool:
+        return line in pool.every.known or not is_picture(word) and line.rpartition("/")[2] in pool.every.by_base
+
+    whole = [with_blanks(line, word) for line, word in zip(lines, first)]
+    found = pool.match([line if one else word for line, word, one in zip(lines, first, whole)], split)
+    lost = [k for k, id in enumerate(found) if id is None and lines[k] != first[k]]
+    for k, id in zip(lost, pool.match([first[k] if whole[k] else lines[k] for k in lost], split) if lost else ()):
+        found[k] = id
+    return found
 
 
 def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:

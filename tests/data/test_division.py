@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
+from hf_lowlabel.data.table_files import ImageNames
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.selection.mask_places import find_places
 from hf_lowlabel.tasks import get_task
@@ -257,6 +258,28 @@ def test_lists_beside_folders_of_classes(tmp_path, line):
     check_names = {split: sorted(bare(load_source(tmp_path, split=split))) for split in ("train", "test")}
     assert check_names == {"train": NAMES[:4], "test": NAMES[4:]}
     assert load_source(tmp_path).class_names == load_source(tmp_path, split="test").class_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", ["/home/me/d/{}", "/home/me/d/{} 3", "/home/me/d/{} /home/me/masks/{}"])
+def test_lines_of_a_list_are_looked_for_once(tmp_path, monkeypatch, line):
+    """Names with other folders before them take long: they were looked for up to four times each."""
+    names = [f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)]
+    pictures(tmp_path, *names)
+    for file, some in {"train.txt": names[:4], "val.txt": names[4:]}.items():
+        (tmp_path / file).write_text("".join(line.format(name, name) + "\n" for name in some))
+    asked, real = [], ImageNames.loosely
+    monkeypatch.setattr(ImageNames, "loosely", lambda self, name: asked.append(name) or real(self, name))
+    assert sorted(bare(load_source(tmp_path))) == NAMES[:4]
+    assert len(asked) == len(names)
+
+
+def test_names_with_blanks_in_lists(tmp_path):
+    """Also where the first word is the name of another image, and where more words follow."""
+    held = ["my photo.png", "cat 1.png", "far/dog 2.png", "Bird 3.PNG", "0.png", "1 b.png"]
+    pictures(tmp_path, *held, "my.png", "cat.png", "far/dog.png", "bird.png", "1.png")
+    lines = ["my photo.png", "cat 1", "/home/me/far/dog 2.png", "bird 3.png", "0.png 7", "1 b"]
+    (tmp_path / "test.txt").write_text("\n".join(lines) + "\n")
+    assert sorted(load_source(tmp_path, split="test").ids) == sorted(held)
 
 
 def test_texts_that_are_no_lists_say_nothing(tmp_path):
