@@ -29,7 +29,7 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
         module: of timm, a model of ours, or a TimmWrapper of transformers.
 
     Raises:
-        UserError: it was not made by timm, or does not see red, green and blue.
+        UserError: it was not made by timm, gives maps of features alone, or does not see red, green and blue.
     """
     net, source = timm_module(module), in_memory(module)
     config: Any = getattr(module, "config", None) if net is not module else None
@@ -40,6 +40,11 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
         raise UserError(
             f"An object of {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, "
             "a module that timm.create_model made, or a model that create_classifier or create_backbone made."
+        )
+    if not (hasattr(net, "num_classes") and hasattr(net, "forward_head")):  # timm's FeatureListNet and the like
+        raise UserError(
+            f"{source[0].upper()}{source[1:]} has no head, as timm makes it for maps of features. Give it as "
+            "timm.create_model makes it without features_only."
         )
     if (channels := getattr(net, "in_chans", 3)) != 3:
         raise UserError(f"The network of {source} sees {channels} channels. Take one of red, green and blue.")

@@ -44,6 +44,11 @@ def no_activation():
         (lambda: timm.create_model("test_vit", proj_drop_rate=0.3), "dropout at blocks.0"),
         (lambda: timm.create_model("resnet10t", in_chans=1), "1 channels"),
         (extra_layer, "final_conv"),
+        (
+            lambda: timm.create_model("resnet10t", features_only=True),
+            "FeatureListNet in memory .* without features_only",
+        ),
+        (lambda: timm.create_model("test_vit", features_only=True), "FeatureGetterNet in memory .* without features_o"),
         (lambda: nn.Linear(2, 2), "Linear cannot be the model"),
     ],
 )
