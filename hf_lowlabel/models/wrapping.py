@@ -18,8 +18,10 @@ KEEPS = "make it by create_classifier or create_backbone with model_args={...}, 
 
 
 def timm_module(module: nn.Module) -> nn.Module:
-    """The timm network inside: of a model of ours, of transformers' TimmWrapper, or the module itself."""
-    return getattr(module, "timm_model", module)
+    """The timm network inside: of a model of ours, of transformers' TimmWrapper, of torch.compile, or the module
+    itself."""
+    net = getattr(module, "timm_model", module)
+    return getattr(net, "_orig_mod", net)
 
 
 def checkpoint_of(module: nn.Module) -> Checkpoint:
@@ -31,6 +33,7 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
     Raises:
         UserError: it was not made by timm, gives maps of features alone, or does not see red, green and blue.
     """
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
     net, source = timm_module(module), in_memory(module)
     config: Any = getattr(module, "config", None) if net is not module else None
     cfg = getattr(config, "pretrained_cfg", None) or getattr(net, "pretrained_cfg", None) or {}

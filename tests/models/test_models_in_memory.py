@@ -149,3 +149,13 @@ def test_a_head_of_timm_is_kept_without_a_word(name):
         warnings.filterwarnings("error", "The head of")
         assert create_classifier(timm.create_model(name, num_classes=3), 3).load_report.head == "kept"
         assert create_classifier(timm.create_model(name, num_classes=0), 3).load_report.head == "fresh"
+
+
+def test_compiled_modules_are_those_that_were_compiled():
+    module = timm.create_model("resnet10t", num_classes=3)
+    made = create_classifier(torch.compile(module), 3)
+    assert made.load_report.source == "a ResNet in memory" and made.load_report.head == "kept"
+    again = create_backbone(torch.compile(made))
+    assert again.timm_model.conv1[0].weight.equal(module.conv1[0].weight)
+    made.timm_model = torch.compile(made.timm_model)
+    assert create_classifier(made, 3).load_report.head == "kept"
