@@ -15,11 +15,11 @@ import numpy as np
 
 from ..errors import MissingSplit, UserError
 from ..text import series
-from .columns import FILE_COLUMNS, column_called
-from .folders import ALIASES, UNLABELED, metadata_file
+from .columns import FILE_COLUMNS, Rows, column_called
+from .folders import ALIASES, UNLABELED, metadata_file, metadata_files
 from .metadata import no_image, refuse_two_splits, split_column, split_named, split_text
 from .split_roots import split_folders, split_root
-from .split_tables import LISTED, Listed, Pool, in_annotations, in_lists, in_tables
+from .split_tables import Listed, Pool, in_annotations, in_lists, in_tables, is_picture
 from .table_files import NoTable, plain_name, read_table
 
 T = TypeVar("T")
@@ -36,13 +36,16 @@ class Division:
     labeled: bool = False
 
 
-def read_division(path: Path, label: str | None = None, skip_missing: bool = False) -> Division | None:
+def read_division(
+    path: Path, label: str | None = None, skip_missing: bool = False, masks: bool = False
+) -> Division | None:
     """What is said of the splits of the images in a data set, beside its folders.
 
     Args:
         path: the data set.
         label: the label column that is asked for.
         skip_missing: names without an image are passed over.
+        masks: labels are masks, so that a table that cannot be read is none, with a warning.
 
     Returns:
         None where nothing says that an image is held out.
@@ -51,15 +54,15 @@ def read_division(path: Path, label: str | None = None, skip_missing: bool = Fal
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
     parts = [one for name, one in split_folders(path)[0].items() if name in ALIASES]
-    column = by_column(path, path, skip_missing)
+    column = by_column(path, path, skip_missing, masks)
     if column is not None and {*HELD} & {*column.of.values()}:
         found: list[Division | None] = [column]
     else:
-        found = [by_files(path, label, skip_missing) or column]
+        found = [by_files(path, label, skip_missing, masks) or column]
     for part in parts:
         of_training = split_named(part.name) == "train"
         with contextlib.suppress(*[] if of_training else [UserError]):  # which is said where that split is asked for
-            found.append(by_column(path, part, skip_missing))
+            found.append(by_column(path, part, skip_missing, masks))
     said = [one for one in found if one is not None]
     if not said:
         return None
@@ -81,46 +84,92 @@ def two_splits(id: str, one: str, other: str) -> UserError:
     )
 
 
-def by_column(path: Path, folder: Path, skip_missing: bool) -> Division | None:
+def column_of_splits(folder: Path, own: str | None, masks: bool) -> tuple[Path, Rows, str] | None:
+    """(the table in a folder, its rows, its column of splits); None where there is none. own: the folder's split."""
+    files = metadata_files(folder, own) if masks else [file for file in [metadata_file(folder, own)] if file]
+    found = []
+    for file in files:
+        try:
+            numbered = read_table(file)
+        except NoTable:  # which is said where labels are read
+            continue
+        except UserError as error:
+            if not masks:
+                raise
+            warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=5)
+            continue
+        columns = list(dict.fromkeys(key for _, row in numbered for key in row))
+        column = split_column({name: [row.get(name) for _, row in numbered] for name in columns})
+        if column is not None:
+            found.append((file, numbered, column))
+    if len(found) > 1:
+        raise UserError(
+            f"Both {' and '.join(file.name for file, _, _ in found)} in {str(folder)!r} have a column of splits. Keep "
+            "one."
+        )
+    return found[0] if found else None
+
+
+def by_column(path: Path, folder: Path, skip_missing: bool, masks: bool) -> Division | None:
     """By the column of the table in the data set, or in the folder of one of its splits."""
     own = split_named(folder.name) if folder != path else None
-    file = metadata_file(folder, own)
-    if file is None:
+    table = column_of_splits(folder, own, masks)
+    if table is None:
         return None
-    try:
-        numbered = read_table(file)
-    except NoTable:  # which is said where labels are read
-        return None
-    columns = list(dict.fromkeys(key for _, row in numbered for key in row))
-    column = split_column({name: [row.get(name) for _, row in numbered] for name in columns})
-    if column is None:
-        return None
-    name = column_called(columns, FILE_COLUMNS)
-    if name is None:
-        raise UserError(
-            f"The column {column!r} of {file.name} says the split of images, and no column names them. Call it "
-            "file_name, or take the table elsewhere."
-        )
+    file, numbered, column = table
+    lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
+    splits = [split_named(row.get(column)) for row in rows]
     pool = Pool(path, prefix(path, folder))
-    rows = [(line, plain_name(row.get(name)), row.get(column)) for line, row in numbered]
-    ids: dict[int, str | None] = {}
-    for split in LISTED:
-        some = [(line, given) for line, given, cell in rows if split_named(cell) == split]
-        found = pool.match([given for _, given in some], split)
-        ids |= {line: id for (line, _), id in zip(some, found)}
-    refuse_two_splits(file, ((line, ids.get(line), split_named(cell)) for line, _, cell in rows))
-    of = {id: split_named(cell) for line, _, cell in rows if split_text(cell) and (id := ids.get(line))}
-    lost = [given for line, given, cell in rows if split_named(cell) in HELD and given and not ids.get(line)]
-    if lost and not skip_missing and own is None:
-        raise no_image(file, lost, pool.every.ids, name)
+
+    def match(names: list[str]) -> list[str | None]:
+        out: list[str | None] = [None] * len(names)
+        for split in {*splits}:
+            at = [k for k, said in enumerate(splits) if said == split]
+            for k, id in zip(at, pool.match([names[k] for k in at], split)):
+                out[k] = id
+        return out
+
+    name, names, ids = column_of_files(rows, match)
+    refuse_two_splits(file, zip(lines, ids, splits))
+    of = {id: said for row, id, said in zip(rows, ids, splits) if id and split_text(row.get(column))}
+    lost = [given for given, id, said in zip(names, ids, splits) if said in HELD and given and not id]
+    if name is None and {*splits} - {"train"} or lost and not (any(ids) or skip_missing or any(map(is_picture, names))):
+        odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
+        raise UserError(
+            f"The column {column!r} of {file.name} says the split of images, and no column names their files{odd}. Add "
+            "a column file_name with the name of the file in each row, or take the table elsewhere."
+        )
+    if lost and (own is None or masks):  # else labels are read from it
+        if not skip_missing:
+            raise no_image(file, lost, pool.every.ids, name or "")
+        tell_lost(file, lost)
     where = f"The column {column!r} of {file.name} says"
     return Division(of, where) if {*of.values()} & {*HELD} or own is None else None
 
 
-def by_files(path: Path, label: str | None, skip_missing: bool) -> Division | None:
+def column_of_files(
+    rows: Sequence[dict], match: Callable[[list[str]], list[str | None]]
+) -> tuple[str | None, list[str], list[str | None]]:
+    """(the column of file names, the name in each row, its id as `match` gives it): the column that is called so; where
+    it names no image, that of names of pictures which names most."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    called = column_called(columns, FILE_COLUMNS)
+    cells = {column: [plain_name(row.get(column)) for row in rows] for column in columns}
+    ids = match(cells[called]) if called is not None else []
+    if called is not None and any(ids):
+        return called, cells[called], ids
+    others = [column for column in columns if column != called and all(map(is_picture, filter(None, cells[column])))]
+    found = [(column, cells[column], match(cells[column])) for column in others if any(cells[column])]
+    best = max(found, key=lambda one: sum(id is not None for id in one[2]), default=None)
+    if best is not None and any(best[2]):
+        return best
+    return called, cells[called] if called is not None else [""] * len(rows), [None] * len(rows)
+
+
+def by_files(path: Path, label: str | None, skip_missing: bool, masks: bool) -> Division | None:
     """By tables that are called as splits, else by lists, else by annotations."""
     pool = Pool(path)
-    tables = list(in_tables(path, pool, label))
+    tables = list(in_tables(path, pool, label, masks))
     if any(part.split in HELD for part in tables):
         return together(tables, skip_missing, pool)
     for found in map(list, (in_lists(path, pool), in_annotations(path, pool))):
@@ -140,10 +189,7 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
         if lost and part.split in HELD:
             if not skip_missing:
                 raise no_image(part.file, lost, pool.every.ids, "the names")
-            warnings.warn(
-                f"{len(lost)} file names in {part.file.name} have no image and are passed over, such as {lost[0]!r}.",
-                stacklevel=5,
-            )
+            tell_lost(part.file, lost)
         for id in (id for _, id in part.found if id is not None):
             if first.setdefault(id, part).split != part.split:
                 raise two_splits(id, first[id].file.name, part.file.name)
@@ -151,6 +197,12 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
     files = list(dict.fromkeys(part.file.name for part in found))
     labeled = any(part.labeled for part in found if part.split == "train")
     return Division(of, f"{series(files)} say{'s' * (len(files) == 1)}", labeled)
+
+
+def tell_lost(file: Path, lost: Sequence[str]) -> None:
+    warnings.warn(
+        f"{len(lost)} file names in {file.name} have no image and are passed over, such as {lost[0]!r}.", stacklevel=6
+    )
 
 
 def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, list[Path], str | None]:

@@ -248,24 +248,28 @@ ALIASES = frozenset(alias for names in SPLITS.values() for alias in names)
 
 
 def metadata_file(root: Path, split: str | None = None) -> Path | None:
-    """The table of the images in a folder: one of `METADATA`, or one called as the split, with an ending of `TABLES`.
+    """The one of `metadata_files`. Raises UserError where there are two of the same name."""
+    found = metadata_files(root, split)
+    if len(found) > 1:
+        raise UserError(f"There are both {' and '.join(f.name for f in found)} in {str(root)!r}. Keep one.")
+    return found[0] if found else None
 
-    Raises UserError where there are two of the same name.
-    """
+
+def metadata_files(root: Path, split: str | None = None) -> list[Path]:
+    """The table of the images in a folder: one of `METADATA`, or one called as the split, with an ending of `TABLES`;
+    several of the same name."""
     named = METADATA if split is None else (*METADATA, *spellings(split))
     files = [file for file in root.iterdir() if is_text(file.name) and file.suffix.lower() in TABLES and file.is_file()]
     for name in named:
         found = sorted(file for file in files if file.stem.lower() == name and (name in METADATA or not parquet(file)))
-        if len(found) > 1:
-            raise UserError(f"There are both {' and '.join(f.name for f in found)} in {str(root)!r}. Keep one.")
         if found:
-            return found[0]
+            return found
     for file in root.iterdir():
         if is_text(file.name) and file.stem.lower() in named and file.suffix.lower() in OTHER_TABLES:
             warnings.warn(
                 f"{file.name} is not read as a table of labels: save it as .xlsx or 'CSV UTF-8'.", stacklevel=4
             )
-    return None
+    return []
 
 
 def parquet(file: Path) -> bool:

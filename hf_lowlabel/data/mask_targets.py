@@ -64,7 +64,7 @@ class MaskTargets(Targets):
 
     def folder(self, path: Path, split: str) -> ImageDataset:
         kind = layout(path)
-        division = read_division(path, None, self.skip_missing) if kind not in OWN_LISTS else None
+        division = read_division(path, None, self.skip_missing, masks=True) if kind not in OWN_LISTS else None
         found: MaskFiles | None = None
         own: str | None = split
         if kind is not None:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import MissingSplit, UserError, unknown
-from .folders import ALIASES, SPLITS, UNLABELED, holds_images, is_table, metadata_file, spellings, subfolders
+from .folders import ALIASES, SPLITS, UNLABELED, holds_images, is_table, metadata_files, spellings, subfolders
 
 
 def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
@@ -19,7 +19,7 @@ def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
     inside = subfolders(train) if train is not None else []
     nested = inside and (any(map(holds_images, inside)) or not holds_images(train))
     strays = sorted(folder.name for name, folder in folders.items() if name not in ALIASES and holds_images(folder))
-    if nested or train is not None and metadata_file(train) is not None:
+    if nested or train is not None and metadata_files(train):
         return folders, strays
     splits = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
     if not splits:
@@ -57,7 +57,7 @@ def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> N
     """UserError where train/ may be a class with folders in it: others are beside it, and nothing is held out."""
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
     held = any(name in folders for name in (*SPLITS["validation"], *SPLITS["test"]))
-    if train is None or held or metadata_file(train) is not None:
+    if train is None or held or metadata_files(train):
         return
     raise UserError(
         f"{train.name}/ in {path.name!r} has folders of images in it, and {', '.join(strays[:5])} beside it: it may be "
@@ -79,7 +79,7 @@ def refuse_held_among(path: Path) -> None:
     sure = [name for name in held if name.lower() not in ("valid", "dev", "eval")]
     what = f"{', '.join(f'{name}/' for name in sure or held)} in {path.name!r} beside {', '.join(others[:5])}"
     do = "For a split, move the others into one folder train/ beside it; else move all of them into train/."
-    if sure and metadata_file(path, "train") is None:
+    if sure and not metadata_files(path, "train"):
         raise UserError(f"{what} may be a split, whose images must not be learned from, or one class more. {do}")
     warnings.warn(f"{what} is read as one folder of images more, and not as a split. {do}", stacklevel=5)
 

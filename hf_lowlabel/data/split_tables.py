@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -55,9 +56,10 @@ class Pool:
             said = {folder: split_said(folder.split("/")) for folder in self.every.folders}
             of_ids = [(id, said[id.rpartition("/")[0]]) for id in self.every.ids]
             own = [id for id, of in of_ids if of == split] or [id for id, of in of_ids if of in (None, "train")]
-            self.of_split[split] = ImageNames(own, EXTENSIONS)
+            self.of_split[split] = ImageNames(own, EXTENSIONS) if len(own) < len(of_ids) else self.every
         found, _ = self.of_split[split].match(names)
-        lost = [name for name, id in zip(names, found) if id is None]
+        elsewhere = self.of_split[split] is not self.every
+        lost = [name for name, id in zip(names, found) if id is None and elsewhere]
         rest = dict(zip(lost, self.every.match(lost)[0])) if lost else {}
         return [rest.get(name) if id is None else id for name, id in zip(names, found)]
 
@@ -79,8 +81,13 @@ def tables_of_splits(path: Path) -> list[tuple[str, Path]]:
     return [(split, file) for split in LISTED for file in named if file.stem.lower() in SPLITS[split]]
 
 
-def in_tables(path: Path, pool: Pool, label: str | None) -> Iterator[Listed]:
-    """What tables that are called as splits list. label: the label column that is asked for.
+def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) -> Iterator[Listed]:
+    """What tables that are called as splits list.
+
+    Args:
+        path, pool: the data set and its images.
+        label: the label column that is asked for.
+        masks: labels are masks, so that a table of training images that cannot be read is none, with a warning.
 
     Raises:
         UserError: a table cannot be read, or that of a split which is held out does not say which column names images.
@@ -91,6 +98,11 @@ def in_tables(path: Path, pool: Pool, label: str | None) -> Iterator[Listed]:
                 continue
             rows = [row for _, row in read_table(file)]
         except NoTable:
+            continue
+        except UserError as error:
+            if not masks or split != "train":  # what is held out must be known
+                raise
+            warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         column = column_called(columns, FILE_COLUMNS)
@@ -105,6 +117,8 @@ def in_tables(path: Path, pool: Pool, label: str | None) -> Iterator[Listed]:
         found = list(zip(names, pool.match(names, split)))
         if any(id is not None for _, id in found) or any(map(is_picture, names)):
             yield Listed(split, file, found, labeled)
+        elif split != "train":  # a column called image_id may hold ids of something else
+            refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
 
 
 def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:
@@ -144,11 +158,24 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
                 continue
             lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
             first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
-            whole = pool.match(lines, split)
-            short = pool.match(first, split)
-            found = [(a, one or other) for a, one, other in zip(first, whole, short)]
+            found = list(zip(first, match_lines(lines, first, split, pool)))
             if any(id is not None for _, id in found) or any(map(is_picture, first)):
                 yield Listed(split, file, found)
+
+
+def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:
+    """The id that each line of a list means by its first word, or as a whole where an image is called so, with blanks.
+    Both are looked for only where one is not found: there may be a line for each of many images."""
+
+    def with_blanks(line: str, word: str) -> bool:
+        return line in pool.every.known or not is_picture(word) and line.rpartition("/")[2] in pool.every.by_base
+
+    whole = [with_blanks(line, word) for line, word in zip(lines, first)]
+    found = pool.match([line if one else word for line, word, one in zip(lines, first, whole)], split)
+    lost = [k for k, id in enumerate(found) if id is None and lines[k] != first[k]]
+    for k, id in zip(lost, pool.match([first[k] if whole[k] else lines[k] for k in lost], split) if lost else ()):
+        found[k] = id
+    return found
 
 
 def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:

@@ -6,6 +6,7 @@ import logging
 import numbers
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,7 @@ from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
 from .opening import refuse_spoiled
-from .timm_checkpoint import head_names, saved_cfg, timm_names
+from .timm_checkpoint import head_names, head_shapes, saved_cfg, timm_names
 from .transformers_layout import read_encoder
 from .translation_own import own_names
 from .wrapping import KEEPS, check_same, checkpoint_of, timm_module
@@ -80,6 +81,12 @@ def create_classifier(
     """
     names = _check_classes(num_labels, class_names)
     found = _find(name, pretrained, revision)
+    if found.filled and found.module is not None and not found.num_classes and head_names(timm_module(found.module)):
+        warnings.warn(
+            f"The head of {found.source} is not kept, since its layers are not those of {found.architecture} in timm: "
+            f"that of the {num_labels} classes is fresh.",
+            stacklevel=2,
+        )
     same = names in (None, found.label_names) or found.module is not None and found.label_names is None
     kept = found.filled and found.num_classes == num_labels and same
     # a kept head without names: None lets transformers recognise ImageNet's classes
@@ -130,9 +137,13 @@ def _find(name: str | nn.Module, pretrained: bool, revision: str | None) -> Chec
     if isinstance(name, (str, os.PathLike)):
         return locate(str(name), pretrained, revision)
     found = checkpoint_of(name)
-    config = _config(found, 0, [], {}, None)
-    twin = _fill(_construct(LowLabelBackbone, config, found.source), found, keep_head=False)
+    count = found.num_classes
+    config = _config(found, count, [f"LABEL_{i}" for i in range(count)], {}, None)
+    made = LowLabelForImageClassification if count else LowLabelBackbone
+    twin = _fill(_construct(made, config, found.source), found, keep_head=False)
     check_same(name, twin.timm_model, twin.preprocessing["input_size"][1:], found.source)
+    if head_shapes(twin.timm_model) != head_shapes(timm_module(name)):  # somebody's own head
+        found = replace(found, num_classes=0)
     return found if pretrained else replace(found, state=None, source=f"random weights ({found.architecture})")
 
 

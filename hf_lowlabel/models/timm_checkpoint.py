@@ -139,6 +139,12 @@ def head_names(net: nn.Module) -> set[str]:
     return {k for k in net.state_dict() if k.startswith(prefixes)} if prefixes else set()
 
 
+def head_shapes(net: nn.Module) -> dict[str, torch.Size]:
+    """Of the classifier's tensors by their names."""
+    state = net.state_dict()
+    return {name: state[name].shape for name in head_names(net)}
+
+
 def body_parameters(net: nn.Module) -> Iterator[nn.Parameter]:
     """All parameters except the classifier's."""
     head = {id(p) for h in classifier_modules(net) for p in h.parameters()}

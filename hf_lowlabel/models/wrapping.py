@@ -18,8 +18,10 @@ KEEPS = "make it by create_classifier or create_backbone with model_args={...}, 
 
 
 def timm_module(module: nn.Module) -> nn.Module:
-    """The timm network inside: of a model of ours, of transformers' TimmWrapper, or the module itself."""
-    return getattr(module, "timm_model", module)
+    """The timm network inside: of a model of ours, of transformers' TimmWrapper, of torch.compile, or the module
+    itself."""
+    net = getattr(module, "timm_model", module)
+    return getattr(net, "_orig_mod", net)
 
 
 def checkpoint_of(module: nn.Module) -> Checkpoint:
@@ -29,8 +31,9 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
         module: of timm, a model of ours, or a TimmWrapper of transformers.
 
     Raises:
-        UserError: it was not made by timm, or does not see red, green and blue.
+        UserError: it was not made by timm, gives maps of features alone, or does not see red, green and blue.
     """
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
     net, source = timm_module(module), in_memory(module)
     config: Any = getattr(module, "config", None) if net is not module else None
     cfg = getattr(config, "pretrained_cfg", None) or getattr(net, "pretrained_cfg", None) or {}
@@ -40,6 +43,11 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
         raise UserError(
             f"An object of {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, "
             "a module that timm.create_model made, or a model that create_classifier or create_backbone made."
+        )
+    if not (hasattr(net, "num_classes") and hasattr(net, "forward_head")):  # timm's FeatureListNet and the like
+        raise UserError(
+            f"{source[0].upper()}{source[1:]} has no head, as timm makes it for maps of features. Give it as "
+            "timm.create_model makes it without features_only."
         )
     if (channels := getattr(net, "in_chans", 3)) != 3:
         raise UserError(f"The network of {source} sees {channels} channels. Take one of red, green and blue.")

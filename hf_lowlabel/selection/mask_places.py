@@ -52,7 +52,7 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
     kind = layout(folder)
     if kind not in LAYOUTS:
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
-    division = None if selected else read_division(folder, skip_missing=True)
+    division = None if selected else read_division(folder, skip_missing=True, masks=True)
     if kind is None:
         root, _, own = split_of(folder, split, division)
         every, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None

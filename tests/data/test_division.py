@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
+from hf_lowlabel.data.table_files import ImageNames
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.selection.mask_places import find_places
 from hf_lowlabel.tasks import get_task
@@ -125,6 +126,130 @@ def test_lists_of_yolo(tmp_path, opened):
     check(tmp_path, opened, "validation")
 
 
+TORN = {
+    "Latin-1": {"metadata.csv": "file_name,name\n0.png,Ä\n".encode("latin-1")},
+    "ragged": {"metadata.csv": b"file_name,age\n0.png,3,4\n"},
+    "of training": {"train.csv": b"file_name,age\n0.png,3,4\n"},
+    "two lists of classes": {"labels.csv": b"name,r,g,b\na,1,2,3\n", "labels.json": b'{"0": "a"}'},
+}
+
+
+@pytest.mark.parametrize("said", TORN)
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_tables_that_masks_are_not_read_from(tmp_path, said, folder):
+    pictures(tmp_path / folder, *(f"images/{name}" for name in NAMES))
+    masks(tmp_path / folder, *(f"masks/{name}" for name in NAMES))
+    for name, content in TORN[said].items():
+        (tmp_path / folder / name).write_bytes(content)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert load_segmentation(tmp_path).has_target.all()
+    told = [str(one.message) for one in told if "is not read for splits of images" in str(one.message)]
+    assert bool(told) == (said != "two lists of classes")
+    assert sorted(find_places(tmp_path)) == NAMES
+
+
+def test_masks_beside_two_tables_called_labels_follow_the_one_with_splits(tmp_path):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    masks(tmp_path, *(f"masks/{name}" for name in NAMES))
+    (tmp_path / "labels.csv").write_text(COLUMN)
+    (tmp_path / "labels.json").write_text('{"0": "a"}')
+    check(tmp_path, load_segmentation)
+    (tmp_path / "labels.json").write_text('[{"file_name": "0.png", "split": "test"}]')
+    with pytest.raises(UserError, match="Both labels.csv and labels.json in .* have a column of splits"):
+        load_segmentation(tmp_path)
+
+
+def with_masks(path, *names):
+    pictures(path, *(f"images/{name}" for name in names))
+    masks(path, *(f"masks/{name}" for name in names))
+    return path
+
+
+NO_FILES = {"patient": "patient,split,age", "id": "id,split,age"}
+
+
+@pytest.mark.parametrize("named", NO_FILES)
+def test_a_column_of_splits_beside_no_names_of_files(tmp_path, named):
+    """It is asked for a column of their names, and not to correct what is none, nor to call it so."""
+    with_masks(tmp_path, *NAMES)
+    (tmp_path / "metadata.csv").write_text(f"{NO_FILES[named]}\nP17,train,30\nP18,test,40\n")
+    said = "no column names their files.* Add a column file_name with the name of the file in each row"
+    with pytest.raises(UserError, match=said):
+        load_segmentation(tmp_path)
+    (tmp_path / "metadata.csv").write_text(f"{NO_FILES[named]}\nP17,train,30\nP18,,40\n")
+    assert len(load_segmentation(tmp_path)) == 6, "it holds nothing out"
+
+
+@pytest.mark.parametrize("opened", [load_segmentation, load_source])
+def test_held_out_names_of_a_column_that_are_passed_over_are_told(tmp_path, opened):
+    with_masks(tmp_path, *NAMES) if opened is load_segmentation else pictures(tmp_path, *NAMES)
+    for name, first in {"id": "P17", "file_name": "gone.png"}.items():
+        (tmp_path / "metadata.csv").write_text(f"{name},split,age\n{first},test,40\n0.png,train,50\n")
+        with pytest.raises(UserError, match=f"1 file names in metadata.csv have no image, such as '{first}'"):
+            opened(tmp_path)
+    (tmp_path / "metadata.csv").write_text("id,split,age,label\nP17,test,40,a\nP18,train,50,b\n")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(opened(tmp_path, skip_missing=True)) == 6
+    assert "1 file names in metadata.csv have no image and are passed over, such as 'P17'" in str(
+        [str(one.message) for one in told]
+    )
+
+
+def test_held_out_names_in_the_table_of_a_split_are_not_passed_over_beside_masks(tmp_path):
+    with_masks(tmp_path / "train", *NAMES)
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,split\n0.png,train\ngone.png,test\n")
+    with pytest.raises(UserError, match="1 file names in metadata.csv have no image, such as 'gone.png'"):
+        load_segmentation(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["sat_image_path", "picture"])
+def test_names_of_files_in_a_column_of_another_name(tmp_path, column):
+    """DeepGlobe's, whose image_id is not what the files are called."""
+    pictures(tmp_path, *(f"all/{name}" for name in NAMES))
+    masks(tmp_path, *(f"all/{i}_mask.png" for i in range(6)))
+    rows = [f"{i + 200},{'test' if i > 3 else 'train'},all/{i}_mask.png,all/{i}.png" for i in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join([f"image_id,split,mask_path,{column}", *rows]) + "\n")
+    check(tmp_path, load_segmentation)
+    assert sorted(id.rpartition("/")[2] for id in find_places(tmp_path)) == NAMES[:4]
+
+
+def test_a_table_called_test_whose_ids_are_not_names_of_files(tmp_path):
+    with_masks(tmp_path, *NAMES)
+    (tmp_path / "test.csv").write_text("image_id,picture\n204,images/4.png\n205,images/5.png\n")
+    with pytest.raises(UserError, match="The column 'picture' of test.csv names images of split 'test'"):
+        load_segmentation(tmp_path)
+    (tmp_path / "test.csv").write_text("image_id,file_name\n204,images/4.png\n205,images/5.png\n")
+    check(tmp_path, load_segmentation)
+
+
+def test_two_lists_of_classes_in_a_split_with_masks_beside_its_images(tmp_path):
+    pictures(tmp_path / "train", *NAMES)
+    masks(tmp_path / "train", *(f"{i}_mask.png" for i in range(6)))
+    for name, content in TORN["two lists of classes"].items():
+        (tmp_path / "train" / name).write_bytes(content)
+    assert load_segmentation(tmp_path).has_target.all()
+
+
+def test_a_torn_table_of_test_images_is_refused_beside_masks_too(tmp_path):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    masks(tmp_path, *(f"masks/{name}" for name in NAMES))
+    (tmp_path / "test.csv").write_bytes(b"file_name,age\n0.png,3,4\n")
+    with pytest.raises(UserError, match="test.csv: row 2 has more cells"):
+        load_segmentation(tmp_path)
+
+
+def test_classes_are_not_read_beside_a_torn_table_or_two(tmp_path):
+    pictures(tmp_path, *(f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)))
+    for said in ("Latin-1", "ragged", "two lists of classes"):
+        for name, content in TORN[said].items():
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="is not UTF-8|has more cells|both labels.csv and labels.json"):
+            load_source(tmp_path)
+        (tmp_path / "metadata.csv").unlink(missing_ok=True)
+
+
 # ---- classes --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("line", ["{}", "{} 1", "{},1"])
 def test_lists_beside_folders_of_classes(tmp_path, line):
@@ -133,6 +258,28 @@ def test_lists_beside_folders_of_classes(tmp_path, line):
     check_names = {split: sorted(bare(load_source(tmp_path, split=split))) for split in ("train", "test")}
     assert check_names == {"train": NAMES[:4], "test": NAMES[4:]}
     assert load_source(tmp_path).class_names == load_source(tmp_path, split="test").class_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", ["/home/me/d/{}", "/home/me/d/{} 3", "/home/me/d/{} /home/me/masks/{}"])
+def test_lines_of_a_list_are_looked_for_once(tmp_path, monkeypatch, line):
+    """Names with other folders before them take long: they were looked for up to four times each."""
+    names = [f"{'ab'[i % 2]}/{name}" for i, name in enumerate(NAMES)]
+    pictures(tmp_path, *names)
+    for file, some in {"train.txt": names[:4], "val.txt": names[4:]}.items():
+        (tmp_path / file).write_text("".join(line.format(name, name) + "\n" for name in some))
+    asked, real = [], ImageNames.loosely
+    monkeypatch.setattr(ImageNames, "loosely", lambda self, name: asked.append(name) or real(self, name))
+    assert sorted(bare(load_source(tmp_path))) == NAMES[:4]
+    assert len(asked) == len(names)
+
+
+def test_names_with_blanks_in_lists(tmp_path):
+    """Also where the first word is the name of another image, and where more words follow."""
+    held = ["my photo.png", "cat 1.png", "far/dog 2.png", "Bird 3.PNG", "0.png", "1 b.png"]
+    pictures(tmp_path, *held, "my.png", "cat.png", "far/dog.png", "bird.png", "1.png")
+    lines = ["my photo.png", "cat 1", "/home/me/far/dog 2.png", "bird 3.png", "0.png 7", "1 b"]
+    (tmp_path / "test.txt").write_text("\n".join(lines) + "\n")
+    assert sorted(load_source(tmp_path, split="test").ids) == sorted(held)
 
 
 def test_texts_that_are_no_lists_say_nothing(tmp_path):
@@ -212,6 +359,19 @@ def test_a_column_that_holds_nothing_out_leaves_it_to_the_lists(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label,split\n0.png,a,train\n1.png,b,train\n")
     (tmp_path / "test.csv").write_text("file_name\n4.png\n5.png\n")
     check(tmp_path, load_source)
+
+
+@pytest.mark.parametrize("word", ["unlabeled", "Unlabelled"])
+@pytest.mark.parametrize("opened", [load_source, several, load_segmentation])
+def test_rows_that_a_column_calls_unlabeled_are_not_of_training(tmp_path, opened, word):
+    pictures(tmp_path, *(f"images/{name}" for name in NAMES))
+    if opened is load_segmentation:
+        masks(tmp_path, *(f"masks/{name}" for name in NAMES))
+    rows = [f"images/{i}.png,{'ab'[i % 2]},{('train', 'test', word)[i // 2]}" for i in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
+    assert bare(opened(tmp_path)) == NAMES[:2]
+    assert bare(opened(tmp_path, split="test")) == NAMES[2:4]
+    assert bare(opened(tmp_path, split="unlabeled")) == NAMES[4:]
 
 
 def test_a_torn_table_of_a_split_that_is_not_asked_for(tmp_path):

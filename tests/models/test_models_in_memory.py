@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import timm
@@ -44,6 +45,11 @@ def no_activation():
         (lambda: timm.create_model("test_vit", proj_drop_rate=0.3), "dropout at blocks.0"),
         (lambda: timm.create_model("resnet10t", in_chans=1), "1 channels"),
         (extra_layer, "final_conv"),
+        (
+            lambda: timm.create_model("resnet10t", features_only=True),
+            "FeatureListNet in memory .* without features_only",
+        ),
+        (lambda: timm.create_model("test_vit", features_only=True), "FeatureGetterNet in memory .* without features_o"),
         (lambda: nn.Linear(2, 2), "Linear cannot be the model"),
     ],
 )
@@ -107,9 +113,49 @@ def test_a_head_stays_for_the_same_names_alone():
     assert heads == ["kept", "fresh", "fresh"]
     normed = timm.create_model("levit_128s", num_classes=3)  # a BatchNorm stands in its head
     assert create_classifier(normed, 3).load_report.head == "kept"
+
+
+def own_layers():
+    return nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 3))
+
+
+def own_dropout():
+    return nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 3))
+
+
+def no_bias():
+    return nn.Linear(512, 3, bias=False)
+
+
+@pytest.mark.parametrize("head", [own_layers, own_dropout, no_bias])
+def test_a_head_of_other_layers_is_not_kept_as_is_said(head):
     module = timm.create_model("resnet10t", num_classes=3)
-    module.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 3))
-    made = create_classifier(module, 3)
-    assert made.load_report.head == "fresh" and made.timm_model.layer1[0].conv1.weight.equal(
-        module.layer1[0].conv1.weight
-    )
+    module.fc = head()
+    for classes in (3, 5):
+        with pytest.warns(UserWarning, match=f"head of a ResNet in memory is not kept.* {classes} classes is fresh"):
+            made = create_classifier(module, classes)
+        assert made.load_report.head == "fresh" and set(made.load_report.missing) == {"fc.weight", "fc.bias"}
+        assert made.timm_model.layer1[0].conv1.weight.equal(module.layer1[0].conv1.weight)
+    given = create_classifier("resnet10t", 3, pretrained=False, class_names=["a", "b", "c"])
+    given.timm_model.fc = head()
+    with pytest.warns(UserWarning, match="is not kept"):
+        again = create_classifier(given, 3)
+    assert again.load_report.head == "fresh" and again.config.id2label[0] == "LABEL_0"
+
+
+@pytest.mark.parametrize("name", ["test_vit", "levit_128s", "deit_tiny_distilled_patch16_224"])
+def test_a_head_of_timm_is_kept_without_a_word(name):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The head of")
+        assert create_classifier(timm.create_model(name, num_classes=3), 3).load_report.head == "kept"
+        assert create_classifier(timm.create_model(name, num_classes=0), 3).load_report.head == "fresh"
+
+
+def test_compiled_modules_are_those_that_were_compiled():
+    module = timm.create_model("resnet10t", num_classes=3)
+    made = create_classifier(torch.compile(module), 3)
+    assert made.load_report.source == "a ResNet in memory" and made.load_report.head == "kept"
+    again = create_backbone(torch.compile(made))
+    assert again.timm_model.conv1[0].weight.equal(module.conv1[0].weight)
+    made.timm_model = torch.compile(made.timm_model)
+    assert create_classifier(made, 3).load_report.head == "kept"
