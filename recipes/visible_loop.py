@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -84,7 +85,8 @@ def main() -> None:
         where = dict(name=name, seed=args.seed, rank=rank, world=world)
         return ViewStream(cache, members, per_step, Separate(views), targets=targets, **where)
 
-    known, labels = labeled_positions(cache, at.labeled, dataset), torch.as_tensor(at.labels)
+    read = np.isin(at.labeled, cache.indices)  # not those of images that cannot be read
+    known, labels = labeled_positions(cache, at.labeled), torch.as_tensor(at.labels[read])
     labeled = stream("labeled", objective.labeled_views, known, args.batch_size, labels)
     everything, per_step = torch.arange(len(cache)), args.batch_size * args.unlabeled_ratio
     unlabeled = stream("unlabeled", objective.unlabeled_views, everything, per_step)

@@ -55,7 +55,7 @@ class Masks:
         self.sizes = torch.tensor([[50, 61] if i % 2 else [61, 47] for i in range(count)])
         self.packed = torch.from_numpy(rng.integers(0, 120, (count, 4, 61, 61), dtype=np.uint8))
         self.packed[:, 3] = 0
-        self.ids = [f"{i}.png" for i in range(count)]
+        self.ids, self.file_of = [f"{i}.png" for i in range(count)], {}
         for i in range(count):
             y, x = rng.integers(0, 25, 2)
             self.packed[i, :3, y : y + 20, x : x + 20] = 240

@@ -245,7 +245,7 @@ def test_labels_of_several_classes_are_judged(tmp_path, capsys):
     create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     how = dict(task="multilabel", train=False, to_label=0, image_size=32, device="cpu", output_dir=tmp_path / "run")
     best = auto(data, tmp_path / "net", **how)
-    assert any(said == "1 label looks wrong, such as 07.png." for said in best.advice.sentences)
+    assert any(said == "1 label is worth a second look, such as 07.png." for said in best.advice.sentences)
     assert (
         main(["review", str(tmp_path / "run"), "--no-page"]) == 0 and "worth a second look" in capsys.readouterr().out
     )

@@ -120,8 +120,8 @@ def test_a_column_of_splits_in_a_round_holds_out(rounds, caplog):
             assert split.labeled == {ids[0]: "red", ids[1]: "white", ids[2]: "red", **dict.fromkeys(named, "red")}
     split = gathered(table.parent, source, False)
     assert split.test == [ids[3]] and {*split.labeled} == {*ids[:3], *ids[5:7]}  # those of later rounds too
-    later = replace(Task.load(last), labeled=split.labeled, test=split.test, held_labels=split.held_labels)
-    later.save(last)  # as the next round has it
+    held = dict(test=split.test, validation=split.validation, held_labels=split.held_labels)
+    replace(Task.load(last), labeled=split.labeled, **held).save(last)  # as the next round has it
     refresh(last)
     caplog.clear()
     assert gathered(last, source, False).test == [ids[3]]

@@ -134,7 +134,10 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
         (["--labels", "a.csv", "--split", "b.json"], "not both"),
     ],
 )
-def test_what_does_not_go_together(classes, tmp_path, capsys, flags, words):
+def test_what_does_not_go_together(classes, tmp_path, capsys, flags, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.json"):
+        (tmp_path / name).touch()
     argv = ["select", "--model", str(classes / "run"), "--dataset", str(classes / "photos"), "--budget", "5", *flags]
     assert main([*argv, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -238,5 +241,6 @@ def test_masks_are_asked_for_where_the_segmenter_is_uncertain(masks, tmp_path, c
         lead = top.topk(2, 1).values
     assert unsure[2] == pytest.approx(float((lead[:, 0] - lead[:, 1] < 0.5).float().mean()), abs=1e-6)
     assert chosen(tmp_path / "uncertain-pixels") == {source.ids[4 + i] for i in np.argsort(-unsure, kind="stable")[:3]}
-    assert main([*argv, "--labels", "x.csv", "--output", str(tmp_path / "no")]) == 2
+    (tmp_path / "x.csv").touch()
+    assert main([*argv, "--labels", str(tmp_path / "x.csv"), "--output", str(tmp_path / "no")]) == 2
     assert "Masks are read beside the images" in capsys.readouterr().err
