@@ -173,12 +173,12 @@ def known_of(model: Model) -> str:
 
 
 def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
-    """What is said of labels and masks; nothing said: as the run folder was trained."""
+    """What is said of labels and masks; of what is not said, as the run folder was trained."""
     said = {k: v for k, v in given.items() if v}
-    if said or not isinstance(model, (str, Path)) or not Path(model, "training.yaml").is_file():
+    if not isinstance(model, (str, Path)) or not Path(model, "training.yaml").is_file():
         return said
     trained = read_yaml(Path(model, "training.yaml"))
-    return {k: trained[k] for k in given if trained.get(k) and k in task.takes}
+    return {k: trained[k] for k in given if trained.get(k) and k in task.takes} | said
 
 
 def refuse_foreign(data: DataArguments, task: Task) -> None:

@@ -134,7 +134,7 @@ class SegmentationScores(Scores):
         """Forget what was added."""
         k = len(self.class_names)
         self.confusion = torch.zeros(k, k, dtype=torch.int64)
-        self.jaccard = torch.zeros(2)  # sum over images, images
+        self.jaccard = torch.zeros(3)  # sum over images with a pixel that counts, their number, images
 
     def add_batch(self, *, predictions=None, references=None, **kwargs) -> None:
         """Count the pixels of some images. Raises UserError where their shapes or classes do not fit."""
@@ -149,7 +149,8 @@ class SegmentationScores(Scores):
             one = confusion_of(torch.as_tensor(prediction).to(target.device), target, len(self.class_names))
             self.confusion += one
             iou = per_image_jaccard(one) if len(one) == 2 else one.new_zeros((), dtype=torch.float32)
-            self.jaccard += torch.stack([iou, torch.ones_like(iou)])
+            seen = (one.sum() > 0).to(iou.dtype)
+            self.jaccard += torch.stack([iou * seen, seen, torch.ones_like(iou)])
 
     def to(self, device: torch.device) -> None:
         """Count on this device from now on."""
@@ -162,7 +163,7 @@ class SegmentationScores(Scores):
             torch.distributed.all_reduce(self.jaccard)
 
     def _compute(self) -> dict:
-        out = {"images": int(self.jaccard[1]), **segmentation_metrics(self.confusion.cpu().numpy(), self.class_names)}
+        out = {"images": int(self.jaccard[2]), **segmentation_metrics(self.confusion.cpu().numpy(), self.class_names)}
         if len(self.class_names) == 2:
-            out["object_jaccard"] = float(self.jaccard[0] / self.jaccard[1])
+            out["object_jaccard"] = float(self.jaccard[0] / self.jaccard[1].clamp(min=1))
         return out

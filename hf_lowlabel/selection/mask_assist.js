@@ -20,11 +20,11 @@ async function addPrompt(from, to, inside) {
 }
 async function askPrompts() {
   const mine = ++prompts.turn, image = turn, text = v => v.map(x => x.toFixed(1)).join(",");
-  $("saved").textContent = "looking";
+  looking("looking");
   try {
     const path = "assist" + query(here()) + "&points=" + prompts.points.map(text).join(";") + "&box=" + (prompts.box ? text(prompts.box) : "");
     const found = new Uint8Array(await bytes(path));
-    $("saved").textContent = "";
+    looking("");
     if (mine !== prompts.turn || image !== turn || locked) return;
     endStroke();
     if (prompts.applied && mask.undo()) mask.future = [];
@@ -32,7 +32,7 @@ async function askPrompts() {
     mask.where(i => found[i] === 1, current);
     prompts.applied = mask.commit();
     save();
-  } catch (error) { $("saved").textContent = ""; tell(error.message); endPrompts(); }
+  } catch (error) { looking(""); tell(error.message); endPrompts(); }
 }
 function drawPrompts(drag) {
   const [vx, vy] = [x => x * view.scale + view.x, y => y * view.scale + view.y], box = drag || prompts.box, out = [];

@@ -3,7 +3,7 @@ const $ = id => document.getElementById(id);
 const KEYS = "123456789";
 const mask = new Mask($("mask"));
 let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y: 0}, corners = [], locked = true;
-let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, draft = false, turn = 0, failed = false;
+let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, lost = false, draft = false, turn = 0, failed = false;
 let stamp = "";  // of the mask that is shown, as it lies on the disk
 
 const here = () => state.images[at];
@@ -49,9 +49,11 @@ function save() {  // one after the other; of several that wait only the last is
       stamp = answer.stamp;
       if (number !== unsaved) return;
       unsaved = 0;
+      lost = false;
       tell("");
       $("saved").textContent = "saved";
     } catch (error) {
+      lost = true;
       $("saved").textContent = "not saved";
       tell(error.message + await renewed());
     }
@@ -68,7 +70,7 @@ async function go(to) {
   drag = null;
   locked = true; failed = false;
   await writing;
-  if ($("saved").textContent === "not saved" && !confirm("The last strokes are not saved. Leave them?")) { locked = false; return; }
+  if (lost && !confirm("The last strokes are not saved. Leave them?")) { locked = false; return; }
   at = (to + state.images.length) % state.images.length;
   await show();
 }
@@ -76,7 +78,7 @@ async function go(to) {
 async function show() {
   endPrompts();
   const mine = ++turn, image = here(), picture = $("image");
-  locked = true; draft = false; failed = false; unsaved = 0;
+  locked = true; draft = false; failed = false; lost = false; unsaved = 0;
   tell("");
   $("saved").textContent = "";
   $("id").textContent = image.id + (image.why ? ": " + image.why : "");
@@ -95,7 +97,7 @@ async function show() {
     mask.load(picture.naturalWidth, picture.naturalHeight, values);
     locked = false;
     fit();
-    if (!image.mask && state.model) await suggest();
+    if (!image.mask && state.model) await suggest(true);
     if (tool === "pieces") await cutIntoPieces();
   } catch (error) {
     if (mine !== turn) return;
@@ -108,12 +110,14 @@ async function show() {
   count();
 }
 
-async function suggest() {
+async function suggest(unasked = false) {
   const mine = turn;
   try {
     const values = new Uint8Array(await bytes("model" + query(here())));
     if (mine !== turn || locked) return;
+    if (unasked && (drag || here().mask || mask.past.length)) return;  // somebody has painted meanwhile
     endStroke();
+    endPrompts();
     const first = !here().mask && !mask.past.length;
     mask.begin();
     mask.replace(values);
@@ -125,7 +129,7 @@ async function suggest() {
 async function cutIntoPieces() {
   if (mask.pieces || locked) return;
   const mine = turn;
-  $("saved").textContent = "looking for pieces";
+  looking("looking for pieces");
   try {
     const pieces = new Uint16Array(await bytes("superpixels" + query(here())));
     if (mine !== turn) return;
@@ -133,7 +137,11 @@ async function cutIntoPieces() {
     mask.showPieces = tool === "pieces";
     mask.draw();
   } catch (error) { tell(error.message); choose("brush"); }
-  $("saved").textContent = "";
+  looking("");
+}
+
+function looking(text) {  // beside the word on what was not saved, which stays
+  if (!lost) $("saved").textContent = text;
 }
 
 function count() {
@@ -250,6 +258,7 @@ function endStroke() {  // one that is under way is whole: what follows is a ste
 }
 function change(work) {
   endStroke();
+  endPrompts();  // a step of another kind: what takes theirs back would take this one
   mask.begin();
   work();
   if (mask.commit()) save();
@@ -354,7 +363,7 @@ for (const button of document.querySelectorAll("[data-tool]")) button.onclick = 
 $("size").oninput = ring;
 $("opacity").oninput = () => { mask.opacity = $("opacity").value / 100; if (mask.values) mask.draw(); };
 const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, back: () => go(at - 1), forward: () => go(at + 1), accept};
-for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); event.currentTarget.blur(); };
+for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); if (event.detail) event.currentTarget.blur(); };
 $("name").onkeydown = async event => {
   event.stopPropagation();
   if (event.key === "Escape") $("name").blur();
@@ -364,6 +373,8 @@ $("name").onkeydown = async event => {
 document.onkeydown = event => {
   if (!state || event.target === $("name") || event.altKey) return;
   const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
+  if ((key === "enter" || key === " ") && event.target.closest("button, [role=button]")) return;  // its own work
+  if (key.startsWith("arrow") && event.target.matches("input[type=range]")) return;
   if (command && key !== "z" && key !== "y") return;
   const tools = {a: state.assist ? "assist" : "", b: "brush", e: "eraser", p: "polygon", f: "fill", s: "pieces", h: "pan"};
   const index = KEYS.indexOf(key);

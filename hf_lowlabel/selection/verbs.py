@@ -25,19 +25,18 @@ from ..prediction import task_of
 from ..ranges import settings_of
 from ..tasks import get_task
 from ..tasks.doubts import Doubt
-from ..tasks.parts import label_rules
 from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
 from .by_class import within_classes
 from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of
 from .clustering import backend
 from .features import Features, extract
-from .importing import import_labels
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
 from .mask_places import why_not_painted
 from .next_steps import given_to_select, keep_here
+from .so_far import labels_so_far
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")
@@ -131,7 +130,7 @@ def select(
     if unpainted:
         log.warning("%s", unpainted)
     source = of.open_to_select(data, classes)
-    base, left_out = labels_so_far(split, labels, model if asks else None, source, kind, data)
+    base, left_out = labels_so_far(split, labels, model, source, kind, data)
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source) or (classes_of_priors(prior) if prior else [])
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
@@ -217,6 +216,8 @@ def known_strategy(
         strategy = asking[0] if is_finished(task, model) else "as3l"
     if strategy not in STRATEGIES and strategy not in asking:
         raise unknown("strategy", strategy, [*STRATEGIES, *asking])
+    if strategy == "class-balanced" and task.labeling != "class":
+        raise UserError("class-balanced is for one class an image. Take another --strategy.")
     function, given = {**STRATEGIES, **BY_MODEL}[strategy], dict(arguments or {})
     takes = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
     takes.pop("labels", None)  # of class-balanced, which are those of the data
@@ -224,37 +225,6 @@ def known_strategy(
         raise UserError(f"The strategy {strategy} takes no arguments. Leave out --strategy-args.")
     check_arguments(f"the strategy {strategy}", given, takes, settings_of(function))
     return strategy, given
-
-
-def labels_so_far(
-    split: str | None, labels: str | None, run: str | None, source: ImageDataset, kind: Kind, data: DataArguments
-) -> tuple[Split | None, list[tuple[str, str]]]:
-    """The images that need no label any more, and those held out: of --split, of --labels, or of a finished run; and
-    which of these labels were left out, and why.
-
-    Raises:
-        UserError: both are given, or they cannot be read.
-    """
-    if split and labels:
-        raise UserError("Give --split or --labels, not both.")
-    if split:
-        return Split.load(split), []
-    if labels and kind.page == "mask":
-        raise UserError(
-            "Masks are read beside the images, where `hf-lowlabel split --task segmentation --from` puts them: images "
-            "that have one are not chosen again. Leave out --labels."
-        )
-    if labels:
-        how = dict(new_classes=True, allow_missing=True, rules=label_rules(data), several=kind.several)
-        made, found = import_labels(labels, source=source, **how)
-        for note in found.notes:
-            log.warning("%s", note)
-        return made, found.left_out
-    own = Path(run, "split.json") if run else None
-    if own is None or not own.is_file():
-        return None, []
-    known = Split.load(own)
-    return (known if {*known.labeled, *known.validation, *known.test} <= set(source.ids) else None), []
 
 
 def data_arguments(dataset: str | DataArguments) -> DataArguments:

@@ -183,6 +183,9 @@ def test_masks_of_several_sizes_and_the_two_readings_of_two_classes():
         predictions=[np.ones((2, 2), int), np.zeros((3, 5), int)], references=[np.ones((2, 2)), np.ones((3, 5))]
     )
     assert two.compute()["object_jaccard"] == 0.5
+    nothing = [np.ones((1, 2), int)] * 2, [np.array([[1, 0]]), np.full((1, 2), 255)]  # of the second all is ignored
+    found = two.compute(predictions=nothing[0], references=nothing[1])
+    assert found["object_jaccard"] == 0.5 and found["images"] == 2
 
 
 def test_no_file_and_no_connection(monkeypatch, tmp_path):

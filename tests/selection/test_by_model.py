@@ -143,6 +143,25 @@ def test_what_does_not_go_together(classes, tmp_path, capsys, flags, words, monk
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_what_a_run_knows_is_left_out_by_any_strategy_and_where_a_photo_is_gone(classes, tmp_path, capsys):
+    known = sorted(Split.load(classes / "split.json").labeled)
+    shutil.copytree(classes / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / known[0]).unlink()
+    for name, strategy in (("a", ["--strategy", "random"]), ("b", [])):
+        argv = ["select", "--model", str(classes / "run"), "--dataset", str(tmp_path / "photos"), "--budget", "10"]
+        assert main([*argv, *strategy, "--output", str(tmp_path / name), "--device", "cpu"]) == 0
+        assert f"1 images of {classes / 'run' / 'split.json'} are not in photos" in capsys.readouterr().err
+        assert len(chosen(tmp_path / name)) == 10 and not chosen(tmp_path / name) & {*known}
+        assert {*Task.load(tmp_path / name).labeled} == {*known[1:]}
+
+
+@pytest.mark.parametrize("task", ["multilabel", "segmentation"])
+def test_class_balanced_is_for_one_class_an_image(classes, tmp_path, capsys, task):
+    argv = ["select", "--model", "test_resnet", "--dataset", str(classes / "photos"), "--task", task, "--budget", "5"]
+    assert main([*argv, "--strategy", "class-balanced", "--output", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "class-balanced is for one class an image" in capsys.readouterr().err
+
+
 def test_an_encoder_alone_has_no_doubts(backbone, photos, tmp_path, capsys):
     argv = ["select", "--model", backbone, "--dataset", str(photos), "--budget", "5", "--strategy", "margin"]
     assert main([*argv, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 2

@@ -30,7 +30,7 @@ from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import overlays
-from hf_lowlabel.prediction import predictions
+from hf_lowlabel.prediction import declared, predictions
 from hf_lowlabel.tasks import get_task
 
 from .conftest import MULTILABEL, SEGMENT, SMALL
@@ -501,3 +501,13 @@ def test_a_model_in_memory_is_given_back_as_it_was(photos, how):
     with contextlib.suppress(UserError):
         evaluate(model, str(photos / "labeled"), device="cpu")
     assert [module.training for module in model.modules()] == modes and any(modes) and not all(modes)
+
+
+def test_of_masks_what_is_not_said_is_as_the_run_was_trained(tmp_path):
+    trained = dict(mask_format="index", mask_ignore=[0], classes=["a", "b"])
+    (tmp_path / "training.yaml").write_text("mask_format: index\nmask_ignore: [0]\nclasses: [a, b]\n")
+    given = dict(mask_column=None, classes=[], mask_format=None, mask_ignore=[], instances=False)
+    kind = get_task("segmentation")
+    assert declared(tmp_path, given, kind) == trained
+    assert declared(tmp_path, given | dict(mask_column="gt"), kind) == trained | dict(mask_column="gt")
+    assert declared(tmp_path, given | dict(mask_ignore=[255]), kind) == trained | dict(mask_ignore=[255])

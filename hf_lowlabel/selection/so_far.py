@@ -1,0 +1,63 @@
+"""What needs no label any more when images are chosen: a manifest, labels, or what a finished run knows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from ..arguments import DataArguments
+from ..data.dataset import ImageDataset
+from ..data.splits import Split
+from ..errors import UserError
+from ..tasks.parts import label_rules
+from .importing import import_labels
+from .kinds import Kind
+
+log = logging.getLogger("hf_lowlabel")
+
+
+def labels_so_far(
+    split: str | None, labels: str | None, run: str | None, source: ImageDataset, kind: Kind, data: DataArguments
+) -> tuple[Split | None, list[tuple[str, str]]]:
+    """The images that need no label any more, and those held out: of --split, of --labels, or of a finished run; and
+    which of these labels were left out, and why.
+
+    Raises:
+        UserError: both are given, or they cannot be read.
+    """
+    if split and labels:
+        raise UserError("Give --split or --labels, not both.")
+    if split:
+        return Split.load(split), []
+    if labels and kind.page == "mask":
+        raise UserError(
+            "Masks are read beside the images, where `hf-lowlabel split --task segmentation --from` puts them: images "
+            "that have one are not chosen again. Leave out --labels."
+        )
+    if labels:
+        how = dict(new_classes=True, allow_missing=True, rules=label_rules(data), several=kind.several)
+        made, found = import_labels(labels, source=source, **how)
+        for note in found.notes:
+            log.warning("%s", note)
+        return made, found.left_out
+    own = Path(run, "split.json") if run else None
+    if own is None or not own.is_file():
+        return None, []
+    known, there = Split.load(own), {*source.ids}
+    named = {*known.labeled, *known.validation, *known.test}
+    if not named & there:
+        log.info("no image of %s is in %s: all may be chosen", own, source.name)
+        return None, []
+    gone = sorted(named - there)
+    if not gone or gone[0].isdigit():  # rows, of which others may have another number now: `resolve` refuses them
+        return known, []
+    log.warning("%d images of %s are not in %s, such as %s", len(gone), own, source.name, gone[0])
+    return replace(
+        known,
+        fingerprint=source.fingerprint,
+        labeled={id: label for id, label in known.labeled.items() if id in there},
+        validation=[id for id in known.validation if id in there],
+        test=[id for id in known.test if id in there],
+        held_labels={id: label for id, label in known.held_labels.items() if id in there},
+    ), []
