@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from ..arguments import DataArguments
@@ -18,10 +17,16 @@ log = logging.getLogger("hf_lowlabel")
 
 
 def labels_so_far(
-    split: str | None, labels: str | None, run: str | None, source: ImageDataset, kind: Kind, data: DataArguments
+    split: str | None,
+    labels: str | None,
+    run: str | None,
+    source: ImageDataset,
+    kind: Kind,
+    data: DataArguments,
+    asks: bool,
 ) -> tuple[Split | None, list[tuple[str, str]]]:
     """The images that need no label any more, and those held out: of --split, of --labels, or of a finished run; and
-    which of these labels were left out, and why.
+    which of these labels were left out, and why. asks: whether the run's model is asked about the images.
 
     Raises:
         UserError: both are given, or they cannot be read.
@@ -46,18 +51,13 @@ def labels_so_far(
         return None, []
     known, there = Split.load(own), {*source.ids}
     named = {*known.labeled, *known.validation, *known.test}
-    if not named & there:
-        log.info("no image of %s is in %s: all may be chosen", own, source.name)
-        return None, []
-    gone = sorted(named - there)
-    if not gone or gone[0].isdigit():  # rows, of which others may have another number now: `resolve` refuses them
+    if known.fingerprint == source.fingerprint or asks and named <= there:  # of others `resolve` says what differs
         return known, []
-    log.warning("%d images of %s are not in %s, such as %s", len(gone), own, source.name, gone[0])
-    return replace(
-        known,
-        fingerprint=source.fingerprint,
-        labeled={id: label for id, label in known.labeled.items() if id in there},
-        validation=[id for id in known.validation if id in there],
-        test=[id for id in known.test if id in there],
-        held_labels={id: label for id, label in known.held_labels.items() if id in there},
-    ), []
+    if named & there:
+        log.warning(
+            "%s differs from the data of %s: what that run has labels of or tests on is not left out. Give --split or "
+            "--labels to leave images out",
+            source.name,
+            run,
+        )
+    return None, []

@@ -130,7 +130,7 @@ def select(
     if unpainted:
         log.warning("%s", unpainted)
     source = of.open_to_select(data, classes)
-    base, left_out = labels_so_far(split, labels, model, source, kind, data)
+    base, left_out = labels_so_far(split, labels, model, source, kind, data, asks)
     at = base.resolve(source) if base else None
     names = class_list(classes, base, source) or (classes_of_priors(prior) if prior else [])
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))

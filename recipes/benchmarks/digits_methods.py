@@ -115,8 +115,8 @@ def one_seed(root: Path, seed: int, labels: list[int], starts: list[str], rows: 
                     **weights,
                     **own,
                     method=method,
-                    color=method
-                    != "s4l-exemplar",  # gray images have no colours, but its HSV jitter changes brightness
+                    # gray images have no colours, but its HSV jitter changes brightness
+                    color=method != "s4l-exemplar",
                     method_args=arguments,
                     split=str(root / f"split-{number}-{seed}.json"),
                 )
