@@ -7,6 +7,7 @@ the cookie that the page at that address was given.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import hmac
 import json
 import logging
@@ -44,6 +45,7 @@ POLICY = (
 LONGEST = 1 << 16  # bytes of a request
 BINARY = "application/octet-stream"
 STRANGER = "Open the page by the address that the command printed."
+ELSEWHERE = "not saved: this tab shows another folder than the one that is labeled at this address now; close it"
 
 
 class Answer(NamedTuple):
@@ -110,9 +112,14 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/" or path in session.files:
             file = Path(__file__).with_name(session.page if path == "/" else session.files[path])
             self.send(HTTPStatus.OK, OWN[file.suffix], file.read_bytes())
+        elif self.of_another_folder():
+            self.send_json({"error": ELSEWHERE}, HTTPStatus.CONFLICT)
         else:
             try:
-                found = session.state() if path == "/state" else session.get(path, queried(asked.query))
+                if path == "/state":
+                    found: Answer | dict | None = {**session.state(), "of": self.server.folder}
+                else:
+                    found = session.get(path, queried(asked.query))
             except (UserError, OSError) as error:
                 self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
                 return
@@ -137,6 +144,10 @@ class Handler(BaseHTTPRequestHandler):
             upload = session.uploads().get(asked.path)
         if action is None and upload is None:
             self.send(HTTPStatus.FORBIDDEN, "text/plain", b"not allowed")
+            return
+        if self.of_another_folder():
+            self.close_connection = True
+            self.send_json({"error": ELSEWHERE}, HTTPStatus.CONFLICT)
             return
         try:
             content = self.sent(LONGEST if action else session.largest)
@@ -165,6 +176,10 @@ class Handler(BaseHTTPRequestHandler):
         hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
+
+    def of_another_folder(self) -> bool:
+        """Whether a tab asks that another folder left open on this port: files there have the same names."""
+        return self.headers.get("Labeled-Folder", self.server.folder) != self.server.folder
 
     def invited(self, query: str) -> bool:
         """Whether who asks has the secret, from the address or as the cookie."""
@@ -212,6 +227,7 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, session: Any, port: int = 0):
         self.session: Session = session
         self.token = secrets.token_urlsafe()
+        self.folder = hashlib.sha256(f"{session.page} {session.folder.resolve()}".encode()).hexdigest()[:16]
         super().__init__(("127.0.0.1", port), Handler)
 
     @property

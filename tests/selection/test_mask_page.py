@@ -4,6 +4,7 @@ import gzip
 import json
 import multiprocessing
 import re
+import shutil
 import urllib.error
 import urllib.request
 import zlib
@@ -459,6 +460,30 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         process.kill()
         process.join()
     assert MaskSession(photos).parting().startswith("1 of 2 images have a mask; next: hf-lowlabel auto --task")
+
+
+def test_a_tab_of_another_folder_paints_nothing(photos, browser, tmp_path):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    with serving(photos, session) as server:
+        port, left = server.server_port, browser.new_context(viewport={"width": 1280, "height": 800})
+        tab = left.new_page()
+        tab.goto(server.url, wait_until="networkidle")
+        expect(tab.locator("#open")).to_have_text("100 % open")
+    with serving(other, session, port) as server:
+        left.new_page().goto(server.url, wait_until="networkidle")
+        tab.keyboard.press("1"), tab.keyboard.press("r")
+        expect(tab.locator("#saved")).to_have_text("not saved")
+        expect(tab.locator("#problem")).to_contain_text("this tab shows another folder")
+        assert not list(other.rglob("masks/*"))
+    with serving(photos, session, port) as server:  # its own again
+        left.pages[1].goto(server.url, wait_until="networkidle")
+        tab.keyboard.press("z"), tab.keyboard.press("y")
+        expect(tab.locator("#saved")).to_have_text("saved")
+        assert (stored(photos) == 0).all() and not list(other.rglob("masks/*"))
 
 
 def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811

@@ -43,8 +43,8 @@ def folder(tmp_path):
 
 
 @contextlib.contextmanager
-def serving(folder, session=Session):
-    server = PageServer(session(folder))
+def serving(folder, session=Session, port=0):
+    server = PageServer(session(folder), port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
@@ -441,6 +441,31 @@ def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
         expect(page.locator("#classes button >> nth=0")).to_contain_text("blue")
         assert stored(folder)[ids[4]] == "blue" and not problems
     page.close()
+
+
+def test_a_tab_of_another_folder_writes_nothing(folder, browser, tmp_path):
+    """Folders labeled one after the other at one --port have files of one name."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    with serving(folder) as server:
+        port, left = server.server_port, browser.new_context()
+        tab = left.new_page()
+        tab.goto(server.url, wait_until="networkidle")
+    with serving(other, port=port) as server:
+        left.new_page().goto(server.url, wait_until="networkidle")
+        for key in ("1", "s", "2"):
+            tap(tab, key)
+            expect(tab.locator("#problem")).to_contain_text("this tab shows another folder")
+        expect(tab.locator("#count")).to_contain_text("0 labeled")
+        assert stored(other) == {}
+    with serving(folder, port=port) as server:  # its own again
+        left.pages[1].goto(server.url, wait_until="networkidle")
+        tap(tab, "1")
+        expect(tab.locator("#count")).to_contain_text("1 labeled")
+    assert len(stored(folder)) == 1 and stored(other) == {}
 
 
 def test_a_tab_says_that_another_one_changed_the_classes(folder, browser):
