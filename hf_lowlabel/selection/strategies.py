@@ -1,7 +1,8 @@
 """Which images to label: each strategy is a function (features [N, D] of unit length, budget, seed) -> int64 [budget].
 
 features are float32, budget is the number of images to choose, seed decides clusters and draws; the result is indices.
-`STRATEGIES` is the whole list. None of them sees a label, but for `class_balanced`, which is for benchmarks.
+`STRATEGIES` is the whole list. None of them sees a label, but for `class_balanced`, which is for benchmarks, and
+`coreset` alone knows which images are labeled.
 """
 
 from __future__ import annotations
@@ -80,22 +81,27 @@ def k_medoids(features: np.ndarray, budget: int, seed: int = 0, *, iterations: C
     return medoids
 
 
-def coreset(features: np.ndarray, budget: int, seed: int = 0) -> np.ndarray:
+def coreset(features: np.ndarray, budget: int, seed: int = 0, *, known: np.ndarray | None = None) -> np.ndarray:
     """Greedy k-center (Sener and Savarese 2018, algorithm 1): next is argmax_i min_{j chosen} ||x_i - x_j||.
 
-    The first is drawn at random.
+    The images that are labeled already, of features `known` [L, D], are the first ones chosen; with none the first is
+    drawn at random.
     """
     x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=best_device())
     norm = (x * x).sum(1)
-    chosen = [int(epoch_permutation(seed, "select/coreset", 0, 1, len(x))[0])]
-    distance = torch.full((len(x),), torch.inf, device=x.device)
-    while True:
-        last = x[chosen[-1]]
-        distance = torch.minimum(distance, norm - 2 * (x @ last) + last @ last)
+    distance, chosen = torch.full((len(x),), torch.inf, device=x.device), list[int]()
+
+    def nearer(last: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(distance, norm - 2 * (x @ last) + last @ last)
+
+    for one in () if known is None else known:
+        distance = nearer(torch.as_tensor(np.array(one, dtype=np.float32), device=x.device))
+    while len(chosen) < budget:
+        drawn = int(epoch_permutation(seed, "select/coreset", 0, 1, len(x))[0])
+        chosen.append(drawn if distance.isposinf().all() else int(distance.argmax()))
+        distance = nearer(x[chosen[-1]])
         distance[chosen[-1]] = -torch.inf
-        if len(chosen) == budget:
-            return np.array(chosen)
-        chosen.append(int(distance.argmax()))
+    return np.array(chosen)
 
 
 def usl(
@@ -213,6 +219,7 @@ def choose(
     seed: int = 0,
     labels: np.ndarray | None = None,
     arguments: Mapping[str, Any] | None = None,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """The images that a strategy chooses.
 
@@ -223,6 +230,7 @@ def choose(
         seed: decides clusters and draws.
         labels: int64 [N], -1 = unknown, for "class-balanced" alone.
         arguments: of the strategy, by name.
+        known: float32 [L, D], of the images that are labeled already, for "coreset" alone.
 
     Returns:
         Indices, int64 [budget], each once.
@@ -251,7 +259,8 @@ def choose(
             )
         chosen = class_balanced(features, budget, seed, labels=labels)
     else:
-        chosen = STRATEGIES[strategy](features, budget, seed, **(arguments or {}))
+        more = {"known": known} if strategy == "coreset" else {}
+        chosen = STRATEGIES[strategy](features, budget, seed, **(arguments or {}), **more)
     return np.asarray(chosen, dtype=np.int64)
 
 

@@ -145,21 +145,23 @@ def select(
     path = features or folder / "features.safetensors"
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
     found = looked.found if looked else extract(model, source, members, **how, **more)
-    x, free = unit(found.values), found.rows(free)
+    x, free, known = unit(found.values), found.rows(free), found.rows(labeled)
     believed = load_priors(prior, [source.ids[i] for i in found.indices], names).numpy() if prior else None
 
     def pick(rows: np.ndarray) -> np.ndarray:
         def of_features(some: np.ndarray, count: int) -> np.ndarray:
-            return choose(strategy, x[some], count, seed, source.labels[found.indices[some]], arguments)
+            classes = source.labels[found.indices[some]]
+            return choose(strategy, x[some], count, seed, classes, arguments, x[known])
 
         if believed is not None:
             return within_classes(believed, rows, budget, of_features)
         if looked is None:
             return of_features(rows, budget)
-        known = looked.doubt.x[found.rows(labeled)]
-        return BY_MODEL[strategy](Doubt(*(v[rows] for v in looked.doubt)), known, budget, seed, **arguments)
+        return BY_MODEL[strategy](
+            Doubt(*(v[rows] for v in looked.doubt)), looked.doubt.x[known], budget, seed, **arguments
+        )
 
-    rows, first = choose_distinct(x, free, budget, pick)
+    rows, first = choose_distinct(x, free, known, budget, pick)
     chosen = found.indices[rows]
     facts: dict = {}
     if is_main_process():
@@ -220,7 +222,8 @@ def known_strategy(
         raise UserError("class-balanced is for one class an image. Take another --strategy.")
     function, given = {**STRATEGIES, **BY_MODEL}[strategy], dict(arguments or {})
     takes = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    takes.pop("labels", None)  # of class-balanced, which are those of the data
+    for own in ("labels", "known"):  # those of the data, which class-balanced and coreset are told
+        takes.pop(own, None)
     if given and not takes:
         raise UserError(f"The strategy {strategy} takes no arguments. Leave out --strategy-args.")
     check_arguments(f"the strategy {strategy}", given, takes, settings_of(function))
@@ -232,22 +235,25 @@ def data_arguments(dataset: str | DataArguments) -> DataArguments:
 
 
 def choose_distinct(
-    x: np.ndarray, free: np.ndarray, budget: int, pick: Callable[[np.ndarray], np.ndarray]
+    x: np.ndarray, free: np.ndarray, known: np.ndarray, budget: int, pick: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose among the rows `free` of unit features x [N, D] without their copies.
+    """Choose among the rows `free` of unit features x [N, D] without their copies, and those of rows that are `known`.
 
     Args:
         pick: rows without copies, int64 [n] -> which of them, int64 [budget].
 
     Returns:
-        The chosen rows, int64 [budget], and for each of `free` the first of them that it is a copy of (`identical`).
+        The chosen rows, int64 [budget], and for each of `free` the row that it is a copy of (`identical`), or itself.
     """
-    first = identical(x[free])
-    distinct = free[first == np.arange(len(free))]
+    rows = np.concatenate([known, free])
+    first = rows[identical(x[rows])][len(known) :]
+    distinct = free[first == free]
     if budget > len(distinct):
+        labeled = int(np.isin(first, known).sum())
         raise UserError(
-            f"There are {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies. "
-            f"Use --budget {len(distinct)} or less."
+            f"There are {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies"
+            f"{f', {labeled} of them of labeled images' if labeled else ''}. "
+            + (f"Use --budget {len(distinct)} or less." if len(distinct) else "There is nothing new to label.")
         )
     return distinct[pick(distinct)], first
 
@@ -286,7 +292,7 @@ def report_of(
     kind: Kind,
 ) -> dict:
     """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered if they are known."""
-    copies = np.flatnonzero(first != np.arange(len(first)))
+    copies = np.flatnonzero(first != free)
     name = [source.ids[i] for i in found.indices]
     near = {
         name[row]: [n["id"] for n in reason["neighbours"] if n["same"]] for row, reason in zip(rows, why, strict=True)
@@ -296,7 +302,7 @@ def report_of(
         "unreadable": [list(s) for s in found.skipped],
         "kmeans": backend(),
         "copies": len(copies),
-        "copies_shown": [[name[free[i]], name[free[first[i]]]] for i in copies[:20]],
+        "copies_shown": [[name[free[i]], name[first[i]]] for i in copies[:20]],
         "near_copies": {id: others for id, others in near.items() if others},
     }
     labels = source.labels[found.indices[rows]]

@@ -62,6 +62,17 @@ def test_coreset_is_greedy_k_center():
     assert chosen.tolist() == expected
 
 
+def test_coreset_begins_with_what_is_labeled():
+    x, _ = blobs(4, 20, spread=0.3)
+    d, known = distances(x), [3, 41]
+    rest, expected = np.setdiff1d(np.arange(80), known), []
+    while len(expected) < 10:
+        nearest = d[np.ix_(rest, known + [int(rest[i]) for i in expected])].min(1)
+        nearest[expected] = -1
+        expected.append(int(nearest.argmax()))
+    assert choose("coreset", x[rest], 10, known=x[known]).tolist() == expected
+
+
 def test_k_medoids_is_a_fixed_point():
     x, _ = blobs(4, 25, spread=0.4)
     medoids, d = k_medoids(x, 4, seed=0), distances(x) ** 2

@@ -130,6 +130,24 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
         select(backbone, str(photos), budget=25, output=str(tmp_path / "out2"), device="cpu")
 
 
+@pytest.mark.parametrize("strategy", ["as3l", "random", "coreset"])
+def test_copies_of_labeled_images_are_not_asked_for(backbone, photos, tmp_path, strategy):
+    """A burst or a second upload: a person would label the same picture again."""
+    for n in (3, 4, 5):
+        (photos / f"copy of {n}.png").write_bytes((photos / f"photo 0{n}.png").read_bytes())
+    given, how = tmp_path / "given.csv", dict(strategy=strategy, device="cpu")
+    given.write_text("image,label\nphoto 03.png,red\ncopy of 4.png,green\n")
+    done = select(backbone, str(photos), budget=22, labels=given, output=tmp_path / "out", **how)
+    assert {*done.ids}.isdisjoint({f"{of} {n}.png" for n in (3, 4) for of in ("photo", "copy of")} | {"photo 03.png"})
+    assert {"photo 05.png", "copy of 5.png"} & {*done.ids} and done.report["copies"] == 3
+    assert ["copy of 3.png", "photo 03.png"] in done.report["copies_shown"]
+    with pytest.raises(UserError, match="22 images .* leaving out 3 copies, 2 of them of labeled images. Use --budg"):
+        select(backbone, str(photos), budget=23, labels=given, output=tmp_path / "out2", **how)
+    given.write_text("image,label\n" + "".join(f"photo {n:02}.png,red\n" for n in range(24)))
+    with pytest.raises(UserError, match="copies, 3 of them of labeled images. There is nothing new to label"):
+        select(backbone, str(photos), budget=1, labels=given, output=tmp_path / "out2", **how)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
