@@ -49,6 +49,12 @@ def refuse_missing_images(names: Sequence[str | os.PathLike[str]]) -> None:
             raise UserError(f"There is no file or folder {str(name)!r}. Give images or folders of images.")
 
 
+def or_a_model(folder: str | os.PathLike[str]) -> str:
+    """What to say besides of a folder without images: it may be a model that was given in their place."""
+    held = [name for name in ("config.json", "model.safetensors", "run.json") if Path(folder, name).is_file()]
+    return f" It is a folder of a model ({', '.join(held)}): were model and images swapped?" if held else ""
+
+
 def refuse_missing_split(path: str | None) -> None:
     """UserError for a manifest that is not there, unless it is one of the Hub."""
     if path is not None and not path.startswith("hub:") and not Path(path).exists():

@@ -94,10 +94,13 @@ def predict(argv: list[str]) -> int:
         rows, skipped = predict(**vars(args))
         print_json({"output": place, "predictions": rows, "skipped": skipped})
         return 0
-    skipped = []
-    count = sum(1 for _ in predictions(skipped=skipped, **vars(args)))
+    skipped, count, such = [], 0, ""
+    for row in predictions(skipped=skipped, **vars(args)):
+        count, such = count + 1, such or f", such as {row['class']!r}" if "class" in row else ""
     unread = f", {len(skipped)} unreadable images skipped" if skipped else ""
     say(f"wrote {count} predictions to {place}{unread}")
+    if count and Path(args.model).is_dir() and not Path(args.model, "run.json").is_file():
+        say(f"{args.model} has no run.json that tells what it was trained for: its classes are its own{such}")
     for name, reason in skipped[:20]:
         say(f"  skipped {name}: {reason}", file=sys.stderr)
     return 0

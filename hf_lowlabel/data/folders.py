@@ -17,6 +17,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..errors import UserError
+from ..there import or_a_model
 from .images import open_image, read_endings
 from .prints import size_and_print
 from .table_files import TABLES
@@ -98,7 +99,9 @@ def image_files(root: Path) -> list[ImageFile]:
     """The images in a folder and those below it, by id. Raises UserError where there are none."""
     found = listing(root)
     if not found:
-        raise UserError(f"There are no images (.jpg, .png, .webp ...) in {str(root)!r} or in folders in it.")
+        raise UserError(
+            f"There are no images (.jpg, .png, .webp ...) in {str(root)!r} or in folders in it.{or_a_model(root)}"
+        )
     if len({file.id for file in found}) != len(found):
         raise UserError(f"Two files in {str(root)!r} have names that differ only in their Unicode form. Rename one.")
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..text import brief
-from ..there import refuse_missing_images
+from ..there import or_a_model, refuse_missing_images
 from .folders import walk
 from .mask_folders import in_mask_folders
 from .mask_names import masks_among
@@ -33,7 +33,10 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(path / file for file in without_masks(path, [file.path for file in walk(path)]))
             if not inside:
-                raise UserError(f"There is no image in the folder {name}. Give one with files such as .jpg or .png.")
+                raise UserError(
+                    f"There is no image in the folder {name}. Give one with files such as .jpg or .png."
+                    f"{or_a_model(path)}"
+                )
             found += inside
         elif path.is_file():
             found.append(path)

@@ -63,8 +63,8 @@ def settle(
             log.log(level, said, max(left, 0), more)
             return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts)
         said = (
-            "%s would need about %d minutes, and %d are left: not tried. With %d more --minutes it is, in another "
-            "--output-dir once this search has ended"
+            "%s would need about %d minutes, and %d are left: not tried. A new search with %d more --minutes, in "
+            "another --output-dir, tries it"
         )
         there = max(math.floor(left / SPENT / 60), 0)
         log.log(level, said, attempts.pop().name, there + more, there, more)

@@ -89,6 +89,11 @@ def import_labels(
             found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
     except LabelFaults as error:
         raise error.with_ways() from None
+    if not found.labels and found.left_out and not taken_off(task, found):
+        raise UserError(
+            f"No row of {path.name} is of an image of {task.dataset!r}: {len(found.left_out)} were left out, such as "
+            f"{found.left_out[0][0]!r} ({found.left_out[0][1]}). Give the labels of these images."
+        )
     if not found.labels and not taken_off(task, found):
         raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
     if (folder / "selection.json").is_file():

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
@@ -128,6 +129,14 @@ def test_copies_are_left_out_and_reported(backbone, photos, tmp_path, capsys):
     assert done.report["near_copies"]["copy of 3.png"] == ["photo 03.png"]
     with pytest.raises(UserError, match="24 images to choose from after leaving out 3 copies"):
         select(backbone, str(photos), budget=25, output=str(tmp_path / "out2"), device="cpu")
+
+
+def test_labels_of_other_photos_are_named_as_such(photos, tmp_path):
+    """Filled in they are, so that to fill them in is no advice."""
+    (given := tmp_path / "other.csv").write_text("image,label\nX1.jpg,red\nX2.jpg,green\n")
+    rules = LabelRules(skip_missing=True)
+    with pytest.raises(UserError, match="No row of other.csv is of an image of .*: 2 were left out, such as 'X1.jpg'"):
+        import_labels(given, source=load_source(photos), new_classes=True, rules=rules)
 
 
 @pytest.mark.parametrize("strategy", ["as3l", "random", "coreset"])

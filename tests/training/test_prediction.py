@@ -424,6 +424,26 @@ def test_predict_from_the_command_line(segmenter, masked, tmp_path, capsys, monk
     assert "This is a model for segmentation, not for classification." in capsys.readouterr().err
 
 
+def test_a_model_that_is_no_run_is_told_and_so_are_arguments_that_were_swapped(tmp_path, capsys, monkeypatch):
+    """An untouched network answers too: which folder is the run is soon forgotten."""
+    monkeypatch.chdir(tmp_path)
+    model, photo = tmp_path / "net", tmp_path / "photos" / "a.png"
+    create_classifier("test_resnet", 3, pretrained=False, image_size=32, class_names=["x", "y", "z"]).save_pretrained(
+        model
+    )
+    photo.parent.mkdir()
+    Image.new("RGB", (32, 32), 90).save(photo)
+    assert main(["predict", "photos", "--model", "net"]) == 0
+    assert "net has no run.json" in (said := capsys.readouterr().out) and "such as '" in said
+    (model / "run.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"a folder of a model \(config.json, model.safetensors, run.json\): were model"
+    ):
+        find_images(model)
+    with pytest.raises(UserError, match="were model and images swapped"):
+        select(photo.parent, str(model), budget=1, output=tmp_path / "out")
+
+
 def test_masks_of_other_classes_are_refused(segmenter, masked):
     with pytest.raises(
         UserError, match="classes of .* are sky, light, dark, and those of the model or split ground, light, dark"
