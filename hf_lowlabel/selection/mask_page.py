@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ..commands import auto_command, command
-from ..data.images import BadImage, decoding, open_image
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
@@ -33,8 +30,8 @@ from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
 from .next_steps import after_masks
-from .server import BINARY, Answer, picture
-from .shown import file_to_show
+from .server import BINARY, Answer
+from .shown import answer_of
 from .suggestions import read_suggestions
 
 
@@ -175,7 +172,8 @@ class MaskSession:
 
     def get(self, path: str, query: dict[str, str]) -> Answer | None:
         if path.startswith("/images/"):
-            return self.shown(path.removeprefix("/images/"))
+            file = path.removeprefix("/images/")
+            return answer_of(self.places[file].image, self.value_range) if file in self.places else None
         if path == "/mask":
             return self.load(query.get("file", ""))
         if path == "/model" and self.model is not None:
@@ -186,24 +184,6 @@ class MaskSession:
         if path == "/superpixels":
             return self.once("superpixels", query, lambda image: superpixels(image, self.pieces))
         return None
-
-    def shown(self, file: str) -> Answer | None:
-        """The image as it is where browsers show what a network sees of it, else as PNG."""
-        image = self.places[file].image if file in self.places else None
-        if image is None or not image.is_file():
-            return None
-        try:
-            with open_image(image) as opened, decoding():
-                as_it_is = file_to_show(opened)
-        except BadImage:
-            if image.is_symlink():  # to what is no image
-                return None
-            raise
-        if as_it_is:
-            return picture(as_it_is)
-        out = io.BytesIO()
-        Image.fromarray(read_rgb(image, self.value_range)).save(out, "PNG", compress_level=1)
-        return Answer("image/png", out.getvalue())
 
     def load(self, file: str) -> Answer:
         """The mask as bytes, a pixel each, row by row; 255 everywhere where there is none."""
