@@ -6,6 +6,7 @@ let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y
 let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, lost = false, draft = false, turn = 0, failed = false;
 let folder = {};  // the header by which the server of another folder at this address knows that it is not asked
 let stamp = "";  // of the mask that is shown, as it lies on the disk
+const TAB = crypto.getRandomValues(new Uint32Array(4)).join("-");  // known as the writer of a mask whose answer was lost
 
 const here = () => state.images[at];
 const query = image => "?file=" + encodeURIComponent(image.file);
@@ -45,7 +46,7 @@ function save() {  // one after the other; of several that wait only the last is
   writing = writing.then(async () => {
     if (number !== unsaved) return;
     try {
-      const answer = await send("mask" + query(image) + "&stamp=" + stamp, await pack(values), "application/octet-stream");
+      const answer = await send("mask" + query(image) + "&stamp=" + stamp + "&tab=" + TAB, await pack(values), "application/octet-stream");
       image.mask = answer.mask;
       stamp = answer.stamp;
       if (number !== unsaved) return;

@@ -45,12 +45,12 @@ def stamp_of(server, file):
         return (answer.headers["ETag"] or "").strip('"')
 
 
-def put(server, file, mask, content=None, stamp=None, **headers):
+def put(server, file, mask, content=None, stamp=None, tab="", **headers):
     """Send a mask as a page does that was just opened, or was shown the mask of `stamp`."""
     stamp = stamp_of(server, file) if stamp is None else stamp
     data = zlib.compress(np.asarray(mask, np.uint8).tobytes()) if content is None else content
     headers = {"Content-Type": "application/octet-stream", **headers}
-    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}&stamp={stamp}")
+    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}&stamp={stamp}&tab={tab}")
     request = urllib.request.Request(address, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
@@ -134,6 +134,35 @@ def test_of_two_tabs_none_paints_over_the_other(photos):
         put(server, "photo 01.png", road, stamp="")
     with serving(photos, session) as server:  # another server does not forget what a tab was shown
         assert "in another tab" in refused(put, server, "photo 01.png", sky, stamp="")
+
+
+def full(*_):
+    raise OSError("full")
+
+
+def test_an_answer_that_was_lost_is_no_other_tab(photos, monkeypatch):
+    """The mask was written, and the tab knows the stamp of before."""
+    nothing, sky, road = (np.full((16, 16), value, np.uint8) for value in (255, 0, 1))
+    file = photos / "masks" / "photo 00.png"
+    with serving(photos, session) as server:
+        for mask in (sky, road, nothing, sky):
+            put(server, "photo 00.png", mask, stamp="", tab="one")
+            assert (got(server, "photo 00.png") == mask.ravel()).all()
+        for tab in ("", "other"):
+            assert "in another tab" in refused(put, server, "photo 00.png", road, stamp="", tab=tab)
+        put(server, "photo 00.png", road, tab="other")
+        assert "in another tab" in refused(put, server, "photo 00.png", sky, stamp="", tab="one")
+        put(server, "photo 00.png", sky, tab="one")
+        Image.fromarray(road).save(file)  # somebody else, who is no tab
+        assert "in another tab" in refused(put, server, "photo 00.png", sky, stamp="", tab="one")
+        put(server, "photo 01.png", sky, tab="")  # of a page that says nothing of itself nobody knows
+        assert "in another tab" in refused(put, server, "photo 01.png", road, stamp="", tab="")
+        (photos / "classes.txt").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(server.session, "write_classes", full)
+            assert "full" in refused(put, server, "photo 02.png", sky, stamp="", tab="one")
+        put(server, "photo 02.png", road, stamp="", tab="one")
+        assert (photos / "classes.txt").is_file()
 
 
 def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos, capsys):
@@ -522,6 +551,30 @@ def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
         assert set(np.unique(stored(photos)).tolist()) == {0, 255}
         for tab in tabs:
             tab.close()
+
+
+def test_strokes_after_an_answer_that_was_lost_are_saved(photos, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+
+    def lose(route):
+        route.fetch()
+        route.abort()
+
+    with serving(photos, session) as server:
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.goto(server.url, wait_until="networkidle")
+        tab.route("**/mask?*", lose, times=1)
+        tab.keyboard.press("1"), tab.keyboard.press("r")
+        expect(tab.locator("#saved")).to_have_text("not saved")
+        tab.keyboard.press("z")
+        expect(tab.locator("#saved")).to_have_text("saved")
+        tab.keyboard.press("2"), tab.keyboard.press("r")
+        tab.keyboard.press("ArrowRight")
+        expect(tab.locator("#id")).to_have_text("photo 01.png")
+        assert (stored(photos) == 1).all()
+        tab.close()
 
 
 def test_a_tab_says_that_another_one_changed_the_classes(photos, browser):  # noqa: F811
