@@ -29,6 +29,7 @@ from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
+from .mask_watch import Watch
 from .next_steps import after_masks
 from .server import BINARY, Answer
 from .shown import answer_of
@@ -67,7 +68,7 @@ class MaskSession:
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.RLock()
-        self.split = split
+        self.split, self.watch = split, Watch(self.folder)
         places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
@@ -126,15 +127,20 @@ class MaskSession:
 
     def look_again(self) -> None:
         """For masks that were put there meanwhile under another name than the page gives them, such as 1_mask.png."""
-        now = self.found_places()
-        self.places = {file: now.get(file, place) for file, place in self.places.items()}
+        with self.lock:
+            if not self.watch.changed():
+                return
+            watch, now = Watch(self.folder), self.found_places()
+            self.places = {file: now.get(file, place) for file, place in self.places.items()}
+            self.watch = watch
 
     def place(self, file: str) -> Place:
         if file not in self.places:
             raise UserError(f"There is no image {file!r} in this folder.")
-        if not self.places[file].mask.is_file():
-            self.look_again()
-        return self.places[file]
+        with self.lock:
+            if not self.places[file].mask.is_file():
+                self.look_again()
+            return self.places[file]
 
     # ---- what the server asks for ------------------------------------------------------------------------------------
     def actions(self) -> Mapping[str, Callable[..., dict]]:
@@ -249,6 +255,7 @@ class MaskSession:
             write_mask(place, mask, self.classes)
             stamp = stamp_of(place)
             self.written[file] = (tab, stamp)
+            self.watch.ours(place.mask)
             if stamp:
                 self.note_classes()
         done = {"mask": bool(stamp), "open": round(float((mask == IGNORE).mean()), 4)}
@@ -294,6 +301,7 @@ class MaskSession:
         named = dict.fromkeys([*names, *self.colors])  # colours of no class stay too
         lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in named]
         write_text(self.folder / "classes.txt", "".join(f"{line}\n" for line in lines))
+        self.watch.ours(self.folder / "classes.txt")
         self.classes = names
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
 
