@@ -368,6 +368,7 @@ const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest,
 for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); if (event.detail) event.currentTarget.blur(); };
 $("name").onkeydown = async event => {
   event.stopPropagation();
+  if (event.isComposing || event.keyCode === 229) return;  // of an input method, which ends a word with Enter
   if (event.key === "Escape") $("name").blur();
   if (event.key !== "Enter" || !$("name").value.trim()) return;
   if (await changeClasses("class", {name: $("name").value})) $("name").value = "";

@@ -210,3 +210,19 @@ def test_a_browser_that_does_not_tell_the_parts_of_a_movement(tmp_path, browser)
         hand.begin(), hand.end()
         hand.sees("a.png", "saved")
         assert hand.on_disk("a.png") > 200
+
+
+def test_enter_of_an_input_method_makes_no_class(tmp_path, browser):  # noqa: F811
+    """It ends a word that is typed in Chinese or Japanese."""
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, 1) as hand:
+        hand.press("n")
+        hand.page.keyboard.insert_text("\u732b")
+        for more in ("isComposing: true", "keyCode: 229"):  # the latter is Safari's, after the word
+            key = f"new KeyboardEvent('keydown', {{key: 'Enter', bubbles: true, cancelable: true, {more}}})"
+            hand.page.evaluate(f"$('name').dispatchEvent({key})")
+        hand.page.wait_for_load_state("networkidle")
+        assert hand.session.classes == NAMES and hand.page.input_value("#name") == "\u732b"
+        hand.press("Enter")
+        expect(hand.page.locator("#classes")).to_contain_text("\u732b")
