@@ -403,6 +403,7 @@ document.onkeydown = event => {
   event.preventDefault();
 };
 document.onkeyup = event => { if (event.key === " ") { holding = false; ring(); } };
+window.onblur = () => { holding = false; ring(); };  // the key is let go of where this page does not see it
 window.onbeforeunload = event => { if (unsaved) event.preventDefault(); };
 window.onresize = () => { if (mask.values) fit(); };
 

@@ -226,3 +226,53 @@ def test_enter_of_an_input_method_makes_no_class(tmp_path, browser):  # noqa: F8
         assert hand.session.classes == NAMES and hand.page.input_value("#name") == "\u732b"
         hand.press("Enter")
         expect(hand.page.locator("#classes")).to_contain_text("\u732b")
+
+
+def test_the_space_bar_that_is_let_go_of_elsewhere_is_not_held(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        hand.page.keyboard.down(" ")
+        hand.page.evaluate("window.dispatchEvent(new Event('blur'))")
+        hand.begin(), hand.end()
+        hand.sees("a.png", "saved")
+        assert hand.on_disk("a.png") > 200
+
+
+def test_the_steps_that_can_be_undone_are_limited_by_their_bytes(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        script = """([side, steps]) => {
+            const mask = new Mask(document.createElement("canvas"));
+            mask.draw = () => {};
+            mask.load(side, side, new Uint8Array(side * side));
+            for (let k = 0; k < steps; k++) {
+                mask.begin();
+                mask.replace(new Uint8Array(side * side).fill(k % 2 + 1));
+                mask.commit();
+            }
+            let undone = 0;
+            while (mask.undo()) undone++;
+            return [undone, mask.values.length, mask.values[0]];
+        }"""
+        assert hand.page.evaluate(script, [4000, 9]) == [8, 4000**2, 1]  # of 2 x 16 MB each
+        assert hand.page.evaluate(script, [8, 300])[0] == 200
+
+
+def test_a_polygon_is_a_step_of_its_own_width(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        script = """points => {
+            const mask = new Mask(document.createElement("canvas"));
+            mask.load(64, 48, new Uint8Array(64 * 48).fill(NONE));
+            mask.begin();
+            mask.polygon(points, 1);
+            const values = mask.values.slice(), painted = [...values.keys()].filter(i => values[i] === 1);
+            const done = mask.commit(), box = done ? mask.past[0].box : null;
+            if (done) mask.undo();
+            const blank = mask.values.every(v => v === NONE);
+            if (done) mask.redo();
+            return [painted.length, box, blank, mask.values.every((v, i) => v === values[i])];
+        }"""
+        square = [[10.2, 5.5], [20.8, 5.5], [20.8, 15.5], [10.2, 15.5]]
+        assert hand.page.evaluate(script, square) == [11 * 10, [10, 5, 21, 16], True, True]
+        over = [[-9, -9], [4.5, -9], [4.5, 90], [-9, 90]]
+        assert hand.page.evaluate(script, over) == [4 * 48, [0, 0, 5, 47], True, True]
+        beside = [[-9, 5], [-2, 5], [-2, 15]]
+        assert hand.page.evaluate(script, beside) == [0, None, True, True]
