@@ -42,6 +42,7 @@ const pack = values => new Response(new Blob([values]).stream().pipeThrough(new 
 function save() {  // one after the other; of several that wait only the last is sent
   const image = here(), values = mask.values.slice(), number = ++unsaved;
   draft = false;
+  for (const step of mask.past) step.draft = false;  // with what was painted on it, a model's mask is accepted
   $("saved").textContent = "saving";
   writing = writing.then(async () => {
     if (number !== unsaved) return;
@@ -123,7 +124,7 @@ async function suggest(unasked = false) {
     const first = !here().mask && !mask.past.length;
     mask.begin();
     mask.replace(values);
-    if (mask.commit()) first ? draft = true : save();
+    if (mask.commit()) first ? draft = mask.past[0].draft = true : save();
   } catch (error) { tell(error.message); }
   count();
 }
@@ -347,7 +348,12 @@ function choose(name) {
   if (name === "pieces") cutIntoPieces();
   ring();
 }
-const step = which => { endPrompts(); if (!locked && !drag && mask[which]()) save(); };
+function step(which) {
+  endPrompts();
+  if (locked || drag || !mask[which]()) return;
+  draft = mask.past.length === 1 && mask.past[0].draft;  // taken back and brought back it is as unaccepted as before
+  draft ? count() : save();
+}
 const rest = () => { if (!locked && current < state.classes.length) change(() => mask.rest(current)); };
 async function accept() {
   if (locked && !failed) return;

@@ -276,3 +276,31 @@ def test_a_polygon_is_a_step_of_its_own_width(tmp_path, browser):  # noqa: F811
         assert hand.page.evaluate(script, over) == [4 * 48, [0, 0, 5, 47], True, True]
         beside = [[-9, 5], [-2, 5], [-2, 15]]
         assert hand.page.evaluate(script, beside) == [0, None, True, True]
+
+
+def test_a_model_s_mask_that_is_taken_back_and_brought_back_is_not_accepted(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, model=Halves()) as hand:
+        opened = hand.page.locator("#open")
+        for _ in range(2):
+            expect(opened).to_contain_text("that nobody has accepted")
+            hand.press("z")
+            expect(opened).to_have_text("100 % open")
+            hand.press("y")
+        expect(opened).to_contain_text("that nobody has accepted")
+        hand.page.evaluate("writing")
+        assert not hand.session.places["a.png"].mask.exists()
+        hand.begin(y=40), hand.end(y=40)  # on it: so it is right but for this
+        hand.sees("a.png", "saved")
+        for key, left in (("z", 64 * 24), ("z", 0), ("y", 64 * 24)):
+            hand.press(key)
+            hand.page.evaluate("writing")
+            hand.page.wait_for_function("() => !unsaved")
+            assert hand.on_disk("a.png") == left and opened.inner_text().endswith("open")
+        hand.press("ArrowRight")
+        hand.sees("b.png")
+        expect(opened).to_contain_text("that nobody has accepted")
+        hand.press("z"), hand.press("y"), hand.press("Enter")
+        hand.sees("c.png")
+        assert hand.on_disk("b.png") == 64 * 24
