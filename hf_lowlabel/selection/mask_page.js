@@ -160,6 +160,7 @@ function count() {
   $("undo").disabled = !mask.past || !mask.past.length;
   $("redo").disabled = !mask.future || !mask.future.length;
   $("lead").hidden = ready;
+  $("rename").disabled = !state.classes[current];
   $("suggest").hidden = !state.model;
   $("assist").hidden = !state.assist;
   $("then").hidden = !done;
@@ -179,7 +180,8 @@ function count() {
   }));
 }
 
-async function rename(old) {
+async function rename(old = state.classes[current]?.name) {
+  if (old === undefined) return;
   const name = prompt(`Another name for ${old}`, old);
   if (name === null || name.trim() === old) return;
   await changeClasses("rename", {old, new: name});
@@ -370,7 +372,7 @@ function resize(by) {
 for (const button of document.querySelectorAll("[data-tool]")) button.onclick = () => { choose(button.dataset.tool); button.blur(); };
 $("size").oninput = ring;
 $("opacity").oninput = () => { mask.opacity = $("opacity").value / 100; if (mask.values) mask.draw(); };
-const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, back: () => go(at - 1), forward: () => go(at + 1), accept};
+const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, rename: () => rename(), back: () => go(at - 1), forward: () => go(at + 1), accept};
 for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); if (event.detail) event.currentTarget.blur(); };
 $("name").onkeydown = async event => {
   event.stopPropagation();
@@ -402,6 +404,7 @@ document.onkeydown = event => {
   else if (key === "r") rest();
   else if (key === "m" && state.model && !locked) suggest();
   else if (key === "n") $("name").focus();
+  else if (key === "f2") rename();
   else if (tools[key]) choose(tools[key]);
   else if (index >= 0 && index < state.classes.length) { current = index; endPrompts(); count(); }
   else return;

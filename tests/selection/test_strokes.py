@@ -304,3 +304,20 @@ def test_a_model_s_mask_that_is_taken_back_and_brought_back_is_not_accepted(tmp_
         hand.press("z"), hand.press("y"), hand.press("Enter")
         hand.sees("c.png")
         assert hand.on_disk("b.png") == 64 * 24
+
+
+def test_a_class_is_renamed_by_the_keyboard(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, 1) as hand:
+        names = iter(["third", "fourth", "fifth"])
+        hand.page.on("dialog", lambda dialog: dialog.accept(next(names)))
+        hand.press("2"), hand.press("F2")
+        expect(hand.page.locator("#classes button").nth(1)).to_contain_text("third")
+        hand.page.focus("#rename")
+        hand.press("Enter")
+        expect(hand.page.locator("#classes button").nth(1)).to_contain_text("fourth")
+        hand.press("Enter")  # it is still where the keyboard is
+        expect(hand.page.locator("#classes button").nth(1)).to_contain_text("fifth")
+        hand.sees("a.png")
+        assert hand.session.classes == ["a", "fifth"]
