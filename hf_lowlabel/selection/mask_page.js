@@ -53,7 +53,7 @@ function save() {  // one after the other; of several that wait only the last is
       if (number !== unsaved) return;
       unsaved = 0;
       lost = false;
-      tell("");
+      tell(answer.note || "");
       $("saved").textContent = "saved";
     } catch (error) {
       lost = true;

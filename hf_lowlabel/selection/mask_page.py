@@ -252,14 +252,17 @@ class MaskSession:
                     f"{place.mask.name} was changed by somebody else, or in another tab. Go to another image and back "
                     "to see it; what you painted here last is not saved."
                 )
+            before = place.mask
             write_mask(place, mask, self.classes)
             stamp = stamp_of(place)
             self.written[file] = (tab, stamp)
-            self.watch.ours(place.mask)
+            for name in (before, place.mask):
+                self.watch.ours(name)
             if stamp:
                 self.note_classes()
         done = {"mask": bool(stamp), "open": round(float((mask == IGNORE).mean()), 4)}
-        return {"file": file, "stamp": stamp, **done}
+        note = f"{before.name} is {place.mask.name} now, since {before.suffix} does not keep the numbers of classes"
+        return {"file": file, "stamp": stamp, **done} | ({"note": note} if place.mask != before else {})
 
     def new_class(self, name: str) -> dict:
         with self.lock:
