@@ -25,6 +25,7 @@ from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
+from .class_names import alike, check_text, typed
 from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
@@ -286,10 +287,13 @@ class MaskSession:
             return self.state()
 
     def fit(self, name: str, besides: str = "") -> str:
-        name = clean(name)
-        if not name or not name.isprintable() or parse_class(name) != (name, None):
-            raise UserError("A class needs a name: text on one line, without a colour.")
-        same = next((c for c in self.classes if c.casefold() == name.casefold() and c != besides), None)
+        name = typed(name)
+        if not name:
+            raise UserError("Give the class a name.")
+        check_text(name)
+        if parse_class(name) != (name, None):
+            raise UserError(f"{name!r} would be read as a name with a colour in classes.txt. Give another name.")
+        same = next((c for c in self.classes if alike(c) == alike(name) and c != besides), None)
         if same is not None:
             raise UserError(f"The class {same!r} exists.")
         return name

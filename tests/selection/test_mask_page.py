@@ -250,6 +250,43 @@ def test_classes_are_added_and_renamed(photos):
     assert load_segmentation(photos, classes=str(photos / "classes.txt")).class_names == list(NAMES)
 
 
+WRITINGS = {
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645": None,  # Persian, with a joiner that is none
+    "\u0915\u094d\u200d\u0937": None,
+    "\u3000\u9ed2\u3000\u732b\u00a0": "\u9ed2 \u732b",
+    "tree\u202ftop": "tree top",
+}
+
+
+@pytest.mark.parametrize("given, named", WRITINGS.items())
+def test_classes_may_have_names_of_every_writing(photos, given, named):
+    named, page = named or given, session(photos)
+    assert page.new_class(given)["classes"][-1]["name"] == named
+    with pytest.raises(UserError, match="exists"):
+        page.new_class(named.replace(" ", "\u2003"))
+    assert MaskSession(photos).classes == read_classes(photos / "classes.txt")[0] == [*NAMES, named]
+    page.rename(named, "other")
+    assert [c["name"] for c in page.rename("other", given)["classes"]] == [*NAMES, named]
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("a\u202eb", "U\\+202E"),
+        ("a\u2028b", "U\\+2028"),
+        ("a\x07b", "U\\+0007"),
+        ("\u3000", "a name"),
+        ("a #000000", "colour"),
+    ],
+)
+def test_what_is_no_name_is_refused_for_what_it_is(photos, name, why):
+    page = session(photos)
+    for call in (page.new_class, lambda name: page.rename("disc", name)):
+        with pytest.raises(UserError, match=why):
+            call(name)
+    assert page.classes == list(NAMES)
+
+
 def test_classes_that_were_written_elsewhere_keep_their_numbers(photos):
     """In an editor, or by `split --from`, while the page is open."""
     file = photos / "classes.txt"
