@@ -291,8 +291,8 @@ class MaskSession:
         if not name:
             raise UserError("Give the class a name.")
         check_text(name)
-        if parse_class(name) != (name, None):
-            raise UserError(f"{name!r} would be read as a name with a colour in classes.txt. Give another name.")
+        if parse_class(name) != (name, None) or name.startswith("# label:"):
+            raise UserError(f"{name!r} would be read as a colour, or the head of a list, in classes.txt. Give another.")
         same = next((c for c in self.classes if alike(c) == alike(name) and c != besides), None)
         if same is not None:
             raise UserError(f"The class {same!r} exists.")
