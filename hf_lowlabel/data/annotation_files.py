@@ -237,12 +237,13 @@ def voc_boxes(file: Path, root: ET.Element) -> Annotations:
 def studio(file: Path, tasks: list[dict]) -> Annotations | None:
     """An export of Label Studio, JSON or JSON-MIN; the masks of a person, not those of a model."""
     out, drawn = Annotations(file, served=True), set()
-    for whole, task in ((picture_of(task), task) for task in tasks):
+    for number, (whole, task) in enumerate(((picture_of(task), task) for task in tasks), start=1):
         if whole is None:
             continue
         base = whole.rpartition("/")[2]
         name = base if UPLOAD.match(base) else whole  # the folders of uploads are Label Studio's own
-        given = [a for a in task.get("annotations", task.get("completions", ())) if not a.get("was_cancelled")]
+        every = annotations_of(task, f"task {number} of {file.name}")
+        given = [a for a in every if not a.get("was_cancelled")]
         if "data" in task:
             results = given[-1]["result"] if given else []
             out.left_out += [(name, "an earlier annotation of the same image")] * (len(given) - 1)
@@ -259,6 +260,19 @@ def studio(file: Path, tasks: list[dict]) -> Annotations | None:
         if len({shape.label for shape in objects.shapes}) > 1:  # brushes take long to read
             objects.shapes = small_last(objects.shapes, objects.size)
     return without_empty(out, drawn) if out.classes or out.left_out and drawn else None
+
+
+def annotations_of(task: dict, where: str) -> list[dict]:
+    """The annotations that a task of Label Studio was given, cancelled ones too, each with its list of results; null is
+    none. Raises UserError, which begins with `where`, for what is no annotation."""
+    given = next((found for key in ("annotations", "completions") if (found := task.get(key)) is not None), [])
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise UserError(f"{where} has {str(given)[:80]!r} in the place of its annotations. Export it again.")
+    out = [{**one, "result": [] if one.get("result") is None else one["result"]} for one in given]
+    for result in (one["result"] for one in out):
+        if not isinstance(result, list) or not all(isinstance(part, dict) for part in result):
+            raise UserError(f"{where} has {str(result)[:80]!r} in the place of its results. Export it again.")
+    return out
 
 
 def picture_of(task: dict) -> str | None:

@@ -50,11 +50,11 @@ def voc_color(k: int) -> tuple[int, int, int]:
     return tuple(sum((k >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
 
 
-def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path) -> Path:
-    """uint8 [H, W] as a palette PNG whose values are the classes."""
+def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path, format: str = "PNG") -> Path:
+    """uint8 [H, W] as a palette picture whose values are the classes; format: PNG, TIFF, BMP or GIF."""
     image = Image.fromarray(np.asarray(mask, np.uint8), mode="P")
     image.putpalette(palette(class_names).tobytes())
-    image.save(path, "PNG")
+    image.save(path, format, optimize=False)  # which gives the colours of a GIF other numbers
     return Path(path)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from ..data.annotation_files import picture_of
-from ..data.columns import FILE_COLUMNS, column_called
+from ..data.annotation_files import annotations_of, picture_of
+from ..data.columns import FILE_COLUMNS, PICTURES, column_called
 from ..data.labels import joined
 from ..data.table_files import plain_name
 from ..data.uploads import Uploads
@@ -17,6 +17,8 @@ from .label_rows import refuse
 from .labels import Labels, Task, class_faults, clean, find_names
 
 TASK_KEYS = {"annotations", "completions", "predictions", "annotation_id", "annotator", "lead_time", "choice"}
+CONTROLS = (CONTROL, "choice", "label")  # what a row of JSON-MIN may call its class
+OF_ROWS = {"id", "inner_id", "image", "image_id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
 
 
 def label_studio_tasks(task: Task) -> list[dict]:
@@ -73,6 +75,8 @@ def read_label_studio(
 ) -> Labels:
     """The labels of a Label Studio export: JSON (tasks with annotations) or JSON-MIN (one flat object per task).
 
+    An image whose annotation was cancelled, or submitted without a class, was passed over; one without any is open.
+
     Args:
         path: the file.
         task: what was asked.
@@ -95,14 +99,15 @@ def read_label_studio(
     by_file = {clean(name): id for name, id in task.files.items()}
     uploads = Uploads(by_file)
     ids = set(task.files.values())
-    out, faults, seen, torn, flags = Labels(), list[str](), dict[str, int](), set[str](), set[str]()
+    out, faults, seen, torn, flags = Labels(), list[str](), set[str](), set[str](), set[str]()
+    given, answered = answers(tasks, path.name, several), dict[str, int]()
     rows = [
         (number, {"file_name": picture_of(item) or data.get("image"), "id": clean(data.get("image_id"))})
         for number, item in enumerate(tasks, start=1)
         for data in [item.get("data", item)]
     ]
     find_names(rows, by_file, ids, out.notes)
-    for (number, row), item in zip(rows, tasks):
+    for (number, row), found in zip(rows, given):
         name = plain_name(row["file_name"])
         id = row["id"] if row["id"] in ids else by_file.get(name)
         if id is None:
@@ -113,8 +118,10 @@ def read_label_studio(
                 faults.append(fault + uploads.why_not(name))
                 flags.add("skip_missing")
             continue
-        found = answers(item, several)
-        first, before = seen.setdefault(id, number), out.labels.get(id, "")
+        seen.add(id)
+        if found is None:
+            continue
+        first, before = answered.setdefault(id, number), out.labels.get(id, "")
         if len(found) > 1:
             fault = f"task {number}: {id!r} is labeled {' and '.join(map(repr, found))}; keep one annotation"
         elif first != number and "".join(found) != before and id not in torn:
@@ -144,17 +151,94 @@ def read_label_studio(
     return out
 
 
-def answers(item: dict, several: bool) -> list[str]:
-    """The labels that a task was given, each once: of several classes one for each annotation."""
-    named = [sorted({clean(name) for name in names}) for names in choices(item)]
-    return list(dict.fromkeys(joined(names) for names in named if names)) if several else sorted(set().union(*named))
+def answers(tasks: list[dict], file: str, several: bool) -> list[list[str] | None]:
+    """The labels that each task was given, each once: of several classes one for each annotation. None: nobody has
+    answered it yet. Raises UserError where it cannot be told what was answered."""
+    said = {
+        number: annotations_of(item, f"Task {number} of {file}")
+        for number, item in enumerate(tasks, 1)
+        if "data" in item
+    }
+    chosen = {
+        number: [
+            [r for r in one["result"] if r.get("type") == "choices"] for one in every if not one.get("was_cancelled")
+        ]
+        for number, every in said.items()
+    }
+    controls = {str(r.get("from_name") or CONTROL) for every in chosen.values() for results in every for r in results}
+    if len(controls) > 1 and CONTROL not in controls:
+        raise UserError(
+            f"{file} has choices of {' and of '.join(map(repr, sorted(controls)))}, and none is called {CONTROL!r}. "
+            f"Write {CONTROL!r} for the one with the classes, the value of its from_name, in the file."
+        )
+    own = CONTROL if CONTROL in controls else next(iter(controls), CONTROL)
+    columns = {key for item in tasks if "data" not in item and control_of(item) for key in item}
+    out = list[list[str] | None]()
+    for number, item in enumerate(tasks, 1):
+        where = f"Task {number} of {file}"
+        if "data" in item:
+            named = [
+                [
+                    name
+                    for r in results
+                    if str(r.get("from_name") or CONTROL) == own
+                    for name in names_in(r.get("value"), where)
+                ]
+                for results in chosen[number]
+            ]
+            open_ = not said[number]
+        else:
+            named, open_ = of_row(item, where, columns)
+        labels = [sorted({clean(name) for name in names} - {""}) for names in named]
+        one_each = list(dict.fromkeys(joined(names) for names in labels if names))
+        out.append(None if open_ else one_each if several else sorted(set().union(*labels)))
+    return out
 
 
-def choices(item: dict) -> list[Iterable[str]]:
-    """The class names of each annotation of a task that was not cancelled."""
-    if "data" not in item:  # JSON-MIN
-        name = item.get(CONTROL) or item.get("choice") or item.get("label")
-        return [[name] if isinstance(name, str) else name.get("choices", []) if isinstance(name, dict) else name or []]
-    annotations = [a for a in item.get("annotations", item.get("completions", [])) if not a.get("was_cancelled")]
-    chosen = [[r for r in a.get("result", []) if r.get("type") == "choices"] for a in annotations]
-    return [[name for r in results for name in r["value"]["choices"]] for results in chosen]
+def control_of(row: dict) -> str | None:
+    """The key of the class in a row of JSON-MIN; None where it has none."""
+    return next((key for key in CONTROLS if row.get(key)), None)
+
+
+def of_row(row: dict, where: str, columns: set[str]) -> tuple[list[list[str]], bool]:
+    """The class names of a row of JSON-MIN, and whether nobody has answered it yet.
+
+    Args:
+        row: by key.
+        where: its number and file.
+        columns: the keys of rows that have a class, so that none of these is the class of another.
+
+    Raises:
+        UserError: a key of another name may hold its class.
+    """
+    if key := control_of(row):
+        return [names_in([row[key]] if isinstance(row[key], str) else row[key], where)], False
+    answered = any(row.get(key) is not None for key in (["annotation_id"] if "annotation_id" in row else CONTROLS))
+    strange = {
+        key: value for key, value in row.items() if key not in columns | OF_ROWS | {*CONTROLS} and may_be_class(value)
+    }
+    if strange and (answered or "annotation_id" not in row):
+        shown = ", ".join(f"{key!r}: {str(value)[:40]!r}" for key, value in strange.items())
+        raise UserError(
+            f"{where} has none of the keys {', '.join(CONTROLS)}, and there is {shown}. Call the key with the class "
+            f"{CONTROL!r} in all rows, or remove these where they say nothing of it."
+        )
+    return [], not answered
+
+
+def may_be_class(value: Any) -> bool:
+    """Whether a value of a row of JSON-MIN looks like a choice: text that is no address of a picture."""
+    if isinstance(value, dict):
+        return bool(value.get("choices"))
+    text = value.strip().lower() if isinstance(value, str) else ""
+    return bool(text) and "://" not in text and not text.startswith("/data/") and not text.endswith(PICTURES)
+
+
+def names_in(value: Any, where: str) -> list[str]:
+    """The class names of a choice; null is none. Raises UserError where they are no list of names."""
+    names = value.get("choices", value) if isinstance(value, dict) else value
+    if names is None:
+        return []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where} has {str(names)[:80]!r} in the place of a list of choices. Export it again.")
+    return names

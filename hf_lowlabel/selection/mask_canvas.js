@@ -1,6 +1,7 @@
 "use strict";
 // A mask of class numbers over an image: drawn, changed by tools, undone. 255 is a pixel that nobody has painted.
 const NONE = 255;
+const STEPS = 200, STEP_BYTES = 1 << 28;  // that can be undone, whichever are fewer
 
 class Mask {
   constructor(canvas) {
@@ -40,7 +41,8 @@ class Mask {
     const step = {box, old: this.cut(before, box), now: this.cut(this.values, box)};
     if (step.old.every((value, i) => value === step.now[i])) return false;
     this.past.push(step);
-    if (this.past.length > 200) this.past.shift();
+    let bytes = this.past.reduce((sum, {old}) => sum + 2 * old.length, 0);
+    while (this.past.length > STEPS || this.past.length > 1 && bytes > STEP_BYTES) bytes -= 2 * this.past.shift().old.length;
     this.future = [];
     return true;
   }
@@ -93,21 +95,22 @@ class Mask {
   }
 
   polygon(points, value) {  // even-odd, by the centres of the pixels
-    const w = this.width, h = this.height, ys = points.map(p => p[1]);
+    const w = this.width, h = this.height, xs = points.map(p => p[0]), ys = points.map(p => p[1]);
+    const left = Math.max(0, Math.floor(Math.min(...xs))), right = Math.min(w - 1, Math.ceil(Math.max(...xs)));
     const top = Math.max(0, Math.floor(Math.min(...ys))), bottom = Math.min(h - 1, Math.ceil(Math.max(...ys)));
     for (let y = top; y <= bottom; y++) {
-      const cy = y + 0.5, xs = [];
+      const cy = y + 0.5, ends = [];
       points.forEach(([ax, ay], i) => {
         const [bx, by] = points[(i + 1) % points.length];
-        if ((ay <= cy) !== (by <= cy)) xs.push(ax + (cy - ay) / (by - ay) * (bx - ax));
+        if ((ay <= cy) !== (by <= cy)) ends.push(ax + (cy - ay) / (by - ay) * (bx - ax));
       });
-      xs.sort((a, b) => a - b);
-      for (let k = 0; k + 1 < xs.length; k += 2) {
-        const from = Math.max(0, Math.ceil(xs[k] - 0.5)), to = Math.min(w, Math.ceil(xs[k + 1] - 0.5));
+      ends.sort((a, b) => a - b);
+      for (let k = 0; k + 1 < ends.length; k += 2) {
+        const from = Math.max(0, Math.ceil(ends[k] - 0.5)), to = Math.min(w, Math.ceil(ends[k + 1] - 0.5));
         if (from < to) this.values.fill(value, y * w + from, y * w + to);
       }
     }
-    if (top <= bottom) this.changed(0, top, w - 1, bottom);
+    if (left <= right && top <= bottom) this.changed(left, top, right, bottom);
   }
 
   fill(x, y, value) {  // what is connected and has the same class as the pixel that was clicked

@@ -22,7 +22,7 @@ from ..text import listed
 from .gone import check_there
 from .labels import Task
 from .mask_classes import SharedList
-from .mask_places import Place, find_places, read_mask
+from .mask_places import Place, find_places, read_mask, with_ending
 from .next_steps import refuse_mixing
 from .other_rounds import number_of, places as folders_of
 from .server import only_one
@@ -119,6 +119,7 @@ def import_masks(
             for one in new:
                 with whole(places[one.id].mask) as part:
                     shutil.copyfile(one.place.mask, part)
+                with_ending(places[one.id].mask, one.place.mask.suffix)
                 taken.setdefault(str(one.folder), {})[one.id] = one.hash
         finally:
             if rounds:

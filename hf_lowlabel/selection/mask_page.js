@@ -6,6 +6,7 @@ let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y
 let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, lost = false, draft = false, turn = 0, failed = false;
 let folder = {};  // the header by which the server of another folder at this address knows that it is not asked
 let stamp = "";  // of the mask that is shown, as it lies on the disk
+const TAB = crypto.getRandomValues(new Uint32Array(4)).join("-");  // known as the writer of a mask whose answer was lost
 
 const here = () => state.images[at];
 const query = image => "?file=" + encodeURIComponent(image.file);
@@ -41,17 +42,18 @@ const pack = values => new Response(new Blob([values]).stream().pipeThrough(new 
 function save() {  // one after the other; of several that wait only the last is sent
   const image = here(), values = mask.values.slice(), number = ++unsaved;
   draft = false;
+  for (const step of mask.past) step.draft = false;  // with what was painted on it, a model's mask is accepted
   $("saved").textContent = "saving";
   writing = writing.then(async () => {
     if (number !== unsaved) return;
     try {
-      const answer = await send("mask" + query(image) + "&stamp=" + stamp, await pack(values), "application/octet-stream");
+      const answer = await send("mask" + query(image) + "&stamp=" + stamp + "&tab=" + TAB, await pack(values), "application/octet-stream");
       image.mask = answer.mask;
       stamp = answer.stamp;
       if (number !== unsaved) return;
       unsaved = 0;
       lost = false;
-      tell("");
+      tell(answer.note || "");
       $("saved").textContent = "saved";
     } catch (error) {
       lost = true;
@@ -122,7 +124,7 @@ async function suggest(unasked = false) {
     const first = !here().mask && !mask.past.length;
     mask.begin();
     mask.replace(values);
-    if (mask.commit()) first ? draft = true : save();
+    if (mask.commit()) first ? draft = mask.past[0].draft = true : save();
   } catch (error) { tell(error.message); }
   count();
 }
@@ -158,6 +160,7 @@ function count() {
   $("undo").disabled = !mask.past || !mask.past.length;
   $("redo").disabled = !mask.future || !mask.future.length;
   $("lead").hidden = ready;
+  $("rename").disabled = !state.classes[current];
   $("suggest").hidden = !state.model;
   $("assist").hidden = !state.assist;
   $("then").hidden = !done;
@@ -177,7 +180,8 @@ function count() {
   }));
 }
 
-async function rename(old) {
+async function rename(old = state.classes[current]?.name) {
+  if (old === undefined) return;
   const name = prompt(`Another name for ${old}`, old);
   if (name === null || name.trim() === old) return;
   await changeClasses("rename", {old, new: name});
@@ -346,7 +350,12 @@ function choose(name) {
   if (name === "pieces") cutIntoPieces();
   ring();
 }
-const step = which => { endPrompts(); if (!locked && !drag && mask[which]()) save(); };
+function step(which) {
+  endPrompts();
+  if (locked || drag || !mask[which]()) return;
+  draft = mask.past.length === 1 && mask.past[0].draft;  // taken back and brought back it is as unaccepted as before
+  draft ? count() : save();
+}
 const rest = () => { if (!locked && current < state.classes.length) change(() => mask.rest(current)); };
 async function accept() {
   if (locked && !failed) return;
@@ -363,10 +372,11 @@ function resize(by) {
 for (const button of document.querySelectorAll("[data-tool]")) button.onclick = () => { choose(button.dataset.tool); button.blur(); };
 $("size").oninput = ring;
 $("opacity").oninput = () => { mask.opacity = $("opacity").value / 100; if (mask.values) mask.draw(); };
-const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, back: () => go(at - 1), forward: () => go(at + 1), accept};
+const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, rename: () => rename(), back: () => go(at - 1), forward: () => go(at + 1), accept};
 for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); if (event.detail) event.currentTarget.blur(); };
 $("name").onkeydown = async event => {
   event.stopPropagation();
+  if (event.isComposing || event.keyCode === 229) return;  // of an input method, which ends a word with Enter
   if (event.key === "Escape") $("name").blur();
   if (event.key !== "Enter" || !$("name").value.trim()) return;
   if (await changeClasses("class", {name: $("name").value})) $("name").value = "";
@@ -394,6 +404,7 @@ document.onkeydown = event => {
   else if (key === "r") rest();
   else if (key === "m" && state.model && !locked) suggest();
   else if (key === "n") $("name").focus();
+  else if (key === "f2") rename();
   else if (tools[key]) choose(tools[key]);
   else if (index >= 0 && index < state.classes.length) { current = index; endPrompts(); count(); }
   else return;
@@ -401,6 +412,7 @@ document.onkeydown = event => {
   event.preventDefault();
 };
 document.onkeyup = event => { if (event.key === " ") { holding = false; ring(); } };
+window.onblur = () => { holding = false; ring(); };  // the key is let go of where this page does not see it
 window.onbeforeunload = event => { if (unsaved) event.preventDefault(); };
 window.onresize = () => { if (mask.values) fit(); };
 

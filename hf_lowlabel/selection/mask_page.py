@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,23 +17,23 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ..commands import auto_command, command
-from ..data.images import BadImage, decoding, open_image
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
+from .class_names import alike, check_text, typed
 from .labels import Task, clean
 from .mask_assist import Assistant
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
+from .mask_watch import Watch
 from .next_steps import after_masks
-from .server import BINARY, Answer, picture
-from .shown import file_to_show
+from .server import BINARY, Answer
+from .shown import answer_of
 from .suggestions import read_suggestions
 
 
@@ -70,7 +69,7 @@ class MaskSession:
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.RLock()
-        self.split = split
+        self.split, self.watch = split, Watch(self.folder)
         places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
@@ -81,6 +80,7 @@ class MaskSession:
         self.classes, self.colors = self.known_classes(classes)
         self.said = read_suggestions(self.folder)
         self.remembered: dict[tuple[str, str], Answer] = {}
+        self.written: dict[str, tuple[str, str]] = {}  # image -> the tab that wrote its mask last, and its stamp then
         if (there := self.classes_there()) and there[0] != self.classes:  # those that --classes adds
             self.write_classes()
 
@@ -128,15 +128,20 @@ class MaskSession:
 
     def look_again(self) -> None:
         """For masks that were put there meanwhile under another name than the page gives them, such as 1_mask.png."""
-        now = self.found_places()
-        self.places = {file: now.get(file, place) for file, place in self.places.items()}
+        with self.lock:
+            if not self.watch.changed():
+                return
+            watch, now = Watch(self.folder), self.found_places()
+            self.places = {file: now.get(file, place) for file, place in self.places.items()}
+            self.watch = watch
 
     def place(self, file: str) -> Place:
         if file not in self.places:
             raise UserError(f"There is no image {file!r} in this folder.")
-        if not self.places[file].mask.is_file():
-            self.look_again()
-        return self.places[file]
+        with self.lock:
+            if not self.places[file].mask.is_file():
+                self.look_again()
+            return self.places[file]
 
     # ---- what the server asks for ------------------------------------------------------------------------------------
     def actions(self) -> Mapping[str, Callable[..., dict]]:
@@ -175,7 +180,8 @@ class MaskSession:
 
     def get(self, path: str, query: dict[str, str]) -> Answer | None:
         if path.startswith("/images/"):
-            return self.shown(path.removeprefix("/images/"))
+            file = path.removeprefix("/images/")
+            return answer_of(self.places[file].image, self.value_range) if file in self.places else None
         if path == "/mask":
             return self.load(query.get("file", ""))
         if path == "/model" and self.model is not None:
@@ -186,24 +192,6 @@ class MaskSession:
         if path == "/superpixels":
             return self.once("superpixels", query, lambda image: superpixels(image, self.pieces))
         return None
-
-    def shown(self, file: str) -> Answer | None:
-        """The image as it is where browsers show what a network sees of it, else as PNG."""
-        image = self.places[file].image if file in self.places else None
-        if image is None or not image.is_file():
-            return None
-        try:
-            with open_image(image) as opened, decoding():
-                as_it_is = file_to_show(opened)
-        except BadImage:
-            if image.is_symlink():  # to what is no image
-                return None
-            raise
-        if as_it_is:
-            return picture(as_it_is)
-        out = io.BytesIO()
-        Image.fromarray(read_rgb(image, self.value_range)).save(out, "PNG", compress_level=1)
-        return Answer("image/png", out.getvalue())
 
     def load(self, file: str) -> Answer:
         """The mask as bytes, a pixel each, row by row; 255 everywhere where there is none."""
@@ -243,7 +231,7 @@ class MaskSession:
 
     def save(self, query: dict[str, str], content: bytes) -> dict:
         """Write the mask of an image: `content` is what `load` gives, packed by zlib, and the query has its stamp: each
-        of several pages changes the mask that it shows."""
+        of several pages changes the mask that it shows, or that it wrote itself where the answer was lost."""
         file = query.get("file", "")
         place = self.place(file)
         width, height = image_size(place.image)
@@ -259,17 +247,23 @@ class MaskSession:
             self.take_over_classes()
             if (mask[mask != IGNORE] >= len(self.classes)).any():
                 raise UserError(f"The mask of {file!r} has a class that is not in the list.")
-            if query.get("stamp", "") != stamp_of(place):
+            now, tab = stamp_of(place), query.get("tab", "")
+            if query.get("stamp", "") != now and not (tab and self.written.get(file) == (tab, now)):
                 raise UserError(
                     f"{place.mask.name} was changed by somebody else, or in another tab. Go to another image and back "
                     "to see it; what you painted here last is not saved."
                 )
+            before = place.mask
             write_mask(place, mask, self.classes)
             stamp = stamp_of(place)
-            if place.mask.is_file():
+            self.written[file] = (tab, stamp)
+            for name in (before, place.mask):
+                self.watch.ours(name)
+            if stamp:
                 self.note_classes()
         done = {"mask": bool(stamp), "open": round(float((mask == IGNORE).mean()), 4)}
-        return {"file": file, "stamp": stamp, **done}
+        note = f"{before.name} is {place.mask.name} now, since {before.suffix} does not keep the numbers of classes"
+        return {"file": file, "stamp": stamp, **done} | ({"note": note} if place.mask != before else {})
 
     def new_class(self, name: str) -> dict:
         with self.lock:
@@ -293,10 +287,13 @@ class MaskSession:
             return self.state()
 
     def fit(self, name: str, besides: str = "") -> str:
-        name = clean(name)
-        if not name or not name.isprintable() or parse_class(name) != (name, None):
-            raise UserError("A class needs a name: text on one line, without a colour.")
-        same = next((c for c in self.classes if c.casefold() == name.casefold() and c != besides), None)
+        name = typed(name)
+        if not name:
+            raise UserError("Give the class a name.")
+        check_text(name)
+        if parse_class(name) != (name, None) or name.startswith("# label:"):
+            raise UserError(f"{name!r} would be read as a colour, or the head of a list, in classes.txt. Give another.")
+        same = next((c for c in self.classes if alike(c) == alike(name) and c != besides), None)
         if same is not None:
             raise UserError(f"The class {same!r} exists.")
         return name
@@ -311,6 +308,7 @@ class MaskSession:
         named = dict.fromkeys([*names, *self.colors])  # colours of no class stay too
         lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in named]
         write_text(self.folder / "classes.txt", "".join(f"{line}\n" for line in lines))
+        self.watch.ours(self.folder / "classes.txt")
         self.classes = names
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
 

@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
 
+FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".gif": "GIF"}  # that keep class numbers
 LAYOUTS = ("folder", "beside", None)  # that new masks are written into
 
 
@@ -165,9 +166,22 @@ def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
 
 
 def write_mask(place: Place, mask: np.ndarray, names: list[str]) -> None:
-    """A palette PNG of class numbers, whole or not at all; none is left of a mask in which nothing is painted."""
+    """A palette picture of class numbers, whole or not at all; none is left of a mask in which nothing is painted.
+
+    It has the format that its name says. One that does not keep numbers, as JPEG and WebP, becomes PNG, and so does the
+    name in `place`.
+    """
     if (mask == IGNORE).all():
         place.mask.unlink(missing_ok=True)
         return
+    format = FORMATS.get(place.mask.suffix.lower())
     with whole(place.mask) as part:
-        save_mask(mask, names, part)
+        save_mask(mask, names, part, format or "PNG")
+    if format is None:
+        place.mask = with_ending(place.mask, ".png")
+
+
+def with_ending(mask: Path, ending: str) -> Path:
+    """A mask called as what it holds: by a rename, so that its image has one at any time. Returns its name."""
+    named = mask.with_suffix(ending)
+    return mask if mask.suffix.lower() == ending.lower() or named.exists() else mask.replace(named)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 from PIL import Image
 
-from ..data.images import is_deep, turned
-from .server import TYPES
+from ..data.images import BadImage, Range, decoding, is_deep, load_rgb, open_image, turned
+from .server import TYPES, Answer, picture
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "AVIF")  # that browsers show, by content
 # An orientation in EXIF, one number of 16 bits, little- or big-endian: of a JPEG, all that every browser turns it by.
@@ -29,3 +30,21 @@ def file_to_show(image: Image.Image) -> Path | None:
 
 def _turned_by_all(image: Image.Image) -> bool:
     return image.format in ("JPEG", "MPO") and bool(PLAIN_TURN.search(image.info.get("exif", b"")))
+
+
+def answer_of(image: Path, value_range: Range) -> Answer | None:
+    """An image as it is where browsers show what a network sees of it, else as PNG; None where there is none."""
+    if not image.is_file():
+        return None
+    try:
+        with open_image(image) as opened, decoding():
+            as_it_is = file_to_show(opened)
+            if as_it_is:
+                return picture(as_it_is)
+            out = io.BytesIO()
+            load_rgb(opened, value_range).save(out, "PNG", compress_level=1)
+            return Answer("image/png", out.getvalue())
+    except BadImage:
+        if image.is_symlink():  # to what is no image
+            return None
+        raise

@@ -221,7 +221,7 @@ def test_label_studio(tmp_path):
         {"id": 3, "data": {"image": "/data/upload/1/0a1b2c3d-0.jpg"}, "annotations": [{"result": [painted]}]},
         {"id": 2, "data": {"image": "/data/local-files/?d=images/1.jpg"}, "annotations": [{"result": [drawn, boxed]}]},
         {"id": 1, "data": {"image": "s3://bucket/2.jpg"}, "annotations": [{"was_cancelled": True, "result": [drawn]}]},
-        {"id": 0, "data": {"image": "3.jpg"}, "annotations": []},
+        {"id": 0, "data": {"image": "3.jpg"}, "annotations": None},
     ]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     with pytest.warns(UserWarning, match="a box without an outline"):

@@ -144,9 +144,10 @@ def studio(folder, answers, **extra):
         task["annotations"] = [
             {
                 "was_cancelled": False,
-                "result": [{"type": "choices", "from_name": "class", "to_name": "image", "value": {"choices": [name]}}],
+                "result": [{"type": "choices", "from_name": "class", "to_name": "image", "value": {"choices": [name]}}]
+                * bool(name),
             }
-            for name in answer
+            for name in answer  # "": submitted without a class
         ]
     path = folder / "export.json"
     path.write_text(json.dumps(tasks))
@@ -154,7 +155,7 @@ def studio(folder, answers, **extra):
 
 
 def test_label_studio_exports(folder):
-    path, tasks = studio(folder, [["cat"], ["dog", "dog"], [], ["dog"]])
+    path, tasks = studio(folder, [["cat"], ["dog", "dog"], [""], ["dog"]])
     split, found = import_labels(path)
     expected = {"old.png": "cat", "x/a.png": "cat", "x/b, c.png": "dog", "d.png": "dog"}
     assert split.labeled == expected and found.skipped == {"x/ü.png"}
@@ -175,7 +176,7 @@ def test_json_min_names_the_control_of_our_interface(folder):
 
     control = re.search(r'<Choices name="(\w+)"', label_studio_config(Task.load(folder)))[1]
     flat = [{"image": f"/data/local-files/?d=images/{file}", "id": 7, control: "cat"} for file in list(FILES)[:3]]
-    flat.append({"image": f"/data/local-files/?d=images/{list(FILES)[3]}", "id": 8})
+    flat.append({"image": f"/data/local-files/?d=images/{list(FILES)[3]}", "id": 8, "annotation_id": 8})
     (folder / "export.json").write_text(json.dumps(flat))
     split, found = import_labels(folder / "export.json")
     assert set(split.labeled) == {"old.png", *list(FILES.values())[:3]} and found.skipped == {"d.png"}
@@ -304,14 +305,14 @@ def test_reading_changes_no_file(folder):
 
 def again(tasks, at, *answers):
     """The same image once more, with an annotation for each answer."""
-    results = [[{"type": "choices", "value": {"choices": list(names)}}] for names in answers]
+    results = [[{"type": "choices", "value": {"choices": list(names)}}] * bool(names) for names in answers]
     return {"data": tasks[at]["data"], "annotations": [{"result": result} for result in results]}
 
 
 def test_two_tasks_of_an_image_are_no_choice_of_the_last(folder):
-    path, tasks = studio(folder, [["cat"], ["dog"], [], ["dog"]])
+    path, tasks = studio(folder, [["cat"], ["dog"], [""], ["dog"]])
     more = {"x/a.png": (again(tasks, 0, ["dog"]), "task 5: 'x/a.png' is 'dog' here and 'cat' in task 1")}
-    more["x/b, c.png"] = (again(tasks, 1), "task 5: 'x/b, c.png' is '' here and 'dog' in task 2")
+    more["x/b, c.png"] = (again(tasks, 1, []), "task 5: 'x/b, c.png' is '' here and 'dog' in task 2")
     more["x/ü.png"] = (again(tasks, 2, ["cat"]), "task 5: 'x/ü.png' is 'cat' here and '' in task 3")
     for id, (task, said) in more.items():
         path.write_text(json.dumps([*tasks, task]))
@@ -331,7 +332,7 @@ def test_tasks_of_several_classes_agree_too(folder):
     task = Task.load(folder)
     task.task = "multilabel"
     task.save(folder)
-    path, tasks = studio(folder, [["cat"], ["dog"], [], ["dog"]])
+    path, tasks = studio(folder, [["cat"], ["dog"], [""], ["dog"]])
     tasks[0] = again(tasks, 0, ["cat", "dog"], ["dog", "cat"])
     path.write_text(json.dumps([*tasks, again(tasks, 0, ["dog", "cat"])]))
     assert import_labels(path)[0].labeled["x/a.png"] == "cat;dog"

@@ -45,12 +45,12 @@ def stamp_of(server, file):
         return (answer.headers["ETag"] or "").strip('"')
 
 
-def put(server, file, mask, content=None, stamp=None, **headers):
+def put(server, file, mask, content=None, stamp=None, tab="", **headers):
     """Send a mask as a page does that was just opened, or was shown the mask of `stamp`."""
     stamp = stamp_of(server, file) if stamp is None else stamp
     data = zlib.compress(np.asarray(mask, np.uint8).tobytes()) if content is None else content
     headers = {"Content-Type": "application/octet-stream", **headers}
-    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}&stamp={stamp}")
+    address = at_page(server.url, f"mask?file={urllib.request.quote(file)}&stamp={stamp}&tab={tab}")
     request = urllib.request.Request(address, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
@@ -136,6 +136,35 @@ def test_of_two_tabs_none_paints_over_the_other(photos):
         assert "in another tab" in refused(put, server, "photo 01.png", sky, stamp="")
 
 
+def full(*_):
+    raise OSError("full")
+
+
+def test_an_answer_that_was_lost_is_no_other_tab(photos, monkeypatch):
+    """The mask was written, and the tab knows the stamp of before."""
+    nothing, sky, road = (np.full((16, 16), value, np.uint8) for value in (255, 0, 1))
+    file = photos / "masks" / "photo 00.png"
+    with serving(photos, session) as server:
+        for mask in (sky, road, nothing, sky):
+            put(server, "photo 00.png", mask, stamp="", tab="one")
+            assert (got(server, "photo 00.png") == mask.ravel()).all()
+        for tab in ("", "other"):
+            assert "in another tab" in refused(put, server, "photo 00.png", road, stamp="", tab=tab)
+        put(server, "photo 00.png", road, tab="other")
+        assert "in another tab" in refused(put, server, "photo 00.png", sky, stamp="", tab="one")
+        put(server, "photo 00.png", sky, tab="one")
+        Image.fromarray(road).save(file)  # somebody else, who is no tab
+        assert "in another tab" in refused(put, server, "photo 00.png", sky, stamp="", tab="one")
+        put(server, "photo 01.png", sky, tab="")  # of a page that says nothing of itself nobody knows
+        assert "in another tab" in refused(put, server, "photo 01.png", road, stamp="", tab="")
+        (photos / "classes.txt").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(server.session, "write_classes", full)
+            assert "full" in refused(put, server, "photo 02.png", sky, stamp="", tab="one")
+        put(server, "photo 02.png", road, stamp="", tab="one")
+        assert (photos / "classes.txt").is_file()
+
+
 def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos, capsys):
     (photos / "classes.txt").write_text("sky #010203\nroad\n")
     before, other = (photos / "classes.txt").read_bytes(), photos.parent / "other.txt"
@@ -219,6 +248,44 @@ def test_classes_are_added_and_renamed(photos):
             assert refused(ask, server, path, body)
     assert (photos / "classes.txt").read_text() == "background\ndisc\n"
     assert load_segmentation(photos, classes=str(photos / "classes.txt")).class_names == list(NAMES)
+
+
+WRITINGS = {
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645": None,  # Persian, with a joiner that is none
+    "\u0915\u094d\u200d\u0937": None,
+    "\u3000\u9ed2\u3000\u732b\u00a0": "\u9ed2 \u732b",
+    "tree\u202ftop": "tree top",
+}
+
+
+@pytest.mark.parametrize("given, named", WRITINGS.items())
+def test_classes_may_have_names_of_every_writing(photos, given, named):
+    named, page = named or given, session(photos)
+    assert page.new_class(given)["classes"][-1]["name"] == named
+    with pytest.raises(UserError, match="exists"):
+        page.new_class(named.replace(" ", "\u2003"))
+    assert MaskSession(photos).classes == read_classes(photos / "classes.txt")[0] == [*NAMES, named]
+    page.rename(named, "other")
+    assert [c["name"] for c in page.rename("other", given)["classes"]] == [*NAMES, named]
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("a\u202eb", "U\\+202E"),
+        ("a\u2028b", "U\\+2028"),
+        ("a\x07b", "U\\+0007"),
+        ("\u3000", "a name"),
+        ("a #000000", "colour"),
+        ("# label:x", "head of a list"),  # as CVAT writes, which no list of classes gives back
+    ],
+)
+def test_what_is_no_name_is_refused_for_what_it_is(photos, name, why):
+    page = session(photos)
+    for call in (page.new_class, lambda name: page.rename("disc", name)):
+        with pytest.raises(UserError, match=why):
+            call(name)
+    assert page.classes == list(NAMES)
 
 
 def test_classes_that_were_written_elsewhere_keep_their_numbers(photos):
@@ -522,6 +589,30 @@ def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
         assert set(np.unique(stored(photos)).tolist()) == {0, 255}
         for tab in tabs:
             tab.close()
+
+
+def test_strokes_after_an_answer_that_was_lost_are_saved(photos, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+
+    def lose(route):
+        route.fetch()
+        route.abort()
+
+    with serving(photos, session) as server:
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.goto(server.url, wait_until="networkidle")
+        tab.route("**/mask?*", lose, times=1)
+        tab.keyboard.press("1"), tab.keyboard.press("r")
+        expect(tab.locator("#saved")).to_have_text("not saved")
+        tab.keyboard.press("z")
+        expect(tab.locator("#saved")).to_have_text("saved")
+        tab.keyboard.press("2"), tab.keyboard.press("r")
+        tab.keyboard.press("ArrowRight")
+        expect(tab.locator("#id")).to_have_text("photo 01.png")
+        assert (stored(photos) == 1).all()
+        tab.close()
 
 
 def test_a_tab_says_that_another_one_changed_the_classes(photos, browser):  # noqa: F811

@@ -63,7 +63,7 @@ def test_the_size_of_a_mask_is_that_of_the_picture_that_training_reads(turned):
 def test_what_not_every_browser_turns_is_shown_as_png(turned):
     page = MaskSession(turned, classes=["a", "b"])
     for file in turned.iterdir():
-        content, upright = page.shown(file.name).content, read_rgb(file)
+        content, upright = page.get("/images/" + file.name, {}).content, read_rgb(file)
         as_it_is = content == file.read_bytes()
         assert as_it_is == (file.stem.split("-")[1] in ("bad", "none") or file.name == "jpg-exif.jpg"), file.name
         if not as_it_is:
@@ -129,7 +129,7 @@ def test_an_image_that_the_browser_turns_otherwise_takes_no_strokes(turned, brow
     from playwright.sync_api import expect
 
     raw = lambda image: turned / image.filename  # noqa: E731
-    monkeypatch.setattr("hf_lowlabel.selection.mask_page.file_to_show", raw)
+    monkeypatch.setattr("hf_lowlabel.selection.shown.file_to_show", raw)
     with serving(turned, lambda folder: MaskSession(folder, classes=["a", "b"])) as server:
         page = browser.new_page()
         page.goto(server.url, wait_until="networkidle")

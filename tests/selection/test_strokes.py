@@ -210,3 +210,114 @@ def test_a_browser_that_does_not_tell_the_parts_of_a_movement(tmp_path, browser)
         hand.begin(), hand.end()
         hand.sees("a.png", "saved")
         assert hand.on_disk("a.png") > 200
+
+
+def test_enter_of_an_input_method_makes_no_class(tmp_path, browser):  # noqa: F811
+    """It ends a word that is typed in Chinese or Japanese."""
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, 1) as hand:
+        hand.press("n")
+        hand.page.keyboard.insert_text("\u732b")
+        for more in ("isComposing: true", "keyCode: 229"):  # the latter is Safari's, after the word
+            key = f"new KeyboardEvent('keydown', {{key: 'Enter', bubbles: true, cancelable: true, {more}}})"
+            hand.page.evaluate(f"$('name').dispatchEvent({key})")
+        hand.page.wait_for_load_state("networkidle")
+        assert hand.session.classes == NAMES and hand.page.input_value("#name") == "\u732b"
+        hand.press("Enter")
+        expect(hand.page.locator("#classes")).to_contain_text("\u732b")
+
+
+def test_the_space_bar_that_is_let_go_of_elsewhere_is_not_held(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        hand.page.keyboard.down(" ")
+        hand.page.evaluate("window.dispatchEvent(new Event('blur'))")
+        hand.begin(), hand.end()
+        hand.sees("a.png", "saved")
+        assert hand.on_disk("a.png") > 200
+
+
+def test_the_steps_that_can_be_undone_are_limited_by_their_bytes(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        script = """([side, steps]) => {
+            const mask = new Mask(document.createElement("canvas"));
+            mask.draw = () => {};
+            mask.load(side, side, new Uint8Array(side * side));
+            for (let k = 0; k < steps; k++) {
+                mask.begin();
+                mask.replace(new Uint8Array(side * side).fill(k % 2 + 1));
+                mask.commit();
+            }
+            let undone = 0;
+            while (mask.undo()) undone++;
+            return [undone, mask.values.length, mask.values[0]];
+        }"""
+        assert hand.page.evaluate(script, [4000, 9]) == [8, 4000**2, 1]  # of 2 x 16 MB each
+        assert hand.page.evaluate(script, [8, 300])[0] == 200
+
+
+def test_a_polygon_is_a_step_of_its_own_width(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1) as hand:
+        script = """points => {
+            const mask = new Mask(document.createElement("canvas"));
+            mask.load(64, 48, new Uint8Array(64 * 48).fill(NONE));
+            mask.begin();
+            mask.polygon(points, 1);
+            const values = mask.values.slice(), painted = [...values.keys()].filter(i => values[i] === 1);
+            const done = mask.commit(), box = done ? mask.past[0].box : null;
+            if (done) mask.undo();
+            const blank = mask.values.every(v => v === NONE);
+            if (done) mask.redo();
+            return [painted.length, box, blank, mask.values.every((v, i) => v === values[i])];
+        }"""
+        square = [[10.2, 5.5], [20.8, 5.5], [20.8, 15.5], [10.2, 15.5]]
+        assert hand.page.evaluate(script, square) == [11 * 10, [10, 5, 21, 16], True, True]
+        over = [[-9, -9], [4.5, -9], [4.5, 90], [-9, 90]]
+        assert hand.page.evaluate(script, over) == [4 * 48, [0, 0, 5, 47], True, True]
+        beside = [[-9, 5], [-2, 5], [-2, 15]]
+        assert hand.page.evaluate(script, beside) == [0, None, True, True]
+
+
+def test_a_model_s_mask_that_is_taken_back_and_brought_back_is_not_accepted(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, model=Halves()) as hand:
+        opened = hand.page.locator("#open")
+        for _ in range(2):
+            expect(opened).to_contain_text("that nobody has accepted")
+            hand.press("z")
+            expect(opened).to_have_text("100 % open")
+            hand.press("y")
+        expect(opened).to_contain_text("that nobody has accepted")
+        hand.page.evaluate("writing")
+        assert not hand.session.places["a.png"].mask.exists()
+        hand.begin(y=40), hand.end(y=40)  # on it: so it is right but for this
+        hand.sees("a.png", "saved")
+        for key, left in (("z", 64 * 24), ("z", 0), ("y", 64 * 24)):
+            hand.press(key)
+            hand.page.evaluate("writing")
+            hand.page.wait_for_function("() => !unsaved")
+            assert hand.on_disk("a.png") == left and opened.inner_text().endswith("open")
+        hand.press("ArrowRight")
+        hand.sees("b.png")
+        expect(opened).to_contain_text("that nobody has accepted")
+        hand.press("z"), hand.press("y"), hand.press("Enter")
+        hand.sees("c.png")
+        assert hand.on_disk("b.png") == 64 * 24
+
+
+def test_a_class_is_renamed_by_the_keyboard(tmp_path, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    with painting(browser, tmp_path, 1) as hand:
+        names = iter(["third", "fourth", "fifth"])
+        hand.page.on("dialog", lambda dialog: dialog.accept(next(names)))
+        hand.press("2"), hand.press("F2")
+        expect(hand.page.locator("#classes button").nth(1)).to_contain_text("third")
+        hand.page.focus("#rename")
+        hand.press("Enter")
+        expect(hand.page.locator("#classes button").nth(1)).to_contain_text("fourth")
+        hand.press("Enter")  # it is still where the keyboard is
+        expect(hand.page.locator("#classes button").nth(1)).to_contain_text("fifth")
+        hand.sees("a.png")
+        assert hand.session.classes == ["a", "fifth"]
