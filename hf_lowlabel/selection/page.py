@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -147,7 +148,7 @@ class Session:
         if self.edited():
             self.labels = self.read()
         known = self.labels
-        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why), parts=known.parts)
+        changed = replace(known, labels=dict(known.labels), skipped=set(known.skipped), why=dict(known.why))
         for change in step["changes"]:
             self.put(changed, change["id"], change[which])
         classes = self.classes

@@ -1,0 +1,96 @@
+"""labels.csv in a spreadsheet or an editor while the page is open: what was written there by hand stays, and so do the
+labels that a table of before has not."""
+
+import csv
+
+from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.selection.labels import read_labels
+from hf_lowlabel.selection.page import Session
+
+from .test_other_rounds import rounds  # noqa: F401
+from .test_page import folder, scenes, stored  # noqa: F401
+
+
+def table(folder):  # noqa: F811
+    with open(folder / "labels.csv", newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def save(folder, rows):  # noqa: F811
+    """As a spreadsheet saves them."""
+    columns = dict.fromkeys(column for row in rows for column in row)
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+NOTES = ["ask Eva; 50 %", "", 'a "big" one,\ntwo lines', "=1+1", "'=1"]
+
+
+def noted(folder):  # noqa: F811
+    rows = table(folder)
+    for row, note in zip(rows, NOTES, strict=True):
+        row.update({"remark": note, "=sum": "", "day": "7"})
+    save(folder, rows)
+
+
+def test_columns_of_a_person_stay(folder):  # noqa: F811
+    session = Session(folder)
+    ids = list(session.task.files.values())
+    session.label(ids[0], "red")
+    noted(folder)
+    for step in (lambda: session.label(ids[1], "green"), session.undo, lambda: session.rename("red", "rosso")):
+        step()
+        rows = table(folder)
+        assert list(rows[0]) == ["file_name", "id", "label", "skipped", "remark", "'=sum", "day"]
+        assert [row["remark"] for row in rows[:3]] == NOTES[:3] and {row["day"] for row in rows} == {"7"}
+    session = Session(folder)  # over a restart
+    session.label(ids[2], "green")
+    found = read_labels(folder / "labels.csv", session.task, new_classes=True)
+    assert found.labels == {ids[0]: "rosso", ids[2]: "green"}
+    assert [found.more["remark"].get(id, "") for id in ids] == [*NOTES[:3], "=1+1", "=1"]
+    assert found.more["=sum"] == {} and import_labels(folder, allow_missing=True)[0].labeled == found.labels
+
+
+def test_columns_stay_beside_a_split_and_those_without_a_name_go_where_they_are_empty(folder):  # noqa: F811
+    session = Session(folder)
+    first, second, *_ = session.task.files.values()
+    rows = table(folder)
+    for row in rows:
+        row.update({"split": "", "": "", "who": "me"})
+    rows[0]["split"] = "test"
+    save(folder, rows)
+    session.label(second, "green")
+    assert list(table(folder)[0]) == ["file_name", "id", "label", "skipped", "split", "who"]
+    assert table(folder)[0]["split"] == "test" and stored(folder) == {second: "green"}
+
+
+def test_rows_of_one_image_keep_what_each_says(scenes):  # noqa: F811
+    session = Session(scenes)
+    first, second, *_ = session.task.files.values()
+    names = {id: name for name, id in session.task.files.items()}
+    of = {"file_name": names[first]}
+    save(scenes, [{**of, "label": "cat", "who": "Eva"}, {**of, "label": "dog", "who": "Jo"}])
+    session.label(second, "sky")
+    assert (table(scenes)[0]["label"], table(scenes)[0]["who"]) == ("cat;dog", "Eva; Jo")
+
+
+def test_columns_of_classes_become_labels_and_are_not_kept_beside_them(scenes):  # noqa: F811
+    session = Session(scenes)
+    first, second, *_ = session.task.files.values()
+    rows = [{"file_name": name, "cat": "0", "dog": "0", "sky": "1", "who": "Eva"} for name in session.task.files]
+    save(scenes, rows)
+    session.label(second, "dog")
+    assert list(table(scenes)[0]) == ["file_name", "id", "label", "skipped", "who"]
+    assert [row["label"] for row in table(scenes)][:3] == ["sky", "dog", "sky"]
+
+
+def test_columns_stay_where_a_class_is_renamed_from_another_round(rounds):  # noqa: F811
+    first = rounds / "round-0" / "to_label"
+    rows = table(first)
+    for row in rows:
+        row["remark"] = f"of {row['id']}"
+    save(first, rows)
+    Session(rounds / "round-1" / "to_label").rename("daisy", "marguerite")
+    assert [(row["label"], row["remark"]) for row in table(first)][0] == ("marguerite", "of a.png")
