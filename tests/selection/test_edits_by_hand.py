@@ -3,6 +3,9 @@ labels that a table of before has not."""
 
 import csv
 
+import pytest
+
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.labels import read_labels
 from hf_lowlabel.selection.page import Session
@@ -94,3 +97,50 @@ def test_columns_stay_where_a_class_is_renamed_from_another_round(rounds):  # no
     save(first, rows)
     Session(rounds / "round-1" / "to_label").rename("daisy", "marguerite")
     assert [(row["label"], row["remark"]) for row in table(first)][0] == ("marguerite", "of a.png")
+
+
+# ---- undo ------------------------------------------------------------------------------------------------------------
+def correct(folder, id, **cells):  # noqa: F811
+    rows = table(folder)
+    next(row for row in rows if row["id"] == id).update(cells)
+    save(folder, rows)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_undo_leaves_what_was_corrected_by_hand(again, folder):  # noqa: F811
+    session = Session(folder)
+    first, second, third, *_ = session.task.files.values()
+    session.label(second, "red")
+    session.label(first, "red")
+    correct(folder, first, label="green")
+    session = Session(folder) if again else session
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=f"Not saved: '{first}' was changed .* by hand, and is green now. Undo goes"
+        ):
+            session.undo()
+        assert stored(folder) == {first: "green", second: "red"}
+    correct(folder, first, label="red")  # as it was given on the page
+    session.undo(), session.undo()
+    assert stored(folder) == {}
+
+
+def test_undo_of_many_of_a_reason_and_of_a_renaming_leave_what_was_corrected_by_hand(folder):  # noqa: F811
+    session = Session(folder)
+    first, second, third, *_ = session.task.files.values()
+    session.label_many([first, second], "red")
+    correct(folder, second, label="", skipped="unsure")
+    with pytest.raises(UserError, match=f"'{second}' .* is skipped now"):
+        session.undo()
+    session.rename("red", "rosso")
+    session.label(third, skipped=True)
+    correct(folder, third, skipped="none of these")
+    with pytest.raises(UserError, match=f"'{third}' .* is skipped now"):
+        session.undo()
+    correct(folder, third, skipped="x")
+    session.undo()
+    correct(folder, first, label="green")
+    with pytest.raises(UserError, match=f"'{first}' .* is green now"):
+        session.undo()
+    assert stored(folder) == {first: "green"} and session.classes == ["rosso", "green"]
+    assert (folder / "classes.txt").read_text() == "rosso\ngreen\n"
