@@ -102,8 +102,7 @@ class Session:
         Killed between them, the history has a step more, whose undo changes nothing. What fails leaves all, and what is
         in memory, as they were.
         """
-        if self.edited():
-            self.labels = self.read()
+        self.look_again()
         known = self.labels
         changed = replace(known, labels=dict(known.labels), skipped=set(known.skipped), why=dict(known.why))
         for change in step["changes"]:
@@ -166,6 +165,34 @@ class Session:
         """Whether somebody else has written labels.csv."""
         return self.csv.exists() and self.csv.read_bytes() != self.seen
 
+    def look_again(self) -> None:
+        """Take over what was written into labels.csv by hand. Raises UserError where answers are gone from it."""
+        if gone := self.taken_back():
+            raise UserError(
+                f"{gone} Nothing else was done: undo puts them back, and any other key goes on without them."
+            )
+
+    def taken_back(self) -> str:
+        """Take over what was written into labels.csv by hand. Answers that it has no more, as a spreadsheet saves it
+        that was opened before they were given, are a step that can be undone; returns what they are, in words."""
+        if not self.edited():
+            return ""
+        found, gone = self.read(), list[dict]()
+        for id in self.task.files.values():
+            before, now = self.value(id), value_of(found, id)
+            if any(before.values()) and not any(now.values()):
+                gone.append({"id": id, "before": before, "after": now})
+        if gone:
+            step = {"changes": gone, "classes": None}
+            with one_more(self.history, step):
+                self.steps.append(step)
+        self.labels = found
+        if not gone:
+            return ""
+        many = f"{len(gone)} answer{'s' * (len(gone) > 1)} given here"
+        such = f"such as {in_words(gone[0]['before'])!r} of {gone[0]['id']!r}"
+        return f"labels.csv was saved by another program without {many}, {such}."
+
     def change(self, ids: list[str], everything: bool) -> dict:
         """What a step changed, or all there is."""
         if everything:
@@ -205,8 +232,7 @@ class Session:
                 raise UserError(f"An image is passed over as one of {', '.join(filter(None, REASONS))}, not {why!r}.")
             skip = bool(skipped) and not label
             after = {"label": label, "skipped": skip, **({"why": why} if skip and why else {})}
-            if self.edited():
-                self.labels = self.read()
+            self.look_again()
             now = {"why": "", **self.value(ids[0])}
             if was not in (None, now):
                 raise UserError(CHANGED.format(ids[0], in_words(now)))
@@ -222,8 +248,7 @@ class Session:
                 raise UserError("There is nothing to undo.")
             self.take_over_classes()
             step, edited = self.steps[-1], self.edited()
-            if edited:
-                self.labels = self.read()
+            self.look_again()
             for change in step["changes"]:  # the step before it, where it was killed before labels.csv was written
                 known = [{"why": "", **change[when]} for when in ("after", "before")]
                 if {"why": "", **(now := self.value(change["id"]))} not in known:
@@ -238,8 +263,7 @@ class Session:
             self.take_over_classes()
             if old not in self.classes:
                 raise UserError(f"There is no class {old!r}.")
-            if self.edited():
-                self.labels = self.read()
+            self.look_again()
             new = clean(new)
             same = next((c for c in self.classes if c != old and c.casefold() == new.casefold()), None)
             new = same or new
@@ -299,6 +323,8 @@ class Session:
         return picture(self.folder / "images" / name) if name in self.task.files else None
 
     def parting(self) -> str:
-        done = self.labels
+        with self.lock:
+            gone, done = self.taken_back(), self.labels
+        back = f"{gone} `{command('label', self.folder)}` and undo there put them back.\n" if gone else ""
         then = self.next_command() if done.labels or self.then is not None else command("label", self.folder)
-        return f"{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: {then}"
+        return f"{back}{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: {then}"

@@ -287,10 +287,10 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
         except SystemExit as error:  # SIGTERM, SIGHUP
             ended = error
         server.server_close()
-    try:
-        said = session.parting()
-    except (UserError, OSError) as error:  # the folder is not what it was; every label is on the disk all the same
-        said = str(error)
+        try:
+            said = session.parting()
+        except (UserError, OSError) as error:  # the folder is not what it was; every label is on the disk all the same
+            said = str(error)
     print(f"\n{said}", flush=True)
     if ended is not None:
         raise ended

@@ -144,3 +144,54 @@ def test_undo_of_many_of_a_reason_and_of_a_renaming_leave_what_was_corrected_by_
         session.undo()
     assert stored(folder) == {first: "green"} and session.classes == ["rosso", "green"]
     assert (folder / "classes.txt").read_text() == "rosso\ngreen\n"
+
+
+# ---- a table that was opened before labels were given and saved after it ---------------------------------------------
+def labeled(folder):  # noqa: F811
+    """(session, ids, the table before the labels)"""
+    session, before = Session(folder), table(folder)
+    ids = list(session.task.files.values())
+    session.label(ids[0], "red")
+    session.label(ids[1], skipped=True, why="unsure")
+    return session, ids, before
+
+
+@pytest.mark.parametrize("act", ["label", "many", "undo", "rename"])
+def test_labels_that_a_table_of_before_takes_back_are_told_and_can_be_put_back(act, folder):  # noqa: F811
+    session, ids, before = labeled(folder)
+    before[3]["label"] = "green"  # what was done in the spreadsheet counts
+    save(folder, before)
+    does = {
+        "label": lambda: session.label(ids[2], "green"),
+        "many": lambda: session.label_many(ids[2:3], "green", only_open=True),
+        "undo": session.undo,
+        "rename": lambda: session.rename("red", "rosso"),
+    }
+    with pytest.raises(UserError, match=f"without 2 answers given here, such as 'red' of '{ids[0]}'.* undo puts them"):
+        does[act]()
+    assert stored(folder) == {ids[3]: "green"} and not session.state()["images"][0]["label"]
+    Session(folder).undo()  # over a restart too
+    found = read_labels(folder / "labels.csv", session.task)
+    assert found.labels == {ids[0]: "red", ids[3]: "green"} and found.why == {ids[1]: "unsure"}
+
+
+def test_after_it_was_told_that_labels_are_gone_the_page_goes_on(folder):  # noqa: F811
+    session, ids, before = labeled(folder)
+    save(folder, before)
+    with pytest.raises(UserError, match="saved by another program"):
+        session.label(ids[2], "green")
+    session.label(ids[2], "green")
+    assert stored(folder) == {ids[2]: "green"}
+    session.undo(), session.undo()
+    assert stored(folder) == {ids[0]: "red"}
+    session.undo(), session.undo()
+    assert not session.steps and stored(folder) == {}
+
+
+def test_labels_that_are_gone_when_the_page_ends_are_told_in_the_terminal(folder):  # noqa: F811
+    session, ids, before = labeled(folder)
+    save(folder, before[1:])
+    said, last = session.parting().splitlines()
+    assert "without 2 answers given here" in said and f"label {folder}" in said and last.startswith("0 labeled, 0 sk")
+    Session(folder).undo()
+    assert stored(folder) == {ids[0]: "red"}
