@@ -13,7 +13,6 @@ import json
 import logging
 import re
 import secrets
-import webbrowser
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import UserError, at_least
 from ..locks import lock
+from .browser import opened
 
 log = logging.getLogger("hf_lowlabel")
 TYPES = {
@@ -263,7 +263,7 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
     Args:
         session: what is labeled.
         port: on the loopback address (0: a free one).
-        open_browser: show the page at once.
+        open_browser: show the page at once, where there is a browser with a window.
 
     Raises:
         UserError: the folder is being labeled by another process, or the port is in use.
@@ -277,11 +277,10 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
                 f"The page cannot listen on port {port}: {error.strerror}. Give another --port, or 0 for any."
             ) from error
         print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
-        if open_browser:
-            webbrowser.open(server.url)
         ended: SystemExit | None = None
         try:
-            server.serve_forever()
+            with opened(server.url, session.folder) if open_browser else contextlib.nullcontext():
+                server.serve_forever()
         except KeyboardInterrupt:
             pass
         except SystemExit as error:  # SIGTERM, SIGHUP
