@@ -43,6 +43,7 @@ POLICY = (
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 LONGEST = 1 << 16  # bytes of a request
+BLOCK = 1 << 16  # bytes that are sent at once: each block has the time that a connection may say nothing
 BINARY = "application/octet-stream"
 STRANGER = "Open the page by the address that the command printed."
 ELSEWHERE = "not saved: this tab shows another folder than the one that is labeled at this address now; close it"
@@ -210,8 +211,11 @@ class Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
+        left = memoryview(content)
         with contextlib.suppress(ConnectionError, TimeoutError):
-            self.wfile.write(content)
+            while left:
+                self.wfile.write(left[:BLOCK])
+                left = left[BLOCK:]
 
     def log_message(self, *_) -> None:
         """The terminal is for the person."""

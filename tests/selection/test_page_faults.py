@@ -4,6 +4,7 @@ import contextlib
 import json
 import resource
 import socket
+import socketserver
 import urllib.error
 import urllib.request
 
@@ -287,3 +288,19 @@ def test_classes_that_were_written_elsewhere_stay(folder):  # noqa: F811
     assert file.read_text() == "red\nblue\ngreen\npink\ngray\nwhite\n"
     with pytest.raises(UserError, match="The class 'white' exists"):
         session.new_class("White")
+
+
+def test_big_answers_are_sent_in_blocks(folder, monkeypatch):  # noqa: F811
+    """Each of which has the whole time that a connection may say nothing: a slow line gets all of an image."""
+    content = bytes(range(256)) * 1000
+    (folder / "images" / "photo 01.png").write_bytes(content)
+    sent, write = [], socketserver._SocketWriter.write
+
+    def noted(self, block):
+        sent.append(len(block))
+        return write(self, block)
+
+    monkeypatch.setattr(socketserver._SocketWriter, "write", noted)
+    with serving(folder) as server:
+        assert ask(server, "images/photo%2001.png") == content
+    assert max(sent) == 1 << 16 and sum(sent) > len(content)
