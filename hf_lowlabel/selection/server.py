@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,6 +105,24 @@ class Handler(BaseHTTPRequestHandler):
     by_address = False  # the request has the secret in its address, so that its answer brings the cookie
 
     def do_GET(self) -> None:
+        self.answered(self.got)
+
+    def do_POST(self) -> None:
+        self.answered(self.taken)
+
+    def answered(self, work: Callable[[], None]) -> None:
+        """Do it; whatever fails, as for want of memory, is named in an answer and in one line of the terminal."""
+        try:
+            work()
+        except (ConnectionError, TimeoutError):  # who asked is gone
+            self.close_connection = True
+        except Exception as error:
+            self.close_connection = True
+            log.error("%s failed: %s", self.path.partition("?")[0], told(error))
+            with contextlib.suppress(OSError):
+                self.send_json({"error": f"this failed: {told(error)}"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def got(self) -> None:
         asked, session = urlsplit(self.path), self.server.session
         path = unquote(asked.path)
         if not self.from_here():
@@ -122,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
                 else:
                     found = session.get(path, queried(asked.query))
             except (UserError, OSError) as error:
-                self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+                self.send_json({"error": told(error)}, HTTPStatus.BAD_REQUEST)
                 return
             if isinstance(found, dict):
                 self.send_json(found)
@@ -131,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.send(HTTPStatus.OK, *found)
 
-    def do_POST(self) -> None:
+    def taken(self) -> None:
         session, asked = self.server.session, urlsplit(self.path)
         kind, action, upload = self.headers.get("Content-Type"), None, None
         if self.from_here() and not self.invited(asked.query):
@@ -159,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         except TimeoutError:
             self.close_connection = True
         except (UserError, TypeError, ValueError, OSError, RecursionError) as error:
-            self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            self.send_json({"error": told(error)}, HTTPStatus.BAD_REQUEST)
 
     def sent(self, longest: int) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
@@ -221,6 +240,14 @@ class Handler(BaseHTTPRequestHandler):
         """The terminal is for the person."""
 
 
+def told(error: Exception) -> str:
+    """What an error says, on one line and never nothing; of those that were not foreseen with their name."""
+    said = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, (UserError, OSError)):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def queried(query: str) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
 
@@ -233,6 +260,11 @@ class PageServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe()
         self.folder = hashlib.sha256(f"{session.page} {session.folder.resolve()}".encode()).hexdigest()[:16]
         super().__init__(("127.0.0.1", port), Handler)
+
+    def handle_error(self, *_) -> None:
+        """Of a connection that broke there is nothing to say."""
+        if not isinstance(error := sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            log.error("a request failed: %s", error)
 
     @property
     def url(self) -> str:

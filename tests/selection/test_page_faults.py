@@ -304,3 +304,48 @@ def test_big_answers_are_sent_in_blocks(folder, monkeypatch):  # noqa: F811
     with serving(folder) as server:
         assert ask(server, "images/photo%2001.png") == content
     assert max(sent) == 1 << 16 and sum(sent) > len(content)
+
+
+FAILURES = [
+    MemoryError(),
+    RuntimeError("CUDA out of memory. Tried to\nmore lines"),
+    ValueError(),
+    KeyError("x"),
+    OSError(),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_what_nobody_foresaw_is_named_and_the_page_goes_on(error, folder, monkeypatch, caplog, capfd):  # noqa: F811
+    def fails(*_, **__):
+        raise error
+
+    name = "CUDA out of memory. Tried to" if "CUDA" in str(error) else type(error).__name__
+    with serving(folder) as server:
+        id = ask(server, "state")["images"][0]["id"]
+        with monkeypatch.context() as patch:
+            for action in ("state", "get", "label"):
+                patch.setattr(page.Session, action, fails)
+            for path, body in (("state", None), ("images/1.png", None), ("label", {"id": id, "label": "red"})):
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    ask(server, path, body)
+                said = json.load(refused.value)["error"]
+                assert name in said and "\n" not in said and refused.value.code in (400, 500)
+        assert ask(server, "label", {"id": id, "label": "red"})["label"] == "red"
+    assert "Traceback" not in capfd.readouterr().err
+    assert all("\n" not in record.getMessage() and server.token not in record.getMessage() for record in caplog.records)
+
+
+def test_an_address_that_is_none_and_a_connection_that_breaks_leave_no_traceback(folder, caplog, capfd):  # noqa: F811
+    with serving(folder) as server:
+        assert b" 500 " in raw(server, "GET http://[ HTTP/1.1\nHost: 127.0.0.1:PORT\n\n").split(b"\r\n")[0]
+        for error in (ConnectionResetError(), OSError("odd")):
+            try:
+                raise error
+            except OSError:
+                server.handle_error(None, None)
+        assert ask(server, "state")["images"]
+    assert "Traceback" not in capfd.readouterr().err
+    assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] and len(
+        caplog.records
+    ) == 2
