@@ -45,6 +45,7 @@ POLICY = (
 )
 LONGEST = 1 << 16  # bytes of a request
 BLOCK = 1 << 16  # bytes that are sent at once: each block has the time that a connection may say nothing
+LOOPBACK = ("127.0.0.1", "localhost")
 BINARY = "application/octet-stream"
 STRANGER = "Open the page by the address that the command printed."
 ELSEWHERE = "not saved: this tab shows another folder than the one that is labeled at this address now; close it"
@@ -126,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
         asked, session = urlsplit(self.path), self.server.session
         path = unquote(asked.path)
         if not self.from_here():
-            self.send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for the machine it runs on")
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", self.where_from().encode())
         elif not self.invited(asked.query):
             self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
         elif path == "/" or path in session.files:
@@ -153,14 +154,15 @@ class Handler(BaseHTTPRequestHandler):
     def taken(self) -> None:
         session, asked = self.server.session, urlsplit(self.path)
         kind, action, upload = self.headers.get("Content-Type"), None, None
-        if self.from_here() and not self.invited(asked.query):
+        if not self.from_here() or not self.invited(asked.query):
             self.close_connection = True
-            self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
+            said = STRANGER if self.from_here() else self.where_from()
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", said.encode())
             return
         # another site's page can send a form here, but neither of these without asking first
-        if self.from_here() and kind == "application/json":
+        if kind == "application/json":
             action = session.actions().get(asked.path)
-        elif self.from_here() and kind == BINARY:
+        elif kind == BINARY:
             upload = session.uploads().get(asked.path)
         if action is None and upload is None:
             self.send(HTTPStatus.FORBIDDEN, "text/plain", b"not allowed")
@@ -193,9 +195,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def from_here(self) -> bool:
         """Whether the page itself asks: by this machine's name, and from no other site."""
-        hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
+        port = self.server.server_port
+        hosts = [f"{name}:{port}" for name in LOOPBACK]
+        hosts += LOOPBACK if port == 80 else ()  # browsers leave the usual port out
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
+
+    def where_from(self) -> str:
+        """What is said to who asks from elsewhere, or by another port of this machine."""
+        port = self.server.server_port
+        if self.headers.get("Host", "").partition(":")[0] in LOOPBACK and self.headers.get("Origin") is None:
+            return (
+                f"This page has the port {port} at its machine, and needs the same one here. Forward the same port: "
+                f"ssh -L {port}:127.0.0.1:{port} HOST, and open the address that the command printed."
+            )
+        return "This page is for the machine it runs on."
 
     def of_another_folder(self) -> bool:
         """Whether a tab asks that another folder left open on this port: files there have the same names."""

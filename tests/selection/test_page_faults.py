@@ -22,7 +22,7 @@ from .test_page import ask, folder, serving, stored  # noqa: F401
 def raw(server, text: str, cookie: str = "") -> bytes:
     """What is answered to these bytes; with the cookie of the page, or this one."""
     text = text.replace("\n\n", f"\nCookie: {cookie or f'{server.cookie}={server.token}'}\n\n", 1)
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
+    with socket.create_connection(server.server_address, timeout=5) as connection:
         connection.sendall(text.replace("\n", "\r\n").replace("PORT", str(server.server_port)).encode())
         found = b""
         while more := connection.recv(4096):
@@ -349,3 +349,27 @@ def test_an_address_that_is_none_and_a_connection_that_breaks_leave_no_traceback
     assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] and len(
         caplog.records
     ) == 2
+
+
+def test_a_port_that_is_forwarded_under_another_number_is_told_what_to_do(folder):  # noqa: F811
+    body = '{"id": "set/photo 00.png", "label": "red"}'
+    with serving(folder) as server:
+        port = server.server_port
+        for text in ("GET / HTTP/1.1\nHost: 127.0.0.1:PORT\n\n", post(len(body), body)):
+            for host in ("127.0.0.1:9999", "localhost:80", "localhost"):
+                found = raw(server, text.replace("127.0.0.1:PORT", host))
+                assert b" 403 " in found.split(b"\r\n")[0] and f"ssh -L {port}:127.0.0.1:{port} HOST".encode() in found
+            found = raw(server, text.replace("127.0.0.1:PORT", "evil.example:9999"))
+            assert b" 403 " in found.split(b"\r\n")[0] and b"ssh" not in found
+    assert stored(folder) == {}
+
+
+def test_the_usual_port_is_left_out_by_browsers(folder):  # noqa: F811
+    body = '{"id": "set/photo 00.png", "label": "red"}'
+    with serving(folder) as server:
+        server.server_port = 80
+        for host in ("127.0.0.1", "localhost", "localhost:80"):
+            asked = post(len(body), body, Origin=f"http://{host}").replace("127.0.0.1:PORT", host)
+            assert b" 200 " in raw(server, asked).split(b"\r\n")[0]
+        asked = post(len(body), body, Origin="http://evil.example").replace("127.0.0.1:PORT", "127.0.0.1")
+        assert b" 403 " in raw(server, asked).split(b"\r\n")[0]
