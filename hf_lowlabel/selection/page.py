@@ -20,6 +20,7 @@ from ..commands import command
 from ..data.labels import is_list, joined, label_text, parts_of
 from ..errors import UserError
 from ..files import whole
+from .class_names import alike, check_text, typed
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
@@ -264,8 +265,8 @@ class Session:
             if old not in self.classes:
                 raise UserError(f"There is no class {old!r}.")
             self.look_again()
-            new = clean(new)
-            same = next((c for c in self.classes if c != old and c.casefold() == new.casefold()), None)
+            new = typed(new)
+            same = next((c for c in self.classes if c != old and alike(c) == alike(new)), None)
             new = same or new
             self.check_name(new)
             keep = same is None and bool(new)
@@ -287,8 +288,7 @@ class Session:
         return (joined(left) if self.several else left[0]) if left else ""
 
     def check_name(self, name: str) -> None:
-        if not name.isprintable():
-            raise UserError("The name of a class is text on one line. Give one without control characters.")
+        check_text(name)
         if name and (is_list(name) or label_text(name) != name):
             raise UserError(f"{name!r} means no class, or a list of them, where labels are read. Give another name.")
         if self.several and name and parts_of(name) != [name]:
@@ -299,11 +299,11 @@ class Session:
     def new_class(self, name: str) -> dict:
         with self.lock:
             self.take_over_classes()
-            name = clean(name)
+            name = typed(name)
             if not name:
                 raise UserError("Give the new class a name.")
             self.check_name(name)
-            same = next((c for c in self.classes if c.casefold() == name.casefold()), None)
+            same = next((c for c in self.classes if alike(c) == alike(name)), None)
             if same is not None:
                 raise UserError(f"The class {same!r} exists.")
             write_text(self.folder / "classes.txt", "\n".join([*self.classes, name]) + "\n")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import page, server as pages_server
+from hf_lowlabel.selection.kinds import kind_of
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 from hf_lowlabel.selection.mask_page import MaskSession
 
@@ -97,12 +98,53 @@ def test_no_other_site_may_ask(folder):  # noqa: F811
         assert b" 200 " in raw(server, own).split(b"\r\n")[0] and stored(folder) == {"set/photo 00.png": "red"}
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "a\0b", "\ud800", "esc\x1b[2J", "a\u2028b"])
+NO_TEXT = ["two\nlines", "a\0b", "\ud800", "esc\x1b[2J", "a\u2028b", "a\u2029b", "a\x85b", "a\u202egnp", "a\u2067b"]
+
+
+@pytest.mark.parametrize("name", NO_TEXT)
 def test_a_class_is_text_on_one_line(name, folder):  # noqa: F811
     with serving(folder) as server:
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(server, "class", {"name": name})
         assert "control characters" in json.load(error.value)["error"]
+    assert (folder / "classes.txt").read_text() == "red\ngreen\n"
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", None),  # Persian, with a joiner that is none
+        ("\u0915\u094d\u200d\u0937", None),
+        ("\U0001f469\u200d\U0001f52c", None),
+        ("\u3000\u9ed2\u3000\u732b\u00a0", "\u9ed2 \u732b"),
+        ("golden\u202fretriever", "golden retriever"),
+        ("private \ue000", None),
+    ],
+)
+def test_names_of_every_writing_come_back_as_they_were_given(given, named, folder):  # noqa: F811
+    named = named or given
+    session = page.Session(folder)
+    first, second, *_ = session.task.files.values()
+    assert session.new_class(given)["classes"][-1] == named
+    session.label(first, named)
+    session.label(second, "red")
+    again = page.Session(folder)
+    assert again.classes == ["red", "green", named] and stored(folder) == {first: named, second: "red"}
+    with pytest.raises(UserError, match="exists"):
+        again.new_class(named.upper().replace(" ", "\u2003"))
+    assert again.rename("red", given)["classes"] == ["green", named]  # it takes the labels of red in
+    assert stored(folder) == {first: named, second: named}
+    assert f'value="{named}"' in xml_of(named)
+
+
+def xml_of(name: str) -> str:
+    return kind_of("classification").interface([name])
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\ufeff\u200d"])
+def test_a_name_that_nobody_sees_is_none(name, folder):  # noqa: F811
+    with pytest.raises(UserError, match="no letter that is seen"):
+        page.Session(folder).new_class(name)
     assert (folder / "classes.txt").read_text() == "red\ngreen\n"
 
 
@@ -373,3 +415,7 @@ def test_the_usual_port_is_left_out_by_browsers(folder):  # noqa: F811
             assert b" 200 " in raw(server, asked).split(b"\r\n")[0]
         asked = post(len(body), body, Origin="http://evil.example").replace("127.0.0.1:PORT", "127.0.0.1")
         assert b" 403 " in raw(server, asked).split(b"\r\n")[0]
+
+
+def test_what_xml_has_no_word_for_is_marked_in_the_interface():
+    assert 'value="a\ufffd&lt;\ufffd\u200cb"' in xml_of("a\x1b<\uffff\u200cb")
