@@ -25,15 +25,9 @@ from ..data.ticks import (
     without_nothing,
 )
 from ..errors import UserError
-from ..table_writer import FORMULA
+from ..table_writer import meant
 
 Rows = list[tuple[int, dict]]
-
-
-def meant(cell: object) -> object:
-    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
-    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
-    return str(cell)[1:] if guarded else cell
 
 
 def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:

@@ -81,7 +81,8 @@ class Task:
 
 def read_classes(path: str | Path) -> list[str]:
     """One class a line, in order, each once."""
-    lines = read_text(path, "Give a list of classes, UTF-8 text with one a line.").splitlines()
+    # by the ends of lines that editors write: names of the data may hold others
+    lines = re.split("\r\n|\r|\n", read_text(path, "Give a list of classes, UTF-8 text with one a line."))
     return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
 
 

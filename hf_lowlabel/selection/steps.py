@@ -31,9 +31,9 @@ def is_step(step: dict, ids: set[str]) -> bool:
 def read_steps(history: Path, ids: set[str]) -> list[dict]:
     """Steps that can be undone; a last line cut short by a crash is left out. ids: of the images."""
     steps: list[dict] = []
-    for line in history.read_bytes().decode("utf-8", "replace").splitlines() if history.is_file() else ():
+    for line in history.read_bytes().split(b"\n") if history.is_file() else ():  # ids may hold other ends of lines
         with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            step = json.loads(line)
+            step = json.loads(line.decode("utf-8", "replace"))
             if step.get("undo"):
                 steps[-1:] = []
             elif is_step(step := {"changes": step.get("changes", [step]), **{k: step.get(k) for k in KEPT}}, ids):

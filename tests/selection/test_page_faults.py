@@ -11,6 +11,8 @@ import urllib.request
 import pytest
 from PIL import Image
 
+from hf_lowlabel.data.labels import RULES
+from hf_lowlabel.data.table_files import read_table
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import page, server as pages_server
 from hf_lowlabel.selection.kinds import kind_of
@@ -272,6 +274,46 @@ def test_cells_are_no_formulas(tmp_path):
     assert not any(cell.startswith(("=", "+", "-", "@")) for line in text.splitlines() for cell in line.split(","))
     found = read_labels(tmp_path / "labels.csv", task, new_classes=True)
     assert found.labels == {id: f"={k}" for k, id in enumerate(ids)}
+
+
+@pytest.mark.parametrize("name", ["=x", "'=x", "'-5", "''@a", "'quoted", "''", "-", "'"])
+def test_cells_that_begin_with_an_apostrophe_come_back_as_they_were(name, tmp_path):
+    """As an id, as a class, and as the name of a column of a person's own."""
+    task = Task("photos", None, {"1.png": name, "2.png": "other"})
+    given = Labels({name: name, "other": "plain"}, more={f"{name} of mine": {name: name}})
+    for _ in range(2):  # what is read is written again
+        write_labels(tmp_path / "labels.csv", task, given)
+        given = read_labels(tmp_path / "labels.csv", task, classes=[name, "plain"], rules=RULES.knowing([name]))
+        assert given.labels == {name: name, "other": "plain"} and given.more == {f"{name} of mine": {name: name}}
+
+
+ENDS = "\u2028\u2029\x85\x1c\x0b\x0c"  # of lines, for str.splitlines
+
+
+def test_undo_knows_images_whose_ids_hold_ends_of_lines(folder):  # noqa: F811
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    task = Task("photos", None, {name: f"a{end}b.png" for name, end in zip(names, ENDS, strict=False)})
+    task.class_names = ["red", f"odd{ENDS}name"]
+    kind_of(task.task).write(folder, task)
+    task.save(folder)
+    ids = list(task.files.values())
+    session = page.Session(folder)
+    assert session.classes == task.class_names
+    for id in ids:
+        session.label(id, task.class_names[1])
+    (folder / "labels.csv").unlink()
+    again = page.Session(folder)
+    assert again.labels.labels == dict.fromkeys(ids, task.class_names[1])
+    for _ in ids:
+        again.undo()
+    assert again.labels.labels == {} and not again.steps
+
+
+def test_json_lines_end_with_a_line_feed_alone(tmp_path):
+    rows = [{"file_name": f"a{end}b.png", "label": "red"} for end in ENDS]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text + "\n\n", encoding="utf-8", newline="")
+    assert [row for _, row in read_table(tmp_path / "rows.jsonl")] == rows
 
 
 def test_tables_of_predictions_are_no_formulas(tmp_path):
