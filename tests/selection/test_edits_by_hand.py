@@ -11,7 +11,7 @@ from hf_lowlabel.selection.labels import read_labels
 from hf_lowlabel.selection.page import Session
 
 from .test_other_rounds import rounds  # noqa: F401
-from .test_page import folder, scenes, stored  # noqa: F401
+from .test_page import browser, folder, scenes, serving, stored, tap  # noqa: F401
 
 
 def table(folder):  # noqa: F811
@@ -195,3 +195,24 @@ def test_labels_that_are_gone_when_the_page_ends_are_told_in_the_terminal(folder
     assert "without 2 answers given here" in said and f"label {folder}" in said and last.startswith("0 labeled, 0 sk")
     Session(folder).undo()
     assert stored(folder) == {ids[0]: "red"}
+
+
+def test_the_page_shows_that_labels_are_gone_and_its_undo_puts_them_back(folder, browser):  # noqa: F811
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    page, before = browser.new_page(), table(folder)
+    with serving(folder) as server:
+        page.goto(server.url, wait_until="networkidle")
+        count, problem = page.locator("#count"), page.locator("#problem")
+        tap(page, "1")
+        expect(count).to_contain_text("1 labeled")
+        save(folder, before)
+        tap(page, "2")
+        expect(problem).to_contain_text("saved by another program without 1 answer given here, such as 'red'")
+        expect(count).to_contain_text("0 labeled")
+        tap(page, "u")
+        expect(count).to_contain_text("1 labeled")
+        expect(problem).to_be_empty()
+        page.close()
+    assert list(stored(folder).values()) == ["red"]
