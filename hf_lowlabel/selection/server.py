@@ -209,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
                 f"This page has the port {port} at its machine, and needs the same one here. Forward the same port: "
                 f"ssh -L {port}:127.0.0.1:{port} HOST, and open the address that the command printed."
             )
-        return "This page is for the machine it runs on."
+        return "This page is for the machine it runs on, and pages of others are not allowed to ask."
 
     def of_another_folder(self) -> bool:
         """Whether a tab asks that another folder left open on this port: files there have the same names."""
