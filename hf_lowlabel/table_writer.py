@@ -78,5 +78,12 @@ def _text(cell: Any) -> Any:
 
 
 def inert(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: text that looks like one begins with an apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    """A cell that no spreadsheet takes for a formula: text that looks like one begins with an apostrophe, and one more
+    where it begins with some, so that `meant` gives it back."""
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'").startswith(FORMULA) else cell
+
+
+def meant(cell: object) -> object:
+    """A cell that `inert` wrote as it was before: without the apostrophe."""
+    guarded = isinstance(cell, str) and cell.startswith("'") and cell.lstrip("'").startswith(FORMULA)
+    return str(cell)[1:] if guarded else cell

@@ -40,7 +40,11 @@ def label(argv: list[str]) -> int:
         help="black and white of deep images (default: those of --model)",
     )
     parser.add_argument(
-        "--port", type=int, default=0, help="port on this machine's loopback address (default: a free one)"
+        "--port",
+        type=int,
+        default=0,
+        help="port on this machine's loopback address (default: a free one); forward it to another machine under "
+        "the same number, as by ssh -L 8000:127.0.0.1:8000 HOST for --port 8000",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser; print the address only")
     args = vars(parser.parse_args(argv))

@@ -54,7 +54,7 @@ def read_table(path: Path) -> Rows:
         if kind == ".json":
             return list(enumerate(objects(json.loads(text, object_pairs_hook=each_once), path.name), start=1))
         if kind in (".jsonl", ".ndjson"):
-            numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
             lines = [(number, json.loads(line, object_pairs_hook=each_once)) for number, line in numbered]
             if wrong := [number for number, row in lines if not isinstance(row, dict)]:
                 raise UserError(f'{path.name}: line {wrong[0]} holds no object such as {{"file_name": "1.png"}}.')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,9 @@ def kind_of(task: str) -> Kind:
 
 
 def xml(name: str) -> str:
-    """An attribute of XML, which has no word for control characters."""
-    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in name), True)
+    """An attribute of XML, which has no word for control characters, halves of others, and two numbers of none."""
+    none = [c for c in name if unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff"]
+    return html.escape(name.translate(dict.fromkeys(map(ord, none), "\ufffd")), True)
 
 
 def _choices(choice: str) -> Callable[[list[str]], str]:

@@ -25,15 +25,9 @@ from ..data.ticks import (
     without_nothing,
 )
 from ..errors import UserError
-from ..table_writer import FORMULA
+from ..table_writer import meant
 
 Rows = list[tuple[int, dict]]
-
-
-def meant(cell: object) -> object:
-    """A cell of a table as it was meant: without the apostrophe before what a spreadsheet takes for a formula."""
-    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
-    return str(cell)[1:] if guarded else cell
 
 
 def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
@@ -44,14 +38,16 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         rules: what says that there is no label, and whether an image may have several classes.
 
     Returns:
-        (number of the row, row by column), and the classes where each has a column.
+        (number of the row, row by column, with "more" for the cells of all other columns), and the classes where each
+        has a column.
 
     Raises:
         UserError: it cannot be read, or says nothing of files or of classes.
     """
     if not path.exists():
         raise UserError(f"There is no file {str(path)!r}. Give labels.csv or a Label Studio export.")
-    rows = [(number, {column: meant(cell) for column, cell in row.items()}) for number, row in read_table(path)]
+    table = read_table(path)
+    rows = [(number, {str(meant(column)): meant(cell) for column, cell in row.items()}) for number, row in table]
     if not rows:
         head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
         raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
@@ -100,7 +96,16 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
             rows = [(number, {**row, labels: of_marks(names, marks)}) for (number, row), marks in zip(rows, hot)]
     own |= {"label": labels, "file_name": None if files == own["id"] else files}
     more = ["annotation_id"] if "annotation_id" in columns else []
-    return [(n, {k: row.get(c) for k, c in own.items() if c} | {k: row.get(k) for k in more}) for n, row in rows], names
+    rest = [column for column in columns if column not in {*own.values(), files, *names}]
+    return [
+        (
+            number,
+            {key: row.get(column) for key, column in own.items() if column}
+            | {key: row.get(key) for key in more}
+            | {"more": {column: row.get(column) for column in rest}},
+        )
+        for number, row in rows
+    ], names
 
 
 def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:

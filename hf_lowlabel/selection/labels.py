@@ -8,35 +8,25 @@ either may have been edited; labels.csv itself is only ever replaced whole.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..data.folders import EXTENSIONS
-from ..data.labels import (
-    NOTHING,
-    RULES,
-    LabelRules,
-    class_order,
-    joined,
-    parts_of,
-    tell_dates,
-)
+from ..data.labels import RULES, LabelRules, joined, parts_of, tell_dates
 from ..data.metadata import split_named
-from ..data.several import comma_fault, comma_lists, contradiction, contradicts, together
+from ..data.several import contradicts, together
 from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
 from ..errors import UserError, nearest
 from ..fields import check_types
 from ..files import read_json, read_text, write_text
 from ..table_writer import inert
-from ..text import series
+from .label_faults import class_faults, comma_faults, several_hint
 from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 
 COLUMNS = ("file_name", "id", "label", "skipped")
@@ -91,7 +81,8 @@ class Task:
 
 def read_classes(path: str | Path) -> list[str]:
     """One class a line, in order, each once."""
-    lines = read_text(path, "Give a list of classes, UTF-8 text with one a line.").splitlines()
+    # by the ends of lines that editors write: names of the data may hold others
+    lines = re.split("\r\n|\r|\n", read_text(path, "Give a list of classes, UTF-8 text with one a line."))
     return list(dict.fromkeys(clean(line) for line in lines if clean(line)))
 
 
@@ -99,7 +90,7 @@ def read_classes(path: str | Path) -> list[str]:
 class Labels:
     """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
     of rows that are not used. why: ids of `skipped` -> the reason that was given. classes: those that have a column.
-    parts: id -> split ("train", "test", ...), where a column says so."""
+    parts: id -> split ("train", "test", ...), where a column says so. more: column of a person's own -> id -> cell."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
@@ -108,6 +99,7 @@ class Labels:
     why: dict[str, str] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     parts: dict[str, str] = field(default_factory=dict)
+    more: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def clean(text: object) -> str:
@@ -162,6 +154,7 @@ def read_labels(
             flags |= {"skip_missing"} if strange else set()
         if known is None:
             continue
+        keep(out.more, known, row["more"])
         if "split" in row and out.parts.setdefault(known, part := split_named(row["split"])) != part:
             faults.append(f"row {line}: {known!r} is of split {part!r} here, and of {out.parts[known]!r} above")
         before = out.labels.get(known, "")
@@ -208,21 +201,16 @@ def read_labels(
         faults += comma_faults(out.labels, where, classes)
     faults += class_faults(out.labels, where, classes, new_classes, rules.several)
     refuse(faults, path, flags)
+    out.more = {name: cells for name, cells in out.more.items() if cells or not re.fullmatch(r"column \d+", name)}
     return out
 
 
-def several_hint(one: str, other: str, several: bool) -> str:
-    """What to do with two labels of an image."""
-    if several:
-        return f"; {NOTHING} says that no class applies"
-    return f"; several classes are written {one};{other} in one row, with --task multilabel" if one and other else ""
-
-
-def comma_faults(labels: dict[str, str], where: dict[str, str], classes: Iterable[str]) -> list[str]:
-    """Classes with commas that are lists of classes, where they are not known themselves."""
-    of = {part: where[id] for id, label in reversed(labels.items()) for part in parts_of(label)}
-    lists = comma_lists([*of, *classes])
-    return [f"{of[name]}: {comma_fault(name, parts)}" for name, parts in lists.items() if name not in {*classes}]
+def keep(more: dict[str, dict[str, str]], id: str, cells: dict[str, Any]) -> None:
+    """Add what a row says in columns of a person's own; an image of several rows has all of it."""
+    for column, cell in cells.items():
+        there, text = more.setdefault(column, {}), "" if cell is None else str(cell)
+        if text and text not in (before := there.get(id, "")).split("; "):
+            there[id] = f"{before}; {text}" if before else text
 
 
 def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[str], notes: list[str]) -> None:
@@ -286,55 +274,19 @@ def image_of_row(
     return known
 
 
-def class_faults(
-    labels: dict[str, str], where: dict[str, str], classes: list[str] | None, new_classes: bool, several: bool = False
-) -> list[str]:
-    """Labels that are no class, and classes that differ in capitals only."""
-    if several:
-        parts: dict[Any, str] = {(id, part): part for id, label in labels.items() for part in parts_of(label)}
-        torn = {id: some for id, label in labels.items() if (some := contradicts(label))}
-        return [
-            *(f"{where.get(id, repr(id))}: {labels[id]!r} {contradiction(some)}" for id, some in torn.items()),
-            *class_faults(parts, {key: where.get(key[0], key[0]) for key in parts}, classes, new_classes),
-        ]
-    faults = []
-    used = class_order(set(labels.values()))
-    of, counts, known = dict[str, str](), Counter(labels.values()), set(classes or ())
-    for id, label in labels.items():
-        of.setdefault(label, where.get(id, id))
-    if classes and not new_classes and used and not set(used) & set(classes):
-        faults.append(
-            f"no label ({series(used[:10])}) is one of the classes that are known: {series(classes[:10])}; if "
-            "those are folders that say nothing of the class, give --new-classes"
-        )
-    elif classes and not new_classes:
-        for name in used:
-            if name not in known:
-                near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5) if len(faults) < SHOWN else []
-                faults.append(
-                    f"{of[name]}: {name!r} ({counts[name]} labels) is no class; "
-                    + (f"did you mean {near[0]!r}? " if near else "")
-                    + f"known: {series(classes[:20])}; give --new-classes to add it"
-                )
-    spelled: dict[str, str] = {}
-    for name in dict.fromkeys([*(classes or ()), *used]):
-        other = spelled.setdefault(name.casefold(), name)
-        if other != name and name in of and not known >= {name, other}:
-            faults.append(f"{of[name]}: {name!r} and {other!r} differ in capitals only; use one of them")
-    return faults
-
-
 def write_labels(path: Path, task: Task, labels: Labels) -> None:
-    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with a column of splits
-    where a person has added one."""
-    given, skipped, why, parts = labels.labels, labels.skipped, labels.why, labels.parts
+    """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with the columns that a
+    person has added, for splits or for anything else."""
+    given, skipped, why = labels.labels, labels.skipped, labels.why
+    added = {**({"split": labels.parts} if labels.parts else {}), **labels.more}
     rows = [
         row_text(
-            file, id, given.get(id, ""), why.get(id, "x") if id in skipped else "", *([parts.get(id, "")] * bool(parts))
+            *(file, id, given.get(id, ""), why.get(id, "x") if id in skipped else ""),
+            *(cells.get(id, "") for cells in added.values()),
         )
         for file, id in task.files.items()
     ]
-    write_text(path, "\ufeff" + "\n".join([",".join((*COLUMNS, *["split"] * bool(parts))), *rows]) + "\n")
+    write_text(path, "\ufeff" + "\n".join([row_text(*COLUMNS, *added), *rows]) + "\n")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label

@@ -7,12 +7,11 @@ undo works after a crash too.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,27 +19,18 @@ from typing import Any
 from ..commands import command
 from ..data.labels import is_list, joined, label_text, parts_of
 from ..errors import UserError
-from ..files import add_line, whole
+from ..files import whole
+from .class_names import alike, check_text, typed
 from .kinds import kind_of
 from .labels import Labels, Task, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
-from .other_rounds import INTENT, NONE, beside, elsewhere, is_plan, labels_in, left_over, noted, planned
+from .other_rounds import INTENT, NONE, beside, elsewhere, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
+from .steps import in_words, one_more, put, read_steps, replayed, value_of
 from .suggestions import read_suggestions
 
-KEPT = ("classes", "elsewhere", "renamed")  # of a step, beside what it changes here
+CHANGED = "Not saved: {!r} was changed in another tab or by hand, and is {} now."
 REASONS = ("", NONE, "unsure")  # why an image was passed over
-
-
-def is_step(step: dict, ids: set[str]) -> bool:
-    """Whether a line of the history is one that can be undone."""
-    states = [change[when] for change in step["changes"] for when in ("before", "after")]
-    known = all(change["id"] in ids for change in step["changes"])
-    lists = [step["classes"][when] for when in ("before", "after")] if step["classes"] else []
-    named = all(isinstance(name, str) for names in lists for name in names)
-    names = step["renamed"] or ["", ""]
-    planned = (not step["elsewhere"] or is_plan(step["elsewhere"])) and [type(name) for name in names] == [str, str]
-    return known and named and planned and all({"label", "skipped"} <= state.keys() for state in states)
 
 
 class Session:
@@ -57,7 +47,7 @@ class Session:
         self.suggestions = read_suggestions(self.folder)
         self.steps = self.read_history()
         if not self.csv.exists():
-            write_labels(self.csv, self.task, self.replayed())
+            write_labels(self.csv, self.task, replayed(self.steps))
         self.labels = self.read()
         self.seen = self.csv.read_bytes()
         self.finish()
@@ -102,41 +92,10 @@ class Session:
         return parts_of(label) if self.several else [label]
 
     def read_history(self) -> list[dict]:
-        """Steps that can be undone; a last line cut short by a crash is left out."""
-        steps: list[dict] = []
-        ids = set(self.task.files.values())
-        for line in self.history.read_bytes().decode("utf-8", "replace").splitlines() if self.history.is_file() else ():
-            with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
-                step = json.loads(line)
-                if step.get("undo"):
-                    steps[-1:] = []
-                elif is_step(step := {"changes": step.get("changes", [step]), **{k: step.get(k) for k in KEPT}}, ids):
-                    steps.append(step)
-        return steps
-
-    def replayed(self) -> Labels:
-        out = Labels()
-        for step in self.steps:
-            for change in step["changes"]:
-                self.put(out, change["id"], change["after"])
-        return out
-
-    @staticmethod
-    def put(labels: Labels, id: str, value: dict) -> None:
-        labels.labels.pop(id, None)
-        labels.skipped.discard(id)
-        labels.why.pop(id, None)
-        if value["label"]:
-            labels.labels[id] = value["label"]
-        elif value["skipped"]:
-            labels.skipped.add(id)
-            if value.get("why"):
-                labels.why[id] = value["why"]
+        return read_steps(self.history, {*self.task.files.values()})
 
     def value(self, id: str) -> dict:
-        labels = self.labels
-        why = {"why": labels.why[id]} if id in labels.why else {}
-        return {"label": labels.labels.get(id, ""), "skipped": id in labels.skipped, **why}
+        return value_of(self.labels, id)
 
     def save(self, step: dict, which: str, line: dict) -> None:
         """The history first, then classes.txt and labels.csv; edits made to the file by hand meanwhile are kept.
@@ -144,33 +103,25 @@ class Session:
         Killed between them, the history has a step more, whose undo changes nothing. What fails leaves all, and what is
         in memory, as they were.
         """
-        if self.edited():
-            self.labels = self.read()
+        self.look_again()
         known = self.labels
-        changed = Labels(dict(known.labels), set(known.skipped), known.notes, why=dict(known.why), parts=known.parts)
+        changed = replace(known, labels=dict(known.labels), skipped=set(known.skipped), why=dict(known.why))
         for change in step["changes"]:
-            self.put(changed, change["id"], change[which])
+            put(changed, change["id"], change[which])
         classes = self.classes
         if step["classes"]:  # with those that were added since
             known_then = {*step["classes"]["before"], *step["classes"]["after"]}
             classes = [*step["classes"][which], *(name for name in self.classes if name not in known_then)]
         size = self.history.stat().st_size if self.history.is_file() else 0
-        text = json.dumps({**line, "time": round(time.time(), 1)}, ensure_ascii=False)
-        # without a buffer: what a full disk did not take would be written again when the file is closed
-        with noted(self.folder, step, which, line, size), open(self.history, "a+b", buffering=0) as file:
-            length = file.seek(0, os.SEEK_END)
-            try:
-                add_line(file, text)
-                os.fsync(file.fileno())
-                with contextlib.ExitStack() as ready:
-                    if classes != self.classes:  # is on the disk before labels.csv changes, and in its place after it
-                        part = ready.enter_context(whole(self.folder / "classes.txt"))
-                        write_text(part, "".join(f"{name}\n" for name in classes))
-                    write_labels(self.csv, self.task, changed)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    file.truncate(length)
-                raise
+        with (
+            noted(self.folder, step, which, line, size),
+            one_more(self.history, line),
+            contextlib.ExitStack() as ready,
+        ):
+            if classes != self.classes:  # is on the disk before labels.csv changes, and in its place after it
+                part = ready.enter_context(whole(self.folder / "classes.txt"))
+                write_text(part, "".join(f"{name}\n" for name in classes))
+            write_labels(self.csv, self.task, changed)
         self.labels, self.seen, self.classes = changed, self.csv.read_bytes(), list(classes)
         if step.get("elsewhere"):
             self.others = self.count_others()
@@ -215,6 +166,34 @@ class Session:
         """Whether somebody else has written labels.csv."""
         return self.csv.exists() and self.csv.read_bytes() != self.seen
 
+    def look_again(self) -> None:
+        """Take over what was written into labels.csv by hand. Raises UserError where answers are gone from it."""
+        if gone := self.taken_back():
+            raise UserError(
+                f"{gone} Nothing else was done: undo puts them back, and any other key goes on without them."
+            )
+
+    def taken_back(self) -> str:
+        """Take over what was written into labels.csv by hand. Answers that it has no more, as a spreadsheet saves it
+        that was opened before they were given, are a step that can be undone; returns what they are, in words."""
+        if not self.edited():
+            return ""
+        found, gone = self.read(), list[dict]()
+        for id in self.task.files.values():
+            before, now = self.value(id), value_of(found, id)
+            if any(before.values()) and not any(now.values()):
+                gone.append({"id": id, "before": before, "after": now})
+        if gone:
+            step = {"changes": gone, "classes": None}
+            with one_more(self.history, step):
+                self.steps.append(step)
+        self.labels = found
+        if not gone:
+            return ""
+        many = f"{len(gone)} answer{'s' * (len(gone) > 1)} given here"
+        such = f"such as {in_words(gone[0]['before'])!r} of {gone[0]['id']!r}"
+        return f"labels.csv was saved by another program without {many}, {such}."
+
     def change(self, ids: list[str], everything: bool) -> dict:
         """What a step changed, or all there is."""
         if everything:
@@ -254,12 +233,10 @@ class Session:
                 raise UserError(f"An image is passed over as one of {', '.join(filter(None, REASONS))}, not {why!r}.")
             skip = bool(skipped) and not label
             after = {"label": label, "skipped": skip, **({"why": why} if skip and why else {})}
-            if self.edited():
-                self.labels = self.read()
+            self.look_again()
             now = {"why": "", **self.value(ids[0])}
             if was not in (None, now):
-                said = now["label"] or ("skipped" if now["skipped"] else "open")
-                raise UserError(f"Not saved: {ids[0]!r} was changed in another tab or by hand, and is {said} now.")
+                raise UserError(CHANGED.format(ids[0], in_words(now)))
             given = {id for id in ids if any(self.value(id).values())} if only_open else set()
             if not (ids := [id for id in ids if id not in given]):
                 return self.state()
@@ -272,6 +249,11 @@ class Session:
                 raise UserError("There is nothing to undo.")
             self.take_over_classes()
             step, edited = self.steps[-1], self.edited()
+            self.look_again()
+            for change in step["changes"]:  # the step before it, where it was killed before labels.csv was written
+                known = [{"why": "", **change[when]} for when in ("after", "before")]
+                if {"why": "", **(now := self.value(change["id"]))} not in known:
+                    raise UserError(f"{CHANGED.format(change['id'], in_words(now))} Undo goes back no further.")
             self.save(step, "before", {"undo": True, "id": step["changes"][0]["id"] if step["changes"] else ""})
             self.steps.pop()
             return self.change([c["id"] for c in step["changes"]], edited or bool(step["classes"]))
@@ -282,10 +264,9 @@ class Session:
             self.take_over_classes()
             if old not in self.classes:
                 raise UserError(f"There is no class {old!r}.")
-            if self.edited():
-                self.labels = self.read()
-            new = clean(new)
-            same = next((c for c in self.classes if c != old and c.casefold() == new.casefold()), None)
+            self.look_again()
+            new = typed(new)
+            same = next((c for c in self.classes if c != old and alike(c) == alike(new)), None)
             new = same or new
             self.check_name(new)
             keep = same is None and bool(new)
@@ -307,8 +288,7 @@ class Session:
         return (joined(left) if self.several else left[0]) if left else ""
 
     def check_name(self, name: str) -> None:
-        if not name.isprintable():
-            raise UserError("The name of a class is text on one line. Give one without control characters.")
+        check_text(name)
         if name and (is_list(name) or label_text(name) != name):
             raise UserError(f"{name!r} means no class, or a list of them, where labels are read. Give another name.")
         if self.several and name and parts_of(name) != [name]:
@@ -319,11 +299,11 @@ class Session:
     def new_class(self, name: str) -> dict:
         with self.lock:
             self.take_over_classes()
-            name = clean(name)
+            name = typed(name)
             if not name:
                 raise UserError("Give the new class a name.")
             self.check_name(name)
-            same = next((c for c in self.classes if c.casefold() == name.casefold()), None)
+            same = next((c for c in self.classes if alike(c) == alike(name)), None)
             if same is not None:
                 raise UserError(f"The class {same!r} exists.")
             write_text(self.folder / "classes.txt", "\n".join([*self.classes, name]) + "\n")
@@ -343,6 +323,8 @@ class Session:
         return picture(self.folder / "images" / name) if name in self.task.files else None
 
     def parting(self) -> str:
-        done = self.labels
+        with self.lock:
+            gone, done = self.taken_back(), self.labels
+        back = f"{gone} `{command('label', self.folder)}` and undo there put them back.\n" if gone else ""
         then = self.next_command() if done.labels or self.then is not None else command("label", self.folder)
-        return f"{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: {then}"
+        return f"{back}{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: {then}"

@@ -45,7 +45,7 @@ def label(
         split: which part of a folder of images.
         value_range: (black, white) of images of more than 8 bits, for masks; left out, that of the model.
         port: on the loopback address (0: a free one).
-        open_browser: show the page at once.
+        open_browser: show the page at once, where there is a browser with a window.
         then: what comes next, which the page and the console say (None: the command that takes the answers over).
 
     Returns:

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import secrets
-import webbrowser
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import UserError, at_least
 from ..locks import lock
+from .browser import opened
 
 log = logging.getLogger("hf_lowlabel")
 TYPES = {
@@ -43,6 +44,8 @@ POLICY = (
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 LONGEST = 1 << 16  # bytes of a request
+BLOCK = 1 << 16  # bytes that are sent at once: each block has the time that a connection may say nothing
+LOOPBACK = ("127.0.0.1", "localhost")
 BINARY = "application/octet-stream"
 STRANGER = "Open the page by the address that the command printed."
 ELSEWHERE = "not saved: this tab shows another folder than the one that is labeled at this address now; close it"
@@ -103,10 +106,28 @@ class Handler(BaseHTTPRequestHandler):
     by_address = False  # the request has the secret in its address, so that its answer brings the cookie
 
     def do_GET(self) -> None:
+        self.answered(self.got)
+
+    def do_POST(self) -> None:
+        self.answered(self.taken)
+
+    def answered(self, work: Callable[[], None]) -> None:
+        """Do it; whatever fails, as for want of memory, is named in an answer and in one line of the terminal."""
+        try:
+            work()
+        except (ConnectionError, TimeoutError):  # who asked is gone
+            self.close_connection = True
+        except Exception as error:
+            self.close_connection = True
+            log.error("%s failed: %s", self.path.partition("?")[0], told(error))
+            with contextlib.suppress(OSError):
+                self.send_json({"error": f"this failed: {told(error)}"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def got(self) -> None:
         asked, session = urlsplit(self.path), self.server.session
         path = unquote(asked.path)
         if not self.from_here():
-            self.send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for the machine it runs on")
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", self.where_from().encode())
         elif not self.invited(asked.query):
             self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
         elif path == "/" or path in session.files:
@@ -121,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
                 else:
                     found = session.get(path, queried(asked.query))
             except (UserError, OSError) as error:
-                self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+                self.send_json({"error": told(error)}, HTTPStatus.BAD_REQUEST)
                 return
             if isinstance(found, dict):
                 self.send_json(found)
@@ -130,17 +151,18 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.send(HTTPStatus.OK, *found)
 
-    def do_POST(self) -> None:
+    def taken(self) -> None:
         session, asked = self.server.session, urlsplit(self.path)
         kind, action, upload = self.headers.get("Content-Type"), None, None
-        if self.from_here() and not self.invited(asked.query):
+        if not self.from_here() or not self.invited(asked.query):
             self.close_connection = True
-            self.send(HTTPStatus.FORBIDDEN, "text/plain", STRANGER.encode())
+            said = STRANGER if self.from_here() else self.where_from()
+            self.send(HTTPStatus.FORBIDDEN, "text/plain", said.encode())
             return
         # another site's page can send a form here, but neither of these without asking first
-        if self.from_here() and kind == "application/json":
+        if kind == "application/json":
             action = session.actions().get(asked.path)
-        elif self.from_here() and kind == BINARY:
+        elif kind == BINARY:
             upload = session.uploads().get(asked.path)
         if action is None and upload is None:
             self.send(HTTPStatus.FORBIDDEN, "text/plain", b"not allowed")
@@ -158,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
         except TimeoutError:
             self.close_connection = True
         except (UserError, TypeError, ValueError, OSError, RecursionError) as error:
-            self.send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            self.send_json({"error": told(error)}, HTTPStatus.BAD_REQUEST)
 
     def sent(self, longest: int) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
@@ -173,9 +195,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def from_here(self) -> bool:
         """Whether the page itself asks: by this machine's name, and from no other site."""
-        hosts = [f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")]
+        port = self.server.server_port
+        hosts = [f"{name}:{port}" for name in LOOPBACK]
+        hosts += LOOPBACK if port == 80 else ()  # browsers leave the usual port out
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and origin in (None, *(f"http://{host}" for host in hosts))
+
+    def where_from(self) -> str:
+        """What is said to who asks from elsewhere, or by another port of this machine."""
+        port = self.server.server_port
+        if self.headers.get("Host", "").partition(":")[0] in LOOPBACK and self.headers.get("Origin") is None:
+            return (
+                f"This page has the port {port} at its machine, and needs the same one here. Forward the same port: "
+                f"ssh -L {port}:127.0.0.1:{port} HOST, and open the address that the command printed."
+            )
+        return "This page is for the machine it runs on, and pages of others are not allowed to ask."
 
     def of_another_folder(self) -> bool:
         """Whether a tab asks that another folder left open on this port: files there have the same names."""
@@ -210,11 +244,22 @@ class Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
+        left = memoryview(content)
         with contextlib.suppress(ConnectionError, TimeoutError):
-            self.wfile.write(content)
+            while left:
+                self.wfile.write(left[:BLOCK])
+                left = left[BLOCK:]
 
     def log_message(self, *_) -> None:
         """The terminal is for the person."""
+
+
+def told(error: Exception) -> str:
+    """What an error says, on one line and never nothing; of those that were not foreseen with their name."""
+    said = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, (UserError, OSError)):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def queried(query: str) -> dict[str, str]:
@@ -229,6 +274,11 @@ class PageServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe()
         self.folder = hashlib.sha256(f"{session.page} {session.folder.resolve()}".encode()).hexdigest()[:16]
         super().__init__(("127.0.0.1", port), Handler)
+
+    def handle_error(self, *_) -> None:
+        """Of a connection that broke there is nothing to say."""
+        if not isinstance(error := sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            log.error("a request failed: %s", error)
 
     @property
     def url(self) -> str:
@@ -263,7 +313,7 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
     Args:
         session: what is labeled.
         port: on the loopback address (0: a free one).
-        open_browser: show the page at once.
+        open_browser: show the page at once, where there is a browser with a window.
 
     Raises:
         UserError: the folder is being labeled by another process, or the port is in use.
@@ -277,20 +327,19 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
                 f"The page cannot listen on port {port}: {error.strerror}. Give another --port, or 0 for any."
             ) from error
         print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
-        if open_browser:
-            webbrowser.open(server.url)
         ended: SystemExit | None = None
         try:
-            server.serve_forever()
+            with opened(server.url, session.folder) if open_browser else contextlib.nullcontext():
+                server.serve_forever()
         except KeyboardInterrupt:
             pass
         except SystemExit as error:  # SIGTERM, SIGHUP
             ended = error
         server.server_close()
-    try:
-        said = session.parting()
-    except (UserError, OSError) as error:  # the folder is not what it was; every label is on the disk all the same
-        said = str(error)
+        try:
+            said = session.parting()
+        except (UserError, OSError) as error:  # the folder is not what it was; every label is on the disk all the same
+            said = str(error)
     print(f"\n{said}", flush=True)
     if ended is not None:
         raise ended

@@ -6,7 +6,6 @@ import importlib
 import os
 import shutil
 import stat
-import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.methods import find, methods_for
+from hf_lowlabel.selection import browser
 
 from ..pictures import OF_CLASSES, draw_nothing
 from .injector import Fault, Outcome, attempt
@@ -221,7 +221,7 @@ def run(root: Path, command: str | list[str], fault: Fault | None = None, second
         copied(root / BEGINS[name], root / "out")
 
     def call() -> int:
-        webbrowser.open = visit
+        browser.window = lambda: visit
         draw_nothing(setattr, *OF_CLASSES)
         os.chdir(root)
         return main(words)

@@ -66,7 +66,9 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/mask_classes.py": "read_text",  # that the page wrote, and `list_classes` has read
     "selection/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
     "selection/mask_places.py": "open_image open_image open_image",
-    "selection/page.py": "open read_bytes read_bytes read_bytes read_bytes",
+    "selection/page.py": "read_bytes read_bytes read_bytes",
+    "selection/browser.py": "open open",  # ours
+    "selection/steps.py": "open read_bytes",  # ours
     "selection/other_rounds.py": "read_json",  # ours
     "selection/next_steps.py": "read_json read_yaml read_yaml",  # ours
     "selection/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them

@@ -5,19 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import threading
 import zlib
+from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 BROWSER = build_opener(HTTPCookieProcessor())
 
 
 def visit(url: str) -> bool:
-    """In the place of webbrowser.open; what the page says goes to stdout."""
-    threading.Thread(target=_visit, args=(url,), daemon=True).start()
+    """In the place of a browser, which is given a file that leads to the page; what that says goes to stdout."""
+    leads = Path(unquote(urlsplit(url).path)).read_text()
+    threading.Thread(target=_visit, args=(re.search('href="(.*?)"', leads)[1],), daemon=True).start()
     return True
 
 

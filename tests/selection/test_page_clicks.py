@@ -71,6 +71,25 @@ def test_a_class_that_is_renamed_stays_checked(scenes, browser):  # noqa: F811
         page.close()
 
 
+def test_keys_of_an_input_method_make_no_class(folder, browser):  # noqa: F811
+    """Enter takes what it composed, Escape drops that; Chromium and Firefox tell so by isComposing, Safari by 229."""
+    expect.set_options(timeout=20_000)
+    page = browser.new_page()
+    with serving(folder) as server:
+        page.goto(server.url, wait_until="networkidle")
+        page.fill("#name", "\u304d\u3064\u306d")
+        page.focus("#name")
+        press = "(input, how) => input.dispatchEvent(new KeyboardEvent('keydown', {bubbles: true, ...how}))"
+        for key in ("Enter", "Escape"):
+            for how in ({"isComposing": True}, {"keyCode": 229}):
+                page.eval_on_selector("#name", press, {"key": key, **how})
+        assert page.evaluate("document.activeElement.id") == "name" and not page.evaluate("busy")
+        expect(page.locator("#classes button")).to_have_count(2)
+        page.press("#name", "Enter")
+        expect(page.locator("#classes button")).to_have_count(3)
+        page.close()
+
+
 class Slow(Halves):
     """A model that answers when it may."""
 

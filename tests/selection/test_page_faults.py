@@ -4,14 +4,18 @@ import contextlib
 import json
 import resource
 import socket
+import socketserver
 import urllib.error
 import urllib.request
 
 import pytest
 from PIL import Image
 
+from hf_lowlabel.data.labels import RULES
+from hf_lowlabel.data.table_files import read_table
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import page, server as pages_server
+from hf_lowlabel.selection.kinds import kind_of
 from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
 from hf_lowlabel.selection.mask_page import MaskSession
 
@@ -21,7 +25,7 @@ from .test_page import ask, folder, serving, stored  # noqa: F401
 def raw(server, text: str, cookie: str = "") -> bytes:
     """What is answered to these bytes; with the cookie of the page, or this one."""
     text = text.replace("\n\n", f"\nCookie: {cookie or f'{server.cookie}={server.token}'}\n\n", 1)
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
+    with socket.create_connection(server.server_address, timeout=5) as connection:
         connection.sendall(text.replace("\n", "\r\n").replace("PORT", str(server.server_port)).encode())
         found = b""
         while more := connection.recv(4096):
@@ -96,12 +100,53 @@ def test_no_other_site_may_ask(folder):  # noqa: F811
         assert b" 200 " in raw(server, own).split(b"\r\n")[0] and stored(folder) == {"set/photo 00.png": "red"}
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "a\0b", "\ud800", "esc\x1b[2J", "a\u2028b"])
+NO_TEXT = ["two\nlines", "a\0b", "\ud800", "esc\x1b[2J", "a\u2028b", "a\u2029b", "a\x85b", "a\u202egnp", "a\u2067b"]
+
+
+@pytest.mark.parametrize("name", NO_TEXT)
 def test_a_class_is_text_on_one_line(name, folder):  # noqa: F811
     with serving(folder) as server:
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(server, "class", {"name": name})
         assert "control characters" in json.load(error.value)["error"]
+    assert (folder / "classes.txt").read_text() == "red\ngreen\n"
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", None),  # Persian, with a joiner that is none
+        ("\u0915\u094d\u200d\u0937", None),
+        ("\U0001f469\u200d\U0001f52c", None),
+        ("\u3000\u9ed2\u3000\u732b\u00a0", "\u9ed2 \u732b"),
+        ("golden\u202fretriever", "golden retriever"),
+        ("private \ue000", None),
+    ],
+)
+def test_names_of_every_writing_come_back_as_they_were_given(given, named, folder):  # noqa: F811
+    named = named or given
+    session = page.Session(folder)
+    first, second, *_ = session.task.files.values()
+    assert session.new_class(given)["classes"][-1] == named
+    session.label(first, named)
+    session.label(second, "red")
+    again = page.Session(folder)
+    assert again.classes == ["red", "green", named] and stored(folder) == {first: named, second: "red"}
+    with pytest.raises(UserError, match="exists"):
+        again.new_class(named.upper().replace(" ", "\u2003"))
+    assert again.rename("red", given)["classes"] == ["green", named]  # it takes the labels of red in
+    assert stored(folder) == {first: named, second: named}
+    assert f'value="{named}"' in xml_of(named)
+
+
+def xml_of(name: str) -> str:
+    return kind_of("classification").interface([name])
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\ufeff\u200d"])
+def test_a_name_that_nobody_sees_is_none(name, folder):  # noqa: F811
+    with pytest.raises(UserError, match="no letter that is seen"):
+        page.Session(folder).new_class(name)
     assert (folder / "classes.txt").read_text() == "red\ngreen\n"
 
 
@@ -231,6 +276,46 @@ def test_cells_are_no_formulas(tmp_path):
     assert found.labels == {id: f"={k}" for k, id in enumerate(ids)}
 
 
+@pytest.mark.parametrize("name", ["=x", "'=x", "'-5", "''@a", "'quoted", "''", "-", "'"])
+def test_cells_that_begin_with_an_apostrophe_come_back_as_they_were(name, tmp_path):
+    """As an id, as a class, and as the name of a column of a person's own."""
+    task = Task("photos", None, {"1.png": name, "2.png": "other"})
+    given = Labels({name: name, "other": "plain"}, more={f"{name} of mine": {name: name}})
+    for _ in range(2):  # what is read is written again
+        write_labels(tmp_path / "labels.csv", task, given)
+        given = read_labels(tmp_path / "labels.csv", task, classes=[name, "plain"], rules=RULES.knowing([name]))
+        assert given.labels == {name: name, "other": "plain"} and given.more == {f"{name} of mine": {name: name}}
+
+
+ENDS = "\u2028\u2029\x85\x1c\x0b\x0c"  # of lines, for str.splitlines
+
+
+def test_undo_knows_images_whose_ids_hold_ends_of_lines(folder):  # noqa: F811
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    task = Task("photos", None, {name: f"a{end}b.png" for name, end in zip(names, ENDS, strict=False)})
+    task.class_names = ["red", f"odd{ENDS}name"]
+    kind_of(task.task).write(folder, task)
+    task.save(folder)
+    ids = list(task.files.values())
+    session = page.Session(folder)
+    assert session.classes == task.class_names
+    for id in ids:
+        session.label(id, task.class_names[1])
+    (folder / "labels.csv").unlink()
+    again = page.Session(folder)
+    assert again.labels.labels == dict.fromkeys(ids, task.class_names[1])
+    for _ in ids:
+        again.undo()
+    assert again.labels.labels == {} and not again.steps
+
+
+def test_json_lines_end_with_a_line_feed_alone(tmp_path):
+    rows = [{"file_name": f"a{end}b.png", "label": "red"} for end in ENDS]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text + "\n\n", encoding="utf-8", newline="")
+    assert [row for _, row in read_table(tmp_path / "rows.jsonl")] == rows
+
+
 def test_tables_of_predictions_are_no_formulas(tmp_path):
     from hf_lowlabel.table_writer import write_table
 
@@ -287,3 +372,92 @@ def test_classes_that_were_written_elsewhere_stay(folder):  # noqa: F811
     assert file.read_text() == "red\nblue\ngreen\npink\ngray\nwhite\n"
     with pytest.raises(UserError, match="The class 'white' exists"):
         session.new_class("White")
+
+
+def test_big_answers_are_sent_in_blocks(folder, monkeypatch):  # noqa: F811
+    """Each of which has the whole time that a connection may say nothing: a slow line gets all of an image."""
+    content = bytes(range(256)) * 1000
+    (folder / "images" / "photo 01.png").write_bytes(content)
+    sent, write = [], socketserver._SocketWriter.write
+
+    def noted(self, block):
+        sent.append(len(block))
+        return write(self, block)
+
+    monkeypatch.setattr(socketserver._SocketWriter, "write", noted)
+    with serving(folder) as server:
+        assert ask(server, "images/photo%2001.png") == content
+    assert max(sent) == 1 << 16 and sum(sent) > len(content)
+
+
+FAILURES = [
+    MemoryError(),
+    RuntimeError("CUDA out of memory. Tried to\nmore lines"),
+    ValueError(),
+    KeyError("x"),
+    OSError(),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_what_nobody_foresaw_is_named_and_the_page_goes_on(error, folder, monkeypatch, caplog, capfd):  # noqa: F811
+    def fails(*_, **__):
+        raise error
+
+    name = "CUDA out of memory. Tried to" if "CUDA" in str(error) else type(error).__name__
+    with serving(folder) as server:
+        id = ask(server, "state")["images"][0]["id"]
+        with monkeypatch.context() as patch:
+            for action in ("state", "get", "label"):
+                patch.setattr(page.Session, action, fails)
+            for path, body in (("state", None), ("images/1.png", None), ("label", {"id": id, "label": "red"})):
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    ask(server, path, body)
+                said = json.load(refused.value)["error"]
+                assert name in said and "\n" not in said and refused.value.code in (400, 500)
+        assert ask(server, "label", {"id": id, "label": "red"})["label"] == "red"
+    assert "Traceback" not in capfd.readouterr().err
+    assert all("\n" not in record.getMessage() and server.token not in record.getMessage() for record in caplog.records)
+
+
+def test_an_address_that_is_none_and_a_connection_that_breaks_leave_no_traceback(folder, caplog, capfd):  # noqa: F811
+    with serving(folder) as server:
+        assert b" 500 " in raw(server, "GET http://[ HTTP/1.1\nHost: 127.0.0.1:PORT\n\n").split(b"\r\n")[0]
+        for error in (ConnectionResetError(), OSError("odd")):
+            try:
+                raise error
+            except OSError:
+                server.handle_error(None, None)
+        assert ask(server, "state")["images"]
+    assert "Traceback" not in capfd.readouterr().err
+    assert [record.getMessage() for record in caplog.records if "odd" in record.getMessage()] and len(
+        caplog.records
+    ) == 2
+
+
+def test_a_port_that_is_forwarded_under_another_number_is_told_what_to_do(folder):  # noqa: F811
+    body = '{"id": "set/photo 00.png", "label": "red"}'
+    with serving(folder) as server:
+        port = server.server_port
+        for text in ("GET / HTTP/1.1\nHost: 127.0.0.1:PORT\n\n", post(len(body), body)):
+            for host in ("127.0.0.1:9999", "localhost:80", "localhost"):
+                found = raw(server, text.replace("127.0.0.1:PORT", host))
+                assert b" 403 " in found.split(b"\r\n")[0] and f"ssh -L {port}:127.0.0.1:{port} HOST".encode() in found
+            found = raw(server, text.replace("127.0.0.1:PORT", "evil.example:9999"))
+            assert b" 403 " in found.split(b"\r\n")[0] and b"ssh" not in found
+    assert stored(folder) == {}
+
+
+def test_the_usual_port_is_left_out_by_browsers(folder):  # noqa: F811
+    body = '{"id": "set/photo 00.png", "label": "red"}'
+    with serving(folder) as server:
+        server.server_port = 80
+        for host in ("127.0.0.1", "localhost", "localhost:80"):
+            asked = post(len(body), body, Origin=f"http://{host}").replace("127.0.0.1:PORT", host)
+            assert b" 200 " in raw(server, asked).split(b"\r\n")[0]
+        asked = post(len(body), body, Origin="http://evil.example").replace("127.0.0.1:PORT", "127.0.0.1")
+        assert b" 403 " in raw(server, asked).split(b"\r\n")[0]
+
+
+def test_what_xml_has_no_word_for_is_marked_in_the_interface():
+    assert 'value="a\ufffd&lt;\ufffd\u200cb"' in xml_of("a\x1b<\uffff\u200cb")
