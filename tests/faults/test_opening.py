@@ -37,10 +37,13 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "evaluation/plots.py": "open",  # ours, in memory
     "files.py": "open open read_bytes read_bytes read_bytes read_text",
     "hub/app.py": "copyfile copyfile",  # ours
-    "hub/push.py": "open read_json read_text read_text read_text read_text read_text read_yaml safe_open",
+    "hub/card.py": "read_text",
+    "hub/hub_card.py": "read_text read_text read_text safe_load",
+    "hub/push.py": "open read_json read_text read_yaml safe_open",
     "hub/report.py": "read_bytes read_json read_text read_text",
     "hub/report_data.py": "read_yaml",
     "hub/smp_export.py": "copyfile from_pretrained read_text",  # what it has just written
+    "hub/upload.py": "open read_bytes",
     "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
     "hub/splits.py": "safe_open",
     "hub/upload.py": "hf_hub_download open read_bytes",

@@ -12,7 +12,8 @@ from huggingface_hub import HfApi, ModelCard
 
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub.push import push, renamed
+from hf_lowlabel.hub.hub_card import renamed
+from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.splits import push_split
 from hf_lowlabel.hub.upload import PushError, check_access
 
