@@ -201,9 +201,15 @@ def check_weights(path: Path) -> None:
 
 
 def public_yaml(path: Path) -> str:
-    """training.yaml without what belongs to this machine."""
-    values = public_values(read_yaml(path))
-    kept = {k: v for k, v in values.items() if k not in marked("private") and not k.endswith("token")}
+    """training.yaml without what belongs to this machine.
+
+    What is a path was seen where the run was trained, so that text stands as run.json has it: from another working
+    directory `clinic/patients` looks like the name of a data set.
+    """
+    values, record = read_yaml(path), path.with_name("run.json")
+    known = RunRecord.from_json(record).hyperparameters if record.is_file() else {}
+    seen = {k: known[k] if k in known and isinstance(v, (str, list)) else v for k, v in values.items()}
+    kept = {k: v for k, v in public_values(seen).items() if k not in marked("private") and not k.endswith("token")}
     return yaml.safe_dump(kept, sort_keys=False)
 
 

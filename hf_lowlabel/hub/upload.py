@@ -149,8 +149,8 @@ class _Job:
 
     def read(self, path: str, sha: str) -> bytes:
         with tempfile.TemporaryDirectory() as aside:  # what is cached may be of a repository that is gone
-            get = self.api.hf_hub_download
-            return Path(get(self.repo_id, path, repo_type=self.type, revision=sha, local_dir=aside)).read_bytes()
+            where = dict(repo_type=self.type, revision=sha, local_dir=aside)
+            return Path(self.api.hf_hub_download(self.repo_id, path, **where)).read_bytes()
 
     def is_there(self, wanted: dict[str, Content | None], revision: str) -> bool:
         """Whether the repository holds exactly these contents at `revision`."""

@@ -43,7 +43,6 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/report.py": "read_bytes read_json read_text read_text",
     "hub/report_data.py": "read_yaml",
     "hub/smp_export.py": "copyfile from_pretrained read_text",  # what it has just written
-    "hub/upload.py": "open read_bytes",
     "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
     "hub/splits.py": "safe_open",
     "hub/upload.py": "hf_hub_download open read_bytes",

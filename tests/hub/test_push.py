@@ -204,6 +204,24 @@ def test_a_run_that_goes_on_is_refused(hub, run):
     push(run, "org/pets")
 
 
+def test_no_path_travels_from_another_working_directory(hub, tmp_path, monkeypatch):
+    """Where a run is pushed, `clinic/patients` is no folder, and looks like the name of a data set."""
+    for name in ("clinic/smith_patients", "ward/jones_scans"):
+        (tmp_path / "there" / name).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    given = dict(dataset="clinic/smith_patients", prompts=["ward/jones_scans"], model="org/known", learning_rate=1.0)
+    run = make_run(tmp_path / "run", hyperparameters=given)
+    (run / "training.yaml").write_text(yaml.safe_dump(given))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    push(run, "org/pets")
+    there = hub.repos["model", "org/pets"].content()
+    assert not any(word in content for content in there.values() for word in (b"clinic", b"ward/"))
+    known = {"model": "org/known", "learning_rate": 1.0}
+    said = {"dataset": "path/to/smith_patients", "prompts": ["path/to/jones_scans"], **known}
+    assert yaml.safe_load(there["training.yaml"]) == said
+
+
 def test_an_edited_card_keeps_its_words(hub, run):
     card = (run / "README.md").read_text()
     (run / "README.md").write_text(card.replace("\n## Limits", "\nAsk me anything.\n\n## Limits"))
