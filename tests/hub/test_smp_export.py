@@ -13,11 +13,13 @@ from PIL import Image
 
 from hf_lowlabel import predict
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.segmentation import as_seen
 from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.smp_export import export_smp
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.records import RunRecord
+from hf_lowlabel.tasks.segmentation import seen as seen_by
 
 
 def make(folder, architecture="unet", side=96, value_range=None):
@@ -28,7 +30,8 @@ def make(folder, architecture="unet", side=96, value_range=None):
     ).eval()
     model.config.value_range = value_range
     model.save_pretrained(folder)
-    facts = RunRecord("segmentation", class_names=names)
+    given = {"value_range": value_range} if value_range else {}
+    facts = RunRecord("segmentation", class_names=names, hyperparameters=given)
     facts.to_json(folder / "run.json"), write_card(folder, facts)
     return model
 
@@ -107,3 +110,10 @@ def test_the_lines_of_the_card_answer_as_predict_does(tmp_path, monkeypatch, sid
     found = scope["mask"].numpy()
     assert found.shape == wanted.shape == size[::-1] and len(np.unique(wanted)) > 1
     assert (found == wanted).mean() > 0.999
+    (snippet,) = re.findall(r"```python\n(.*?)```", (tmp_path / "run" / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)  # the lines of transformers, which name the folder
+    exec(snippet, scope := {})
+    with torch.no_grad():
+        seen = as_seen(np.asarray(scope["image"]), long_side=side, **seen_by(scope["model"]))
+    assert scope["x"].shape == seen.shape and torch.allclose(scope["x"], seen, atol=1e-5)
+    assert (scope["mask"].numpy() == wanted).mean() > 0.999
