@@ -150,6 +150,31 @@ def test_what_is_no_model_is_refused(run, tmp_path):
         export_space(tmp_path, tmp_path / "space")
 
 
+@pytest.mark.parametrize(
+    "head, said",
+    [
+        ("license: mit", {"license": "mit"}),
+        ("license: [mit, Apache-2.0]", {"license": "other", "license_name": "mit-and-apache-2.0"}),
+        (
+            "license: other\nlicense_name: Clinic Licence\nlicense_link: LICENSE",
+            {"license": "other", "license_name": "clinic-licence", "license_link": "LICENSE"},
+        ),
+        ("tags: [a]", {}),
+    ],
+)
+def test_a_space_states_the_licence_of_the_card(head, said):
+    import yaml
+
+    from hf_lowlabel.hub.app import space_card
+    from hf_lowlabel.records import RunRecord
+
+    text = space_card(RunRecord("classification"), "pets", f"---\n{head}\n---\n# pets\n")
+    values = yaml.safe_load(text.split("---")[1])
+    assert {name: value for name, value in values.items() if name.startswith("license")} == said
+    given = space_card(RunRecord("classification", license="My Own: Words"), "pets")
+    assert yaml.safe_load(given.split("---")[1])["license_name"] == "my-own-words"
+
+
 @pytest.fixture
 def page(monkeypatch):
     """The module of the page without gradio, which only shows what comes out."""
@@ -183,7 +208,9 @@ def test_a_segmenter(tmp_path, page, side):
     model.bfloat16().save_pretrained(run)  # no processor gives pixels of that
     model.float()
     RunRecord("segmentation", class_names=names).to_json(run / "run.json")
+    (run / "README.md").write_text("---\nlicense: mit\n---\n")
     space = export_space(run, tmp_path / "space", images=False)
+    assert "\nlicense: mit\n" in (space / "README.md").read_text()
     assert {"segmenter.py", "configuration_segmenter.py"} <= {p.name for p in (space / "model").iterdir()}
     said = json.loads((space / "space.json").read_text())
     page = page.Segmenter(space, names, said["colors"])
