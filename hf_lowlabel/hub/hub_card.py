@@ -65,7 +65,9 @@ def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: s
     return HubCard(text, record, pristine)
 
 
-def agreed(mine: HubCard, remote: Remote, folder: Path, repo_id: str, revision: str | None, review: bool) -> HubCard:
+def agreed(
+    mine: HubCard, remote: Remote, folder: Path, run: Path, repo_id: str, revision: str | None, review: bool
+) -> HubCard:
     """The card of a folder with what was written into the one on the Hub since a push wrote it.
 
     A licence that was given there is taken over; words stay where the folder has the same card as then.
@@ -73,7 +75,10 @@ def agreed(mine: HubCard, remote: Remote, folder: Path, repo_id: str, revision: 
     Args:
         mine: what `hub_card` makes of the folder.
         remote: the repository.
-        folder, repo_id, revision: as of `hub_card`.
+        folder: as of `hub_card`.
+        run: that messages name.
+        repo_id: as of `hub_card`.
+        revision: as of `hub_card`.
         review: whether somebody looks at the difference before it counts: a pull request.
 
     Raises:
@@ -93,7 +98,7 @@ def agreed(mine: HubCard, remote: Remote, folder: Path, repo_id: str, revision: 
     if words_of(theirs) == words_of(mine.text):
         return _noted(mine, said.get("card_hash") or _hash(mine.text))
     if mine.record is None or review:
-        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, folder)
+        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
         return mine
     if mine.record.card_hash == said.get("card_hash") or (mine.pristine and _facts(said) == _facts(_values(mine))):
         log.info("the card of %s was edited on the Hub, and keeps its words", repo_id)
@@ -101,7 +106,7 @@ def agreed(mine: HubCard, remote: Remote, folder: Path, repo_id: str, revision: 
         return _noted(replace(mine, text=stated(kept)), said.get("card_hash"))
     raise PushError(
         f"The card of {repo_id} was written or edited on the Hub, and this push would put another in its place. Copy "
-        f"what should stay into {folder / 'README.md'} and delete README.md there (its history keeps it), or push to "
+        f"what should stay into {run / 'README.md'} and delete README.md there (its history keeps it), or push to "
         "another repository."
     )
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -56,7 +57,31 @@ def push(
     PushError where the Hub did not take it.
     """
     folder = Path(by_name("folder", folder, A_RUN))
+    again = dict(private=private, create_pr=create_pr, revision=revision)
+    return push_folder(folder, repo_id, run=folder, again=again, token=token)
+
+
+def push_folder(
+    folder: Path, repo_id: str, *, run: Path, again: dict[str, Any], token: str | None = None, as_smp: bool = False
+) -> Uploaded:
+    """`push` of a folder that may have been made of a run for this.
+
+    Args:
+        folder: what is uploaded.
+        repo_id: where to.
+        run: what messages name, and learns its Hub id where it is the folder itself.
+        again: private, create_pr and revision.
+        token: of `push`.
+        as_smp: whether the command to push again has --as-smp.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UserError: of `push`.
+    """
     check_repo_id(repo_id)
+    create_pr, revision = again["create_pr"], again["revision"]
     if not is_main_process():
         return by_another(repo_id)
     branch = None if revision == "main" else revision
@@ -65,7 +90,7 @@ def push(
     there = [mine]
 
     def make(remote):
-        there[0] = card = agreed(mine, remote, folder, repo_id, branch, review=create_pr)
+        there[0] = card = agreed(mine, remote, folder, run, repo_id, branch, create_pr)
         files["README.md"] = card.text.encode()
         if card.record is not None:
             files["run.json"] = text_of(card.record).encode()
@@ -74,24 +99,20 @@ def push(
 
     message = f"{_name_of(folder)}: weights, configuration, card, split, metrics"
     try:
-        done = upload(
-            make, repo_id, message=message, private=private, create_pr=create_pr, revision=revision, token=token
-        )
+        done = upload(make, repo_id, message=message, token=token, **again)
     except PushError as error:
-        again = command("push", folder, repo_id, private=private, create_pr=create_pr, revision=revision)
-        raise PushError(
-            f"{error} Nothing is lost: the run is whole in {folder}. Push it again with `{again}`."
-        ) from None
+        words = command("push", run, repo_id, as_smp=as_smp, **again)
+        raise PushError(f"{error} Nothing is lost: the run is whole in {run}. Push it again with `{words}`.") from None
     card = there[0]
     if not license_in(card.text):
-        log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", folder)
-    if not create_pr and branch is None and card.record is not None:
+        log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", run)
+    if folder == run and not create_pr and branch is None and card.record is not None:
         try:
             write_text(folder / "README.md", card.text)
             write_text(folder / "run.json", text_of(card.record))
         except OSError as error:
             log.warning("pushed; the Hub id could not be noted in %s: %s", folder, error.strerror or error)
-    log.info("%s is at %s (commit %s)", folder, done.pull_request or done.url, done.commit[:12])
+    log.info("%s is at %s (commit %s)", run, done.pull_request or done.url, done.commit[:12])
     return done
 
 

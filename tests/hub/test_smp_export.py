@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_lowlabel import predict
+from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.segmentation import as_seen
 from hf_lowlabel.hub.card import write_card
@@ -117,3 +118,32 @@ def test_the_lines_of_the_card_answer_as_predict_does(tmp_path, monkeypatch, sid
         seen = as_seen(np.asarray(scope["image"]), long_side=side, **seen_by(scope["model"]))
     assert scope["x"].shape == seen.shape and torch.allclose(scope["x"], seen, atol=1e-5)
     assert (scope["mask"].numpy() == wanted).mean() > 0.999
+
+
+def test_messages_name_the_run_and_not_what_was_made_of_it(tmp_path, hub, caplog, capsys):
+    make(tmp_path / "run")
+    with caplog.at_level("WARNING", "hf_lowlabel"):
+        assert main(["push", str(tmp_path / "run"), "org/pets-smp", "--as-smp", "--revision", "half"]) == 0
+    assert f"the card of {tmp_path / 'run'} states no licence" in caplog.text
+    card = hub.repos["model", "org/pets-smp"].content("half")["README.md"].decode()
+    assert 'smp.from_pretrained("org/pets-smp", revision="half")' in card
+    hub.fault("/commit/", 403, times=-1)
+    capsys.readouterr()
+    assert main(["push", str(tmp_path / "run"), "org/pets-smp", "--as-smp"]) == 2
+    said = capsys.readouterr().err
+    assert f"the run is whole in {tmp_path / 'run'}." in said
+    assert f"`hf-lowlabel push {tmp_path / 'run'} org/pets-smp --as-smp`" in said
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["runs/s", "--as-smp", "--name", "foo"], "--name and --priors belong to a split manifest"),
+        (["runs/s", "--as-smp", "--priors", "p.safetensors"], "--name and --priors belong to a split manifest"),
+        (["runs/s", "--name", ""], "--name and --priors belong to a split manifest"),
+        (["split.json", "--as-smp"], "--as-smp is for the run of a segmenter, and split.json is a split manifest"),
+    ],
+)
+def test_flags_that_do_not_go_together(hub, words, said, capsys):
+    assert main(["push", words[0], "org/x", *words[1:]]) == 2
+    assert said in capsys.readouterr().err and not hub.requests
