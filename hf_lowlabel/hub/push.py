@@ -29,7 +29,7 @@ from ..yaml_files import read_yaml
 from .card import PICTURES
 from .hub_card import agreed, hub_card, text_of
 from .once import by_another
-from .upload import PushError, Uploaded, check_repo_id, upload
+from .upload import PushError, Uploaded, check_target, upload
 
 log = logging.getLogger("hf_lowlabel")
 NEEDED = ("config.json", "model.safetensors", "README.md")
@@ -80,8 +80,8 @@ def push_folder(
     Raises:
         UserError: of `push`.
     """
-    check_repo_id(repo_id)
     create_pr, revision = again["create_pr"], again["revision"]
+    check_target(repo_id, create_pr, revision)
     if not is_main_process():
         return by_another(repo_id)
     branch = None if revision == "main" else revision

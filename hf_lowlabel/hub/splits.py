@@ -24,7 +24,7 @@ from ..distributed import is_main_process
 from ..errors import UserError
 from ..text import series
 from .once import by_another
-from .upload import Uploaded, upload
+from .upload import Uploaded, check_target, upload
 
 # endings of what `load_dataset` finds by itself in a repository without configurations
 DATA = frozenset(
@@ -76,14 +76,18 @@ def push_split(
     uploads, whether it calls this alone or all do; in the others it returns at once, with an empty `commit`.
     Raises UserError, and PushError where the Hub did not take it.
     """
-    if not is_main_process():
+    check_target(repo_id, create_pr, revision)
+    first = is_main_process()
+    if not first and not isinstance(split, Split) and not Path(split).is_file():  # on the disk of another machine
         return by_another(repo_id, "dataset")
     split = split if isinstance(split, Split) else Split.load(split)
     name = name or default_name(split)
     parse(f"hub:{repo_id}/{name}")
     files: dict[str, Path | bytes | None] = {f"{name}/{file}": content for file, content in rows(split).items()}
-    if priors is not None:
+    if priors is not None and (first or Path(priors).is_file()):
         files[f"{name}/priors.safetensors"] = check_priors(Path(priors), split)
+    if not first:  # what needs no network was asked of all, so that none waits for one that raised
+        return by_another(repo_id, "dataset")
     fixed = {"split.json": "another manifest", "priors.safetensors": "other prior pseudo-labels for a manifest"}
 
     def make(remote) -> dict[str, Path | bytes | None]:

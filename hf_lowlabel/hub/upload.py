@@ -68,12 +68,7 @@ def upload(
 
     make(remote) gives path -> content, None for a file to delete; it is asked again when somebody else commits first.
     """
-    check_repo_id(repo_id)
-    if create_pr and revision not in (None, "main"):
-        raise UserError(
-            f"create_pr opens a pull request against main, and there is a revision {revision!r} too. Leave one of them "
-            "out."
-        )
+    check_target(repo_id, create_pr, revision)
     job = _Job(HfApi(token=token), make, repo_id, type, message, private, create_pr, revision or "main")
     for attempt in range(len(WAITS) + 1):
         try:
@@ -222,6 +217,16 @@ def _blocks(content: Content) -> Iterator[bytes]:
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+def check_target(repo_id: str, create_pr: bool, revision: str | None) -> None:
+    """UserError unless a repository can have this name, and a pull request is asked for of main."""
+    check_repo_id(repo_id)
+    if create_pr and revision not in (None, "main"):
+        raise UserError(
+            f"create_pr opens a pull request against main, and there is a revision {revision!r} too. Leave one of them "
+            "out."
+        )
 
 
 def check_repo_id(repo_id: str) -> None:

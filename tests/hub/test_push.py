@@ -72,6 +72,29 @@ def test_of_a_launch_the_first_process_uploads_and_asks_no_other(hub, run, monke
     assert hub.repos.keys() == {("model", "org/pets"), ("dataset", "org/splits")}
 
 
+def test_what_needs_no_network_is_refused_on_every_process(hub, run, tmp_path, monkeypatch):
+    """Where the first one alone raised, the others would wait for it."""
+    split = Split("photos", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"})
+    (tmp_path / "split.json").write_text("{")
+    (tmp_path / "priors.safetensors").write_bytes(b"x")
+    refused = [
+        (lambda: push_split(split, "org/splits", name="a b"), "is neither"),
+        (lambda: push_split(split, "splits"), "Give org/name"),
+        (lambda: push_split(tmp_path / "split.json", "org/splits"), "split.json"),
+        (lambda: push_split(split, "org/splits", priors=tmp_path / "priors.safetensors"), "no prior pseudo-labels"),
+        (lambda: push_split(split, "org/splits", create_pr=True, revision="half"), "Leave one of them out"),
+        (lambda: push(run, "org/pets", create_pr=True, revision="half"), "Leave one of them out"),
+    ]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        for work, words in refused:
+            with pytest.raises(UserError, match=words):
+                work()
+    assert not hub.requests
+    assert push_split(tmp_path / "elsewhere.json", "org/splits").commit == ""  # a disk of another machine
+
+
 def test_again_makes_no_commit_and_a_new_model_replaces_the_old_one(hub, run, tmp_path):
     first = push(run, "org/pets")
     assert push(run, "org/pets") == first and len(hub.repos["model", "org/pets"].history()) == 2
