@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -18,6 +19,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
 LONGEST_WAIT = 120.0  # seconds, where the Hub itself says how long
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 CONFLICT = {409, 412}
+NO_WAY = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH}
 HTTP_ERROR = next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")  # of httpx or httpx2, as the client
 
 
@@ -51,9 +53,10 @@ def transient(error: BaseException) -> bool:
 
 
 def unreachable(error: BaseException) -> bool:
-    """Whether no name of the Hub could be looked up, as on a machine without a network: to wait for long is no use."""
+    """Whether there is no way to the Hub, not even to look up its name, as on a machine without a network: to wait for
+    long is no use."""
     found: BaseException | None = error
-    while found is not None and not isinstance(found, socket.gaierror):
+    while found is not None and not (isinstance(found, socket.gaierror) or getattr(found, "errno", None) in NO_WAY):
         found = found.__cause__ or found.__context__  # the client raises its own error in the place of the cause
     return found is not None
 

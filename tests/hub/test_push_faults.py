@@ -207,3 +207,22 @@ def test_without_a_network_it_is_said_soon(hub, runs, monkeypatch, verb):
     with pytest.raises(PushError, match="The Hub cannot be reached .*Look whether .* connected.*Nothing is lost"):
         push(runs[0], "org/pets")
     assert len(waited) == 1
+
+
+def test_no_way_to_the_hub_is_told_from_a_hub_that_does_not_answer():
+    import errno
+
+    from hf_lowlabel.hub.hub_errors import unreachable
+
+    def behind(cause):
+        try:
+            try:
+                raise cause
+            except OSError:
+                raise ConnectionError("the client's own words") from cause
+        except ConnectionError as error:
+            return error
+
+    assert unreachable(behind(OSError(errno.ENETUNREACH, "Network is unreachable")))
+    assert not unreachable(behind(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")))
+    assert not unreachable(behind(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")))
