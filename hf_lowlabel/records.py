@@ -127,7 +127,8 @@ class RunRecord:
     kind: str  # name of the task, or "backbone" for a run of pretrain
     name: str | None = None  # title and model-index name; None: the folder's name
     hub_id: str | None = None  # where this model is pushed to
-    license: str | None = None  # of this model, given by its author
+    license: str | None = None  # of this model, as its card says where it was pushed
+    card_hash: str | None = None  # of the words of the card that was pushed with it
     method: str | None = None
     architecture: str | None = None  # timm architecture
     parameters: int | None = None  # number of weights

@@ -155,5 +155,10 @@ class Repo:
 
 
 def front_matter(readme: File | None) -> dict:
-    match = readme and re.match(r"---\s*\n(.*?)\n---", readme.data.decode(), re.S)
-    return (yaml.safe_load(match[1]) or {}) if match else {}
+    """What the Hub knows of a card; nothing where its block cannot be read."""
+    match = readme and re.match(r"---\s*\n(.*?)\n---", readme.data.decode(errors="replace"), re.S)
+    try:
+        found = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 
 from ..errors import UserError
@@ -33,27 +32,22 @@ def push(argv: list[str]) -> int:
     json_flag(parser)
     args = parser.parse_args(argv)
     _plain_log()
+    manifest = args.run.endswith(".json")
+    if manifest and args.as_smp:
+        raise UserError(f"--as-smp is for the run of a segmenter, and {args.run} is a split manifest. Leave it out.")
+    if not manifest and (args.name is not None or args.priors is not None):
+        raise UserError(
+            f"--name and --priors belong to a split manifest (.json), and {args.run} is none. Leave them out."
+        )
     common = dict(private=args.private, create_pr=args.create_pr, revision=args.revision)
-    if args.run.endswith(".json"):
+    if manifest:
         from ..hub.splits import push_split
 
         done = push_split(args.run, args.repo_id, name=args.name, priors=args.priors, **common)
     elif args.as_smp:
-        from ..hub.push import push
-        from ..hub.smp_export import export_smp
-        from ..hub.upload import PushError
+        from ..hub.smp_export import push_smp
 
-        with tempfile.TemporaryDirectory() as aside:
-            try:
-                done = push(export_smp(args.run, Path(aside, args.repo_id.rpartition("/")[2])), args.repo_id, **common)
-            except PushError as error:
-                raise PushError(
-                    f"{str(error).partition('. Nothing is lost')[0]}. Nothing is lost; push again with the same words"
-                ) from None
-    elif args.name or args.priors:
-        raise UserError(
-            f"--name and --priors belong to a split manifest (.json), and {args.run} is none. Leave them out."
-        )
+        done = push_smp(args.run, args.repo_id, **common)
     else:
         from ..hub.push import push
 

@@ -22,12 +22,13 @@ from PIL import Image
 from ..data.images import square_of
 from ..errors import UserError, at_least
 from ..files import A_RUN, by_name, of_disk, whole_folder, write_tensors, write_text
+from ..licences import license_in, license_link_in
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.base import Task
 from ..tasks.classification_card import spread
 from ..tasks.parts import MODEL_FILES
-from .card import summary
+from .card import license_values, summary
 from .push import check_weights
 
 log = logging.getLogger("hf_lowlabel")
@@ -116,7 +117,9 @@ def _write_space(run: Path, record: RunRecord, output: Path, images: bool) -> No
     if images:
         add_images(run, record, output)
     write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(task.packages)))
-    write_text(output / "README.md", space_card(record, title))
+    readme = run / "README.md"
+    card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    write_text(output / "README.md", space_card(record, title, card))
 
 
 def check_run(run: Path) -> RunRecord:
@@ -149,7 +152,8 @@ def requirements(packages: Sequence[str]) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in packages]
 
 
-def space_card(record: RunRecord, title: str) -> str:
+def space_card(record: RunRecord, title: str, card: str = "") -> str:
+    """README.md of a Space. card: of the model, which states its licence."""
     import yaml
 
     try:
@@ -163,7 +167,7 @@ def space_card(record: RunRecord, title: str) -> str:
         "app_file": "app.py",
         "pinned": False,
         "models": [record.hub_id] if record.hub_id else None,
-        "license": record.license,
+        **license_values(license_in(card) or record.license, license_link_in(card)),
     }
     head = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False, allow_unicode=True)
     model = f" The model: [{record.hub_id}](https://huggingface.co/{record.hub_id})." if record.hub_id else ""

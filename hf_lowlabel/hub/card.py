@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
-from ..licences import license_of
+from ..licences import license_in, license_link_in
 from ..methods import METHODS, find
 from ..records import Labels, RunRecord, Stage
 from ..tasks import of_record
@@ -42,11 +42,12 @@ LICENSES = frozenset(  # identifiers that the Hub knows; any other becomes `lice
 def write_card(folder: str | Path, record: RunRecord) -> Path:
     """Writes README.md into the folder, atomically, and returns its path; it parses back through `ModelCard.load`.
 
-    A licence that somebody wrote into the card that is there already is kept when the record gives none.
+    A licence that somebody wrote into the card that is there already is kept.
     """
     folder, record = Path(folder), record.public()
     path = folder / "README.md"
-    given = record.license or (license_of(path) if path.is_file() else None)
+    old = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    given = license_values(license_in(old) or record.license, license_link_in(old))
     name = record.name or (record.hub_id or "").rpartition("/")[2] or folder.resolve().name
     model_id = record.hub_id or folder.resolve().name
     found = [picture for picture in PICTURES if (folder / picture).is_file()]
@@ -68,7 +69,7 @@ def write_card(folder: str | Path, record: RunRecord) -> Path:
         made=_made(record),
         command=record.command,
         details=settings(record),
-        licence=_license_words(record, given),
+        licence=_license_words(record, given.get("license_name") or given.get("license")),
     )
     card = ModelCard.from_template(metadata(record, name, given), template_path=str(template()), **words)
     text = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
@@ -95,14 +96,19 @@ def template() -> Path:
     raise FileNotFoundError(f"found no model_cards/card.md in or beside {package}; the installation is not complete")
 
 
-def metadata(record: RunRecord, name: str, license: str | None) -> ModelCardData:
-    """The YAML block: what the Hub filters by, and `model-index` with this model's test results."""
-    values: dict[str, Any] = {}
-    if license:
-        known = license.lower() in LICENSES
-        values["license"] = license.lower() if known else "other"
-        if not known:
-            values["license_name"] = re.sub(r"[^a-z0-9.]+", "-", license.lower()).strip("-")
+def license_values(license: str | None, link: str | None = None) -> dict[str, Any]:
+    """What the metadata of a card say of a licence: by an identifier of the Hub, or as another with its name."""
+    if not license:
+        return {}
+    where = {"license_link": link} if link else {}
+    if license.lower() in LICENSES:
+        return {"license": license.lower(), **where}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", license.lower()).strip("-"), **where}
+
+
+def metadata(record: RunRecord, name: str, license: dict[str, Any]) -> ModelCardData:
+    """The YAML block: what the Hub filters by, and `model-index` with this model's test results. license: of
+    `license_values`."""
     bases = [stage.hub_id for stage in record.lineage if stage.hub_id and stage.hub_id != record.hub_id]
     results, speaks = _eval_results(record), of_record(record.kind)
     tags = ["hf_lowlabel", "timm", *_tags(record), *record.extra_tags]
@@ -115,7 +121,7 @@ def metadata(record: RunRecord, name: str, license: str | None) -> ModelCardData
         pipeline_tag=speaks.pipeline_tag,
         metrics=[m.hub for m in speaks.metrics if m.hub and record.metrics.get(m.key) is not None] or None,
         tags=tags,
-        **values,
+        **license,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ..tasks.testing import test_images
 from .export_graph import by_onnxruntime
 from .report_data import config_of
 
+log = logging.getLogger("hf_lowlabel")
 CALIBRATED = 64  # images at most whose activations give the ranges
 NAME = "model_int8.onnx"
 
@@ -46,7 +48,10 @@ class Eight:
         small, large = (f"{size / 1e6:.1f} MB" for size in self.sizes[::-1])
         said = f"int8 ({NAME}, {small} instead of {large}; ranges from {self.calibrated} images)"
         if self.before is None or self.after is None:
-            return f"{said}: there are no test images, so that what it costs is not known; measure it before you use it"
+            return (
+                f"{said}: there are no test images at hand, so that what it costs is not known; measure it before you "
+                "use it"
+            )
         cost = 100 * (self.after - self.before)
         return (
             f"{said}: {self.metric} {100 * self.after:.1f} % instead of {100 * self.before:.1f} % ({cost:+.1f} points) "
@@ -104,7 +109,7 @@ def write_int8(
                 f"onnxruntime cannot write this network in int8 ({type(error).__name__}: {reason}). Leave out --int8."
             ) from error
     metric, sizes = task.score, (whole.stat().st_size, small.stat().st_size)
-    held = None if known is None else tested(task, model, known)
+    held = None if known is None else tested(task, model, known, needed=files is None)
     if held is None:
         return Eight(metric.title, None, None, 0, len(seen), sizes)
     scores = [task.evaluate(by_file(model, plan, file), *held)[metric.key] for file in (whole, small)]
@@ -133,14 +138,22 @@ def trained_on(source: ImageDataset, manifest: Path) -> np.ndarray:
     return np.flatnonzero([id not in held for id in source.ids])
 
 
-def tested(task: Task, model: nn.Module, run: Path) -> tuple[Any, list[str]] | None:
-    """The test images of a run and the names of the classes; None where it has none."""
-    data, names = config_of(run).data, task.names_of(model)
+def tested(task: Task, model: nn.Module, run: Path, needed: bool = True) -> tuple[Any, list[str]] | None:
+    """The test images of a run and the names of the classes; None where it has none.
+
+    needed: whether data that cannot be opened are an error, since the ranges came from them too; else a warning.
+    """
     try:
+        data, names = config_of(run).data, task.names_of(model)
         images, indices = test_images(task, data, names, None, run / "split.json")
+        return task.held(model, data, images, indices, names, "test"), names
     except MissingSplit:
         return None
-    return task.held(model, data, images, indices, names, "test"), names
+    except UserError as error:
+        if needed:
+            raise
+        log.warning("int8 is not scored: the test images of %s cannot be opened: %s", run, error)
+        return None
 
 
 def by_file(model: nn.Module, plan: Deployment, file: Path) -> nn.Module:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
 from ..arguments import marked
@@ -22,13 +21,15 @@ from ..commands import command
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..files import A_RUN, by_name, read_json, verify, write_text
+from ..licences import license_in
 from ..locks import lock
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
 from ..yaml_files import read_yaml
-from .card import PICTURES, write_card
+from .card import PICTURES
+from .hub_card import agreed, hub_card, text_of
 from .once import by_another
-from .upload import PushError, Uploaded, check_repo_id, upload
+from .upload import PushError, Uploaded, check_target, upload
 
 log = logging.getLogger("hf_lowlabel")
 NEEDED = ("config.json", "model.safetensors", "README.md")
@@ -49,41 +50,69 @@ def push(
 
     private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
-    makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once the push succeeded.
+    makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once a push to main
+    succeeded. What was written into the card on the Hub stays, or the push is refused.
     Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it
     calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
     PushError where the Hub did not take it.
     """
     folder = Path(by_name("folder", folder, A_RUN))
-    check_repo_id(repo_id)
+    again = dict(private=private, create_pr=create_pr, revision=revision)
+    return push_folder(folder, repo_id, run=folder, again=again, token=token)
+
+
+def push_folder(
+    folder: Path, repo_id: str, *, run: Path, again: dict[str, Any], token: str | None = None, as_smp: bool = False
+) -> Uploaded:
+    """`push` of a folder that may have been made of a run for this.
+
+    Args:
+        folder: what is uploaded.
+        repo_id: where to.
+        run: what messages name, and learns its Hub id where it is the folder itself.
+        again: private, create_pr and revision.
+        token: of `push`.
+        as_smp: whether the command to push again has --as-smp.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UserError: of `push`.
+    """
+    create_pr, revision = again["create_pr"], again["revision"]
+    check_target(repo_id, create_pr, revision)
     if not is_main_process():
         return by_another(repo_id)
+    branch = None if revision == "main" else revision
     files = contents(folder)
-    card, record = hub_card(folder, repo_id)
-    files["README.md"] = card.encode()
-    if record is not None:
-        files["run.json"] = record.encode()
-    if not ModelCard(card, ignore_metadata_errors=True).data.get("license"):
-        log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", folder)
+    mine = hub_card(folder, repo_id, branch)
+    there = [mine]
 
     def make(remote):
+        there[0] = card = agreed(mine, remote, folder, run, repo_id, branch, create_pr)
+        files["README.md"] = card.text.encode()
+        if card.record is not None:
+            files["run.json"] = text_of(card.record).encode()
         stale = {name: None for name in remote.files if is_ours(name) and name not in files}
         return {**files, **stale}
 
     message = f"{_name_of(folder)}: weights, configuration, card, split, metrics"
     try:
-        done = upload(
-            make, repo_id, message=message, private=private, create_pr=create_pr, revision=revision, token=token
-        )
+        done = upload(make, repo_id, message=message, token=token, **again)
     except PushError as error:
-        again = command("push", folder, repo_id, private=private, create_pr=create_pr)
-        raise PushError(
-            f"{error} Nothing is lost: the run is whole in {folder}. Push it again with `{again}`."
-        ) from None
-    if not create_pr and record is not None:
-        write_text(folder / "README.md", card)
-        write_text(folder / "run.json", record)
-    log.info("%s is at %s (commit %s)", folder, done.pull_request or done.url, done.commit[:12])
+        words = command("push", run, repo_id, as_smp=as_smp, **again)
+        raise PushError(f"{error} Nothing is lost: the run is whole in {run}. Push it again with `{words}`.") from None
+    card = there[0]
+    if not license_in(card.text):
+        log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", run)
+    if folder == run and not create_pr and branch is None and card.record is not None:
+        try:
+            write_text(folder / "README.md", card.text)
+            write_text(folder / "run.json", text_of(card.record))
+        except OSError as error:
+            log.warning("pushed; the Hub id could not be noted in %s: %s", folder, error.strerror or error)
+    log.info("%s is at %s (commit %s)", run, done.pull_request or done.url, done.commit[:12])
     return done
 
 
@@ -193,9 +222,15 @@ def check_weights(path: Path) -> None:
 
 
 def public_yaml(path: Path) -> str:
-    """training.yaml without what belongs to this machine."""
-    values = public_values(read_yaml(path))
-    kept = {k: v for k, v in values.items() if k not in marked("private") and not k.endswith("token")}
+    """training.yaml without what belongs to this machine.
+
+    What is a path was seen where the run was trained, so that text stands as run.json has it: from another working
+    directory `clinic/patients` looks like the name of a data set.
+    """
+    values, record = read_yaml(path), path.with_name("run.json")
+    known = RunRecord.from_json(record).hyperparameters if record.is_file() else {}
+    seen = {k: known[k] if k in known and isinstance(v, (str, list)) else v for k, v in values.items()}
+    kept = {k: v for k, v in public_values(seen).items() if k not in marked("private") and not k.endswith("token")}
     return yaml.safe_dump(kept, sort_keys=False)
 
 
@@ -205,45 +240,3 @@ def _name_of(folder: Path) -> str:
         return "Model"
     record = RunRecord.from_json(path)
     return f"{record.method or 'model'} on {record.data.name if record.data else 'images'}"
-
-
-# ---- the card -------------------------------------------------------------------------------------------------------
-
-
-def hub_card(folder: Path, repo_id: str) -> tuple[str, str | None]:
-    """(README.md, run.json) as they are on the Hub.
-
-    A card that is still as the run wrote it is written anew, with the Hub's name as its title; one that somebody has
-    edited keeps every word, and only the names of the model in its section "Use" become the Hub's.
-    """
-    card, path = (folder / "README.md").read_text(encoding="utf-8"), folder / "run.json"
-    if not path.is_file():
-        return renamed(card, repo_id), None
-    record = RunRecord.from_json(path)
-    pristine = card == _rendered(folder, record)
-    record.hub_id = repo_id
-    with tempfile.TemporaryDirectory() as aside:
-        text = record.to_json(Path(aside, "run.json")).read_text(encoding="utf-8")
-    return _rendered(folder, record) if pristine else renamed(card, repo_id), text
-
-
-def _rendered(folder: Path, record: RunRecord) -> str:
-    """The card of these record, without touching the folder."""
-    with tempfile.TemporaryDirectory() as aside:
-        copy = Path(aside, folder.resolve().name)
-        copy.mkdir()
-        for picture in PICTURES:
-            if (folder / picture).is_file():
-                (copy / picture).touch()
-        (copy / "README.md").write_text((folder / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-        return write_card(copy, record).read_text(encoding="utf-8")
-
-
-def renamed(card: str, repo_id: str) -> str:
-    """The card with `repo_id` wherever the code in its section "Use" names a model."""
-    start, use, rest = card.partition("\n## Use\n")
-    section, heading, tail = rest.partition("\n## ")
-    section = re.sub(r'(from_pretrained\(|model=)"[^"]+"', rf'\g<1>"{repo_id}"', section)
-    section = re.sub(r'"(tu-)?(?:local-dir|hf-hub):[^"]+"', lambda m: f'"{m[1] or ""}hf-hub:{repo_id}"', section)
-    section = re.sub(r"(--model )\S+", rf"\g<1>{repo_id}", section)
-    return start + use + section + heading + tail

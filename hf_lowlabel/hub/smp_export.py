@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ..files import A_RUN, by_name, whole_folder
 from ..tasks.parts import photo_code
 from ..tasks.segmentation import Segmentation
 from ..tasks.segmenters import brought_code
-from .push import SHARED
+from .push import SHARED, push_folder
+from .upload import Uploaded, check_repo_id
 
 OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
 SNIPPET = """import numpy as np
@@ -78,6 +80,36 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
         if (run / "README.md").is_file():
             (part / "README.md").write_text(_card(run, output.resolve().name, model), encoding="utf-8")
     return output
+
+
+def push_smp(
+    run: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+) -> Uploaded:
+    """Push what `export_smp` writes.
+
+    Args:
+        run: folder of a segmenter.
+        repo_id: where to.
+        private: as of `push`.
+        create_pr: as of `push`.
+        revision: as of `push`.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UserError: of `export_smp` and of `push`.
+    """
+    check_repo_id(repo_id)
+    again = dict(private=private, create_pr=create_pr, revision=revision)
+    with tempfile.TemporaryDirectory() as aside:
+        folder = export_smp(run, Path(aside, repo_id.rpartition("/")[2]))
+        return push_folder(folder, repo_id, run=Path(run), again=again, as_smp=True)
 
 
 def _card(run: Path, name: str, model: Any) -> str:

@@ -20,6 +20,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSemanticSegmentation
@@ -38,11 +39,17 @@ footer { display: none !important }
 
 
 def upright(image: Image.Image, value_range=None) -> Image.Image:
-    """RGB as in training: more than 8 bits from `value_range` (black, white), else from 0 to 65535."""
+    """RGB as in training: more than 8 bits from `value_range` (black, white), else whole numbers from 0 to 65535."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64)
+        if value_range is None and image.mode == "F":
+            raise gr.Error("floating-point pixels (mode F), whose range is not known; give --value-range LOW HIGH")
+        if value_range is None and not 0 <= values.min() <= values.max() <= 65535:
+            said = f"{int(values.min())}..{int(values.max())}"
+            raise gr.Error(f"mode {image.mode} with values {said}, outside 0..65535; give --value-range")
         low, high = value_range or (0, 65535)
-        values = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
+        values = (values - low) * (255 / (high - low))
         image = Image.fromarray(np.nan_to_num(values + 0.5).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
 
@@ -98,9 +105,15 @@ class Segmenter:
         if image is None:
             return None
         image = upright(image, getattr(self.model.config, "value_range", None))
-        output = self.model(self.processor(image, return_tensors="pt")["pixel_values"])
-        mask = self.processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]
-        return np.asarray(image), mask.cpu().numpy().astype(np.uint8)
+        x = self.processor(image, do_resize=False, return_tensors="pt")["pixel_values"]
+        if self.model.config.image_size:  # px of the longer side; the processor would round to whole colours
+            scale = self.model.config.image_size / max(image.size)
+            x = F.interpolate(
+                x, size=[max(int(side * scale), 1) for side in image.size[::-1]], mode="bilinear", antialias=True
+            )
+        p = self.model(x).logits.softmax(1)
+        mask = F.interpolate(p, size=image.size[::-1], mode="bilinear").argmax(1)[0]
+        return np.asarray(image), mask.numpy().astype(np.uint8)
 
     def draw(self, found: tuple[np.ndarray, np.ndarray] | None, opacity: float):
         if found is None:

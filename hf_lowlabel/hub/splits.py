@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import yaml
 from huggingface_hub import DatasetCard
 from safetensors import SafetensorError, safe_open
 
@@ -22,8 +24,14 @@ from ..distributed import is_main_process
 from ..errors import UserError
 from ..text import series
 from .once import by_another
-from .upload import Uploaded, upload
+from .upload import Uploaded, check_target, upload
 
+# endings of what `load_dataset` finds by itself in a repository without configurations
+DATA = frozenset(
+    ".csv .tsv .json .jsonl .ndjson .parquet .arrow .xml .txt .lance .h5 .hdf5 .png .jpg .jpeg .jp2 .tif .tiff .bmp "
+    ".gif .webp .avif .ppm .wav .mp3 .flac .ogg .mp4 .avi .mkv .pdf .zip .tar .gz .tgz .bz2 .xz .zst .lz4 .7z".split()
+)
+NO_DATA = ("license.txt", "licence.txt", "requirements.txt", "dataset_infos.json", "citation.txt")
 README = """---
 tags:
 - hf_lowlabel
@@ -63,18 +71,23 @@ def push_split(
     """Publish a manifest (and prior pseudo-labels made for it) as configuration `name` of data set `repo_id`.
 
     A configuration that is there already with another manifest, or other priors, is refused: what people compare by
-    should not change. Priors may come later than their manifest. Of a launch of several processes the first one
+    should not change; so is a repository that is a data set without configurations, which the first one would hide.
+    Priors may come later than their manifest. Of a launch of several processes the first one
     uploads, whether it calls this alone or all do; in the others it returns at once, with an empty `commit`.
     Raises UserError, and PushError where the Hub did not take it.
     """
-    if not is_main_process():
+    check_target(repo_id, create_pr, revision)
+    first = is_main_process()
+    if not first and not isinstance(split, Split) and not Path(split).is_file():  # on the disk of another machine
         return by_another(repo_id, "dataset")
     split = split if isinstance(split, Split) else Split.load(split)
     name = name or default_name(split)
     parse(f"hub:{repo_id}/{name}")
     files: dict[str, Path | bytes | None] = {f"{name}/{file}": content for file, content in rows(split).items()}
-    if priors is not None:
+    if priors is not None and (first or Path(priors).is_file()):
         files[f"{name}/priors.safetensors"] = check_priors(Path(priors), split)
+    if not first:  # what needs no network was asked of all, so that none waits for one that raised
+        return by_another(repo_id, "dataset")
     fixed = {"split.json": "another manifest", "priors.safetensors": "other prior pseudo-labels for a manifest"}
 
     def make(remote) -> dict[str, Path | bytes | None]:
@@ -84,8 +97,8 @@ def push_split(
                 raise UserError(
                     f"{repo_id} has {other} called {name!r} already, which others may have used. Give a new --name."
                 )
-        old = remote.read("README.md").decode() if "README.md" in remote.files else None
-        return {**files, "README.md": readme(old, repo_id, name, split).encode()}
+        old = remote.read("README.md") if "README.md" in remote.files else None
+        return {**files, "README.md": readme(old, repo_id, name, split, remote.files).encode()}
 
     message = (
         f"{name}: {len(split.labeled)} labeled, {len(split.validation)} validation and {len(split.test)} test images"
@@ -121,17 +134,72 @@ def rows(split: Split) -> dict[str, bytes]:
     return out
 
 
-def readme(old: str | None, repo_id: str, name: str, split: Split) -> str:
-    """The repository's own page with one more configuration in its metadata; its words stay."""
-    card = DatasetCard(
-        old or README.format(title=repo_id.rpartition("/")[2], repo=repo_id), ignore_metadata_errors=False
-    )
-    configs = [c for c in card.data.get("configs") or [] if c.get("config_name") != name]
+def readme(old: bytes | None, repo_id: str, name: str, split: Split, files: list[str]) -> str:
+    """The repository's own page with one more configuration in its metadata; its words stay.
+
+    Args:
+        old: README.md that is there.
+        repo_id: of the repository.
+        name: of the configuration.
+        split: the manifest.
+        files: in the repository.
+
+    Raises:
+        UserError: the page cannot be read, another configuration has the name, or the repository is a data set that
+            the first configuration would hide.
+    """
+    card, configs = _configs(old, repo_id)
+    ours = {path.partition("/")[0] for path in files if path.count("/") == 1 and path.endswith("/split.json")}
+    if name not in ours and name in (c["config_name"] for c in configs):
+        raise UserError(f"{repo_id} has a configuration {name!r} of its own, which is no manifest. Give a new --name.")
+    if not configs and (data := [path for path in files if _is_data(path, ours)]):
+        raise UserError(
+            f"{repo_id} is a data set of its own ({series(data[:3])}), without configurations: load_dataset finds its "
+            f"files by itself, and would no longer where the split is one. Push to a repository for splits, such as "
+            f"{repo_id}-splits."
+        )
+    if len(configs) == 1 and configs[0]["config_name"] not in ours:
+        configs[0].setdefault("default", True)  # it is still what load_dataset opens without a name
     parts = [part.removesuffix(".jsonl") for part in rows(split) if part.endswith(".jsonl")]
-    files = [{"split": part, "path": f"{name}/{part}.jsonl"} for part in parts]
-    configs.append({"config_name": name, "data_files": files})
+    at = [{"split": part, "path": f"{name}/{part}.jsonl"} for part in parts]
+    configs = [c for c in configs if c["config_name"] != name] + [{"config_name": name, "data_files": at}]
     card.data["configs"] = sorted(configs, key=lambda c: c["config_name"])
     return str(card)
+
+
+def _configs(old: bytes | None, repo_id: str) -> tuple[DatasetCard, list[dict[str, Any]]]:
+    """The page of a repository, and the configurations that it names. Raises UserError where they cannot be read."""
+    try:
+        page = README.format(title=repo_id.rpartition("/")[2], repo=repo_id) if old is None else old.decode()
+        card = DatasetCard(page, ignore_metadata_errors=False)
+        configs = card.data.get("configs") or []
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The block at the top of README.md in {repo_id} cannot be read ({said}). Mend it there, or push to "
+            f"{repo_id}-splits."
+        ) from None
+    named = isinstance(configs, list) and all(
+        isinstance(c, dict) and isinstance(c.get("config_name"), str) for c in configs
+    )
+    if not named:
+        raise UserError(
+            f"The `configs` at the top of README.md in {repo_id} are no list of mappings that each have a "
+            f"`config_name`. Mend them there, or push to {repo_id}-splits."
+        )
+    return card, configs
+
+
+def _is_data(path: str, ours: set[str]) -> bool:
+    """Whether `load_dataset` would take a file of a repository for data. ours: folders that hold manifests."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith((".", "__")) for part in parts)
+    return (
+        not hidden
+        and parts[0] not in ours
+        and parts[-1].lower() not in NO_DATA
+        and PurePosixPath(path).suffix.lower() in DATA
+    )
 
 
 def check_priors(path: Path, split: Split) -> Path:

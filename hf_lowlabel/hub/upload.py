@@ -9,42 +9,28 @@ first), what is there is compared by content before and after, and everything is
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
-import random
-import re
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HFValidationError,
-    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import UserError
-from ..records import TOKEN
+from .hub_errors import WAITS, PushError, conflict, explain, first_line, redact, seconds_to_wait, transient, unreachable
 
 log = logging.getLogger("hf_lowlabel")
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
-LONGEST_WAIT = 120.0  # seconds, where the Hub itself says how long
-TRANSIENT = {408, 429, 500, 502, 503, 504}
-CONFLICT = {409, 412}
-HTTP_ERROR = next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")  # of httpx or httpx2, as the client
 PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 Content = Path | bytes
-
-
-class PushError(UserError):
-    """The Hub did not take it; what is on this machine is untouched."""
 
 
 @dataclass
@@ -82,12 +68,7 @@ def upload(
 
     make(remote) gives path -> content, None for a file to delete; it is asked again when somebody else commits first.
     """
-    check_repo_id(repo_id)
-    if create_pr and revision not in (None, "main"):
-        raise UserError(
-            f"create_pr opens a pull request against main, and there is a revision {revision!r} too. Leave one of them "
-            "out."
-        )
+    check_target(repo_id, create_pr, revision)
     job = _Job(HfApi(token=token), make, repo_id, type, message, private, create_pr, revision or "main")
     for attempt in range(len(WAITS) + 1):
         try:
@@ -95,7 +76,7 @@ def upload(
         except UserError:
             raise
         except Exception as error:  # sorted below: into what may pass and what will not
-            last = attempt == len(WAITS)
+            last = attempt == (1 if unreachable(error) else len(WAITS))
             if last or not (transient(error) or conflict(error)):
                 raise PushError(redact(explain(error, repo_id), token)) from None  # the chain may hold headers
             wait = seconds_to_wait(error, attempt)
@@ -124,9 +105,9 @@ class _Job:
                 f"A private repository was asked for, and {self.repo_id} is public. Make it private on its settings "
                 "page, or take another name."
             )
-        names = [s.rfilename for s in info.siblings or ()]
-        read, holds = lambda path: self.read(path, info.sha), lambda some: self.is_there(some, info.sha)
-        wanted = self.make(Remote(info.sha, names, read, holds))
+        names, sha = [s.rfilename for s in info.siblings or ()], info.sha
+        remote = Remote(sha, names, lambda path: self.read(path, sha), lambda some: self.is_there(some, sha))
+        wanted = self.make(remote)
         wanted = {path: content for path, content in wanted.items() if content is not None or path in names}
         if self.is_there(wanted, info.sha):
             return self.done(info.sha)
@@ -152,16 +133,19 @@ class _Job:
         return self.done(made.oid, made.pr_url)
 
     def head(self):
+        where = dict(repo_id=self.repo_id, repo_type=self.type)
         try:
-            return self.api.repo_info(self.repo_id, repo_type=self.type, revision=self.revision)
+            return self.api.repo_info(**where, revision=self.revision)
         except RevisionNotFoundError:
             if self.revision == "main":
                 raise
-            self.api.create_branch(self.repo_id, repo_type=self.type, branch=self.revision, exist_ok=True)
-            return self.api.repo_info(self.repo_id, repo_type=self.type, revision=self.revision)
+            self.api.create_branch(**where, branch=self.revision, exist_ok=True)
+            return self.api.repo_info(**where, revision=self.revision)
 
     def read(self, path: str, sha: str) -> bytes:
-        return Path(self.api.hf_hub_download(self.repo_id, path, repo_type=self.type, revision=sha)).read_bytes()
+        with tempfile.TemporaryDirectory() as aside:  # what is cached may be of a repository that is gone
+            where = dict(repo_type=self.type, revision=sha, local_dir=aside)
+            return Path(self.api.hf_hub_download(self.repo_id, path, **where)).read_bytes()
 
     def is_there(self, wanted: dict[str, Content | None], revision: str) -> bool:
         """Whether the repository holds exactly these contents at `revision`."""
@@ -235,6 +219,16 @@ def _blocks(content: Content) -> Iterator[bytes]:
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
+def check_target(repo_id: str, create_pr: bool, revision: str | None) -> None:
+    """UserError unless a repository can have this name, and a pull request is asked for of main."""
+    check_repo_id(repo_id)
+    if create_pr and revision not in (None, "main"):
+        raise UserError(
+            f"create_pr opens a pull request against main, and there is a revision {revision!r} too. Leave one of them "
+            "out."
+        )
+
+
 def check_repo_id(repo_id: str) -> None:
     """UserError unless it reads org/name."""
     try:
@@ -266,84 +260,3 @@ def check_access(repo_id: str, token: str | None = None) -> None:
             f"The token of {who.get('name')} may only read, and not write to {repo_id}. Run `hf auth login` with a "
             "write token."
         )
-
-
-def _causes(error: BaseException | None) -> Iterable[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def status(error: BaseException) -> int | None:
-    """The HTTP status behind an error of the client, which wraps some."""
-    for e in _causes(error):
-        if isinstance(e, HTTP_ERROR) and getattr(e, "response", None) is not None:
-            return e.response.status_code
-    return None
-
-
-def transient(error: BaseException) -> bool:
-    """Whether the same request may work later: the Hub's own trouble, or the network's."""
-    if isinstance(error, OfflineModeIsEnabled):
-        return False
-    code = status(error)
-    if code is not None:
-        return code in TRANSIENT
-    passing = (HTTP_ERROR, ConnectionError, TimeoutError, json.JSONDecodeError, RuntimeError)  # Xet's are RuntimeErrors
-    return any(isinstance(e, passing) for e in _causes(error))
-
-
-def conflict(error: BaseException) -> bool:
-    return status(error) in CONFLICT
-
-
-def seconds_to_wait(error: BaseException, attempt: int) -> float:
-    asked = None
-    for e in _causes(error):
-        response = getattr(e, "response", None) if isinstance(e, HTTP_ERROR) else None
-        asked = response.headers.get("Retry-After") if response is not None else asked
-    wait = WAITS[attempt] * (1 + random.random() / 4)  # two that clash do not clash again
-    return min(float(asked), LONGEST_WAIT) if asked and asked.isdigit() else wait
-
-
-def explain(error: BaseException, repo_id: str) -> str:
-    """What went wrong and what to do."""
-    code, said = status(error), first_line(error)
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE=1 forbids a connection to the Hub. Unset it."
-    if isinstance(error, LocalTokenNotFoundError):
-        return "There is no access token that may write. Run `hf auth login`, or set HF_TOKEN."
-    if code == 401:
-        return (
-            f"There is no valid access token for {repo_id} ({said}). Run `hf auth login` with one that may write "
-            "there, or set HF_TOKEN."
-        )
-    if code == 403:
-        return (
-            f"This token may not write to {repo_id} ({said}). Ask for access, run `hf auth login` with a write token, "
-            "take another name, or open a pull request."
-        )
-    if code == 404:
-        return f"There is no {repo_id} that this token may see ({said}). Give another name, or another token."
-    if conflict(error):
-        return f"Somebody else committed to {repo_id} first each time. Try again."
-    if transient(error):
-        return f"The Hub did not answer as it should ({said}). Try again later."
-    return f"The Hub refused {repo_id} ({said})."
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, without the pages of text around it."""
-    http = [e for e in _causes(error) if isinstance(e, HTTP_ERROR)]
-    shown = http[0] if http and isinstance(error, RuntimeError) else error  # "Error while uploading ..." hides it
-    text = " ".join(str(shown).split()) or type(shown).__name__
-    server = getattr(shown, "server_message", None)
-    return (server or re.split(r" For more information| \(Request ID| For more details", text)[0])[:300]
-
-
-def redact(text: str, token: str | None) -> str:
-    """Text without access tokens: the one in use, and all that look like one."""
-    for secret in (token, os.environ.get("HF_TOKEN")):
-        if secret:
-            text = text.replace(secret, "TOKEN")
-    return TOKEN.sub("TOKEN", text)

@@ -20,6 +20,7 @@ from ..data.labels import NO_LABEL, LabelRules
 from ..data.mask_folders import layout
 from ..data.splits import Split
 
+UNKNOWN_RANGE = "floating-point pixels, or values outside 0..65535; give --value-range LOW HIGH"
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 # defaults of target pretraining where a method has none of its own; the same for all tasks
 PRETRAINING: dict[str, Any] = dict(
@@ -50,15 +51,21 @@ OF_MASKS: dict[str, Any] = dict(
 
 
 def photo_code(value_range: Sequence[float] | None, name: str = "image") -> str:
-    """Python that reads photo.jpg into `name` as `predict` does: upright, RGB, more than 8 bits from `value_range`.
+    """Python that reads photo.jpg into `name` as `predict` does: upright, RGB, more than 8 bits from `value_range`;
+    without one whole numbers of 16 bits alone.
 
     It needs NumPy as np, and Image and ImageOps of Pillow.
     """
     low, high = value_range or (0, 65535)
     scaled = f"(np.interp({name}, ({low:.15g}, {high:.15g}), (0, 255)) + 0.5).astype(np.uint8)"
+    refused = (
+        f'    if {name}.mode == "F" or np.min({name}) < 0 or np.max({name}) > 65535:\n'
+        f'        raise ValueError("{UNKNOWN_RANGE}")\n'
+    )
     return (
         f'{name} = ImageOps.exif_transpose(Image.open("photo.jpg"))\n'
         f'if {name}.mode[0] in "IF":  # more than 8 bits, which Pillow alone would clip\n'
+        f"{'' if value_range else refused}"
         f"    {name} = Image.fromarray({scaled})\n"
         f'{name} = {name}.convert("RGB")\n'
     )

@@ -83,16 +83,21 @@ def limits(record: RunRecord) -> list[str]:
 def snippets(record: RunRecord, model_id: str) -> list[str]:
     auto = "AutoModelForSemanticSegmentation"
     return [
-        "import numpy as np\nimport torch\nfrom PIL import Image, ImageOps\n"
+        "import numpy as np\nimport torch\nimport torch.nn.functional as F\nfrom PIL import Image, ImageOps\n"
         f"from transformers import AutoImageProcessor, {auto}\n\n"
         f'processor = AutoImageProcessor.from_pretrained("{model_id}")\n'
         "# its code lies beside the weights: read it before you trust it; after\n"
         "# `import hf_lowlabel.models.segmentation` it loads without trust_remote_code\n"
         f'model = {auto}.from_pretrained("{model_id}", trust_remote_code=True).eval()\n'
         f"{photo_code(record.hyperparameters.get('value_range'))}"
+        'x = processor(image, do_resize=False, return_tensors="pt")["pixel_values"]\n'
+        "if model.config.image_size:  # px of the longer side; the processor would round to whole colours\n"
+        "    scale = model.config.image_size / max(image.size)\n"
+        "    size = [max(int(side * scale), 1) for side in image.size[::-1]]\n"
+        '    x = F.interpolate(x, size=size, mode="bilinear", antialias=True)\n'
         "with torch.no_grad():\n"
-        '    output = model(**processor(image, return_tensors="pt"))\n'
-        "mask = processor.post_process_semantic_segmentation(output, target_sizes=[image.size[::-1]])[0]  # [H, W]\n"
+        "    p = model(x).logits.softmax(1)\n"
+        'mask = F.interpolate(p, size=image.size[::-1], mode="bilinear").argmax(1)[0]  # [H, W]\n'
         "print({model.config.id2label[int(k)]: float((mask == k).float().mean()) for k in mask.unique()})",
     ]
 

@@ -36,8 +36,10 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
     "files.py": "open open read_bytes read_bytes read_bytes read_text",
-    "hub/app.py": "copyfile copyfile",  # ours
-    "hub/push.py": "open read_json read_text read_text read_text read_text read_text read_yaml safe_open",
+    "hub/app.py": "copyfile copyfile read_text",  # ours
+    "hub/card.py": "read_text",
+    "hub/hub_card.py": "read_text read_text read_text safe_load",
+    "hub/push.py": "open read_json read_text read_yaml safe_open",
     "hub/report.py": "read_bytes read_json read_text read_text",
     "hub/report_data.py": "read_yaml",
     "hub/smp_export.py": "copyfile from_pretrained read_text",  # what it has just written

@@ -150,29 +150,75 @@ def test_what_is_no_model_is_refused(run, tmp_path):
         export_space(tmp_path, tmp_path / "space")
 
 
-def test_a_segmenter(tmp_path):
-    pytest.importorskip("gradio")
-    from hf_lowlabel.hub.app import demo_app  # noqa: F401
-    from hf_lowlabel.hub.space_app import Segmenter
+@pytest.mark.parametrize(
+    "head, said",
+    [
+        ("license: mit", {"license": "mit"}),
+        ("license: [mit, Apache-2.0]", {"license": "other", "license_name": "mit-and-apache-2.0"}),
+        (
+            "license: other\nlicense_name: Clinic Licence\nlicense_link: LICENSE",
+            {"license": "other", "license_name": "clinic-licence", "license_link": "LICENSE"},
+        ),
+        ("tags: [a]", {}),
+    ],
+)
+def test_a_space_states_the_licence_of_the_card(head, said):
+    import yaml
+
+    from hf_lowlabel.hub.app import space_card
+    from hf_lowlabel.records import RunRecord
+
+    text = space_card(RunRecord("classification"), "pets", f"---\n{head}\n---\n# pets\n")
+    values = yaml.safe_load(text.split("---")[1])
+    assert {name: value for name, value in values.items() if name.startswith("license")} == said
+    given = space_card(RunRecord("classification", license="My Own: Words"), "pets")
+    assert yaml.safe_load(given.split("---")[1])["license_name"] == "my-own-words"
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """The module of the page without gradio, which only shows what comes out."""
+    import importlib.util
+    import types
+    from pathlib import Path
+
+    import hf_lowlabel.hub
+
+    gradio = types.ModuleType("gradio")
+    gradio.Blocks, gradio.Error = object, ValueError
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    file = Path(hf_lowlabel.hub.__file__).parent / "space_app.py"
+    spec = importlib.util.spec_from_file_location("page", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("side", [None, 32, 96])
+def test_a_segmenter(tmp_path, page, side):
+    """Its masks are those of `predict`, whatever the size at which the network sees an image."""
+    from hf_lowlabel import predict
     from hf_lowlabel.models.segmentation import create_segmenter
     from hf_lowlabel.records import RunRecord
 
     names, run = ["background", "cat", "dog"], tmp_path / "run"
     torch.manual_seed(0)
-    model = create_segmenter("test_resnet", 3, architecture="unet", pretrained=False, class_names=names).eval()
+    how = dict(architecture="unet", pretrained=False, image_size=side)
+    model = create_segmenter("test_resnet", 3, class_names=names, **how).eval()
     model.bfloat16().save_pretrained(run)  # no processor gives pixels of that
     model.float()
     RunRecord("segmentation", class_names=names).to_json(run / "run.json")
+    (run / "README.md").write_text("---\nlicense: mit\n---\n")
     space = export_space(run, tmp_path / "space", images=False)
+    assert "\nlicense: mit\n" in (space / "README.md").read_text()
     assert {"segmenter.py", "configuration_segmenter.py"} <= {p.name for p in (space / "model").iterdir()}
     said = json.loads((space / "space.json").read_text())
-    page = Segmenter(space, names, said["colors"])
+    page = page.Segmenter(space, names, said["colors"])
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))
     image, mask = page.segment(picture)
-    x = page.processor(picture, return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        logits = torch.nn.functional.interpolate(model(x).logits, (40, 50), mode="bilinear", align_corners=False)
-    assert np.array_equal(mask, logits[0].argmax(0).numpy()) and mask.shape == (40, 50)
+    (row,), _ = predict([picture], str(run), output=tmp_path / "answers", device="cpu")
+    wanted = np.asarray(Image.open(tmp_path / "answers" / row["mask"]))
+    assert np.array_equal(mask, wanted) and mask.shape == (40, 50) and len(np.unique(mask)) > 1
     shown, legend = page.draw((image, mask), 0.0)
     assert np.array_equal(shown, image)
     shown, legend = page.draw((image, mask), 1.0)
@@ -183,21 +229,15 @@ def test_a_segmenter(tmp_path):
     assert page.draw(None, 0.5) == (None, "")
 
 
-def test_the_page_sees_deep_images_as_training_did(tmp_path, monkeypatch):
-    """Without gradio, which only shows what comes out."""
-    import importlib.util
-    import types
-    from pathlib import Path
+def test_the_page_sees_deep_images_as_training_did(tmp_path, page):
+    from hf_lowlabel.data.images import BadImage, to_rgb
 
-    import hf_lowlabel.hub
-    from hf_lowlabel.data.images import to_rgb
-
-    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
-    file = Path(hf_lowlabel.hub.__file__).parent / "space_app.py"
-    monkeypatch.setattr(sys.modules["gradio"], "Blocks", object, raising=False)
-    spec = importlib.util.spec_from_file_location("page", file)
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
+    for beyond in ([[-1, 5]], [[7, 70_000]]):
+        Image.fromarray(np.int32(beyond * 2)).save(tmp_path / "beyond.tif")
+        with Image.open(tmp_path / "beyond.tif") as image, pytest.raises(ValueError) as refused:
+            page.upright(image)
+        with Image.open(tmp_path / "beyond.tif") as image, pytest.raises(BadImage, match=f"^{refused.value}$"):
+            to_rgb(image)
     values = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
     exif = Image.Exif()
     exif[274] = 6
@@ -205,6 +245,11 @@ def test_the_page_sees_deep_images_as_training_did(tmp_path, monkeypatch):
         Image.fromarray(pixels).save(tmp_path / name, **({"exif": exif} if name == "deep.png" else {}))
         for given in ((0, 4095), (100, 60000), None):
             if given is None and name == "float.tif":
+                with (
+                    Image.open(tmp_path / name) as image,
+                    pytest.raises(ValueError, match="floating-point.*--value-range"),
+                ):
+                    page.upright(image, given)
                 continue
             with Image.open(tmp_path / name) as image, Image.open(tmp_path / name) as again:
                 assert (np.asarray(page.upright(image, given)) == np.asarray(to_rgb(again, given))).all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.hub.card import template, write_card, write_card_safely
@@ -320,6 +320,24 @@ def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monk
     assert np.array_equal(scope["image"], load_rgb(values, tuple(value_range) if value_range else None))
 
 
+@pytest.mark.parametrize("pixels", [np.float32([[0.1, 0.9]]), np.int32([[-1, 5]]), np.int32([[7, 70_000]])])
+def test_lines_refuse_what_predict_refuses(pixels, tmp_path, monkeypatch):
+    """Floats, or whole numbers beyond 16 bits, unless a range of values was given."""
+    from hf_lowlabel.data.images import BadImage, load_rgb
+    from hf_lowlabel.tasks.parts import photo_code
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.repeat(pixels, 2, 0)).save("photo.jpg", "TIFF")
+    with pytest.raises(BadImage, match="give --value-range"), Image.open("photo.jpg") as image:
+        load_rgb(image)
+    with pytest.raises(ValueError, match="give --value-range"):
+        exec(photo_code(None), dict(np=np, Image=Image, ImageOps=ImageOps))
+    scope = dict(np=np, Image=Image, ImageOps=ImageOps)
+    exec(photo_code([0, 100_000]), scope)
+    with Image.open("photo.jpg") as image:
+        assert np.array_equal(scope["image"], load_rgb(image, (0, 100_000)))
+
+
 def test_backbone_snippets(tmp_path, monkeypatch):
     from hf_lowlabel.models import create_backbone
 
@@ -441,11 +459,8 @@ def test_segmenter_snippet(tmp_path, monkeypatch):
     ((said, scope),) = run_snippets(folder, monkeypatch)
     x = scope["processor"](scope["image"], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        logits = model(x).logits
-    assert torch.equal(scope["output"].logits, logits) and scope["image"].size == (
-        50,
-        40,
-    )  # turned upright and scope["mask"].shape == (50, 40)
+        assert torch.equal(scope["p"], model(x).logits.softmax(1))
+    assert scope["image"].size == (50, 40) and scope["mask"].shape == (40, 50)  # turned upright
     assert sum(eval(said).values()) == pytest.approx(1) and set(eval(said)) <= {"background", "cat", "dog"}
 
 

@@ -321,7 +321,7 @@ def test_bad_input(tmp_path, capsys):
         export(model)
 
 
-def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys):
+def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys, caplog):
     """Both files are scored as `evaluate` scores the model; without a run's test images it says that nobody knows."""
     from hf_lowlabel import evaluate
     from hf_lowlabel.arguments import Config
@@ -350,6 +350,17 @@ def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys):
     assert done.before == pytest.approx(own) and 0 <= done.after <= 1
     assert (done.images, done.calibrated) == (9, 3) and done.sizes[1] < done.sizes[0]
     assert "points) on 9 test images" in str(done) and str(done) in (tmp_path / "b" / "README.md").read_text()
+    for gone in (str(tmp_path / "moved"), "<memory>"):  # the run is all that a colleague got
+        config.data.dataset = gone
+        assert (
+            main(["export", str(run), "--images", str(photos), "--int8", "--output", str(tmp_path / "c" / gone[-5:])])
+            == 0
+        )
+        said = capsys.readouterr()
+        assert "no test images at hand" in said.out and f"the test images of {run} cannot be opened" in caplog.text
+        caplog.clear()
+        with pytest.raises(UserError):  # without images there is nothing that gives the ranges
+            export(run, tmp_path / "d", int8=True)
 
 
 @pytest.mark.parametrize("kept", [12, 200])

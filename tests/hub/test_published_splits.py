@@ -85,6 +85,52 @@ def test_the_page_of_the_repository_keeps_its_words(hub):
     assert [c["config_name"] for c in values["configs"]] == ["old", "pets"]
 
 
+@pytest.mark.parametrize("data", ["train.csv", "data/train-00000.parquet", "cats/1.JPG", "images.tar.gz"])
+def test_a_data_set_is_not_hidden_by_the_first_configuration(hub, data):
+    """load_dataset finds its files by itself until a configuration is named, and then opens that alone."""
+    there = {"README.md": b"---\nlicense: mit\n---\n# Pets\n", data: b"x", "LICENSE.txt": b"MIT"}
+    hub.add("dataset", "org/pets", there)
+    with pytest.raises(UserError, match=f"a data set of its own \\({data}\\).* such as org/pets-splits"):
+        push_split(split(), "org/pets", name="forty")
+    assert hub.repos["dataset", "org/pets"].content() == there
+
+
+def test_one_configuration_of_others_stays_what_is_opened_without_a_name(hub, tmp_path):
+    from datasets import load_dataset_builder
+
+    page = b"---\nconfigs:\n- config_name: all\n  data_files: train.csv\n---\n"
+    hub.add("dataset", "org/pets", {"README.md": page, "train.csv": b"a,b\n1,2\n"})
+    push_split(split(), "org/pets", name="forty")
+    push_split(split(seed=1), "org/pets", name="more")
+    for path, content in hub.repos["dataset", "org/pets"].content().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    opened = [load_dataset_builder(str(tmp_path), *name).config.name for name in ([], ["forty"], ["more"])]
+    assert opened == ["all", "forty", "more"]
+    with pytest.raises(UserError, match="configuration 'all' of its own, which is no manifest.*--name"):
+        push_split(split(), "org/pets", name="all")
+
+
+@pytest.mark.parametrize(
+    "head, words",
+    [
+        (b"configs:\n- data_files: a.csv", "each have a `config_name`"),
+        (b"configs:\n- all", "each have a `config_name`"),
+        (b"configs: all", "each have a `config_name`"),
+        (b"configs:\n- config_name: 3", "each have a `config_name`"),
+        (b"license: [mit", "cannot be read"),
+        (b"- a list", "cannot be read"),
+        (b"license: \xff", "cannot be read"),
+    ],
+)
+def test_a_page_of_others_that_cannot_be_read(hub, head, words):
+    page = b"---\n" + head + b"\n---\n# Pets\n"
+    hub.add("dataset", "org/broken", {"README.md": page})
+    with pytest.raises(UserError, match=f"README.md in org/broken.*{words}.*Mend (it|them) there"):
+        push_split(split(), "org/broken", name="forty")
+    assert hub.repos["dataset", "org/broken"].content() == {"README.md": page}
+
+
 def test_two_push_at_once_and_both_are_there(hub):
     def interfere(method, path):
         if "/commit/" in path:

@@ -12,7 +12,8 @@ from huggingface_hub import HfApi, ModelCard
 
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.hub.push import push, renamed
+from hf_lowlabel.hub.hub_card import renamed
+from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.splits import push_split
 from hf_lowlabel.hub.upload import PushError, check_access
 
@@ -69,6 +70,29 @@ def test_of_a_launch_the_first_process_uploads_and_asks_no_other(hub, run, monke
     done = push(run, "org/pets"), push_split(split, "org/splits")
     assert all(one.commit for one in done) and [one.url for one in done] == [one.url for one in others[:2]]
     assert hub.repos.keys() == {("model", "org/pets"), ("dataset", "org/splits")}
+
+
+def test_what_needs_no_network_is_refused_on_every_process(hub, run, tmp_path, monkeypatch):
+    """Where the first one alone raised, the others would wait for it."""
+    split = Split("photos", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"})
+    (tmp_path / "split.json").write_text("{")
+    (tmp_path / "priors.safetensors").write_bytes(b"x")
+    refused = [
+        (lambda: push_split(split, "org/splits", name="a b"), "is neither"),
+        (lambda: push_split(split, "splits"), "Give org/name"),
+        (lambda: push_split(tmp_path / "split.json", "org/splits"), "split.json"),
+        (lambda: push_split(split, "org/splits", priors=tmp_path / "priors.safetensors"), "no prior pseudo-labels"),
+        (lambda: push_split(split, "org/splits", create_pr=True, revision="half"), "Leave one of them out"),
+        (lambda: push(run, "org/pets", create_pr=True, revision="half"), "Leave one of them out"),
+    ]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        for work, words in refused:
+            with pytest.raises(UserError, match=words):
+                work()
+    assert not hub.requests
+    assert push_split(tmp_path / "elsewhere.json", "org/splits").commit == ""  # a disk of another machine
 
 
 def test_again_makes_no_commit_and_a_new_model_replaces_the_old_one(hub, run, tmp_path):
@@ -201,6 +225,24 @@ def test_a_run_that_goes_on_is_refused(hub, run):
         push(run, "org/pets")
     release(run)
     push(run, "org/pets")
+
+
+def test_no_path_travels_from_another_working_directory(hub, tmp_path, monkeypatch):
+    """Where a run is pushed, `clinic/patients` is no folder, and looks like the name of a data set."""
+    for name in ("clinic/smith_patients", "ward/jones_scans"):
+        (tmp_path / "there" / name).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    given = dict(dataset="clinic/smith_patients", prompts=["ward/jones_scans"], model="org/known", learning_rate=1.0)
+    run = make_run(tmp_path / "run", hyperparameters=given)
+    (run / "training.yaml").write_text(yaml.safe_dump(given))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    push(run, "org/pets")
+    there = hub.repos["model", "org/pets"].content()
+    assert not any(word in content for content in there.values() for word in (b"clinic", b"ward/"))
+    known = {"model": "org/known", "learning_rate": 1.0}
+    said = {"dataset": "path/to/smith_patients", "prompts": ["path/to/jones_scans"], **known}
+    assert yaml.safe_load(there["training.yaml"]) == said
 
 
 def test_an_edited_card_keeps_its_words(hub, run):

@@ -12,12 +12,15 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_lowlabel import predict
+from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.segmentation import as_seen
 from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.hub.push import push
 from hf_lowlabel.hub.smp_export import export_smp
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.records import RunRecord
+from hf_lowlabel.tasks.segmentation import seen as seen_by
 
 
 def make(folder, architecture="unet", side=96, value_range=None):
@@ -28,7 +31,8 @@ def make(folder, architecture="unet", side=96, value_range=None):
     ).eval()
     model.config.value_range = value_range
     model.save_pretrained(folder)
-    facts = RunRecord("segmentation", class_names=names)
+    given = {"value_range": value_range} if value_range else {}
+    facts = RunRecord("segmentation", class_names=names, hyperparameters=given)
     facts.to_json(folder / "run.json"), write_card(folder, facts)
     return model
 
@@ -107,3 +111,39 @@ def test_the_lines_of_the_card_answer_as_predict_does(tmp_path, monkeypatch, sid
     found = scope["mask"].numpy()
     assert found.shape == wanted.shape == size[::-1] and len(np.unique(wanted)) > 1
     assert (found == wanted).mean() > 0.999
+    (snippet,) = re.findall(r"```python\n(.*?)```", (tmp_path / "run" / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)  # the lines of transformers, which name the folder
+    exec(snippet, scope := {})
+    with torch.no_grad():
+        seen = as_seen(np.asarray(scope["image"]), long_side=side, **seen_by(scope["model"]))
+    assert scope["x"].shape == seen.shape and torch.allclose(scope["x"], seen, atol=1e-5)
+    assert (scope["mask"].numpy() == wanted).mean() > 0.999
+
+
+def test_messages_name_the_run_and_not_what_was_made_of_it(tmp_path, hub, caplog, capsys):
+    make(tmp_path / "run")
+    with caplog.at_level("WARNING", "hf_lowlabel"):
+        assert main(["push", str(tmp_path / "run"), "org/pets-smp", "--as-smp", "--revision", "half"]) == 0
+    assert f"the card of {tmp_path / 'run'} states no licence" in caplog.text
+    card = hub.repos["model", "org/pets-smp"].content("half")["README.md"].decode()
+    assert 'smp.from_pretrained("org/pets-smp", revision="half")' in card
+    hub.fault("/commit/", 403, times=-1)
+    capsys.readouterr()
+    assert main(["push", str(tmp_path / "run"), "org/pets-smp", "--as-smp"]) == 2
+    said = capsys.readouterr().err
+    assert f"the run is whole in {tmp_path / 'run'}." in said
+    assert f"`hf-lowlabel push {tmp_path / 'run'} org/pets-smp --as-smp`" in said
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["runs/s", "--as-smp", "--name", "foo"], "--name and --priors belong to a split manifest"),
+        (["runs/s", "--as-smp", "--priors", "p.safetensors"], "--name and --priors belong to a split manifest"),
+        (["runs/s", "--name", ""], "--name and --priors belong to a split manifest"),
+        (["split.json", "--as-smp"], "--as-smp is for the run of a segmenter, and split.json is a split manifest"),
+    ],
+)
+def test_flags_that_do_not_go_together(hub, words, said, capsys):
+    assert main(["push", words[0], "org/x", *words[1:]]) == 2
+    assert said in capsys.readouterr().err and not hub.requests

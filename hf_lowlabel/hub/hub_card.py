@@ -1,0 +1,199 @@
+"""README.md and run.json of a run as they are on the Hub, beside what was written into the card there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..licences import license_in
+from ..records import RunRecord
+from ..text import cell
+from .card import PICTURES, write_card
+from .upload import PushError, Remote
+
+log = logging.getLogger("hf_lowlabel")
+BLOCK = re.compile(r"\A---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.S)  # the metadata at the top
+LICENCE = re.compile(r"^license\w*[ \t]*:.*\n(?:(?:[ \t]+|- ).*\n)*", re.M)  # in it
+# what `write_card` says of the licence; not what somebody wrote behind it
+SENTENCE = re.compile(
+    r"(?<=\n## Licence\n\n)(?:\*\*Not given yet\.\*\* .*? before sharing it\.|This model: (?:(?!\. ).)+?\.(?=\n|\Z| ))"
+)
+BESIDE = ("hub_id", "license", "card_hash")  # of run.json, what a push sets
+
+
+@dataclass
+class HubCard:
+    """text: README.md. record: of run.json, None without one. pristine: whether the text is as the run wrote it."""
+
+    text: str
+    record: RunRecord | None
+    pristine: bool
+
+
+def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: str = "") -> HubCard:
+    """The card of a folder for the Hub.
+
+    A card that is still as the run wrote it, but for its licence, is written anew, with the Hub's name as its title;
+    one that somebody has edited keeps every word, and only the names of the model in its section "Use" become the
+    Hub's.
+
+    Args:
+        folder: a run folder, or a model with a card.
+        repo_id: where it goes.
+        revision: branch that it goes to; None for main, whose name the record then learns.
+        licence: lines of metadata that take the place of those about the licence; "" leaves them.
+    """
+    card, path = (folder / "README.md").read_text(encoding="utf-8"), folder / "run.json"
+    card = with_licence(card, licence) if licence else card
+    if not path.is_file():
+        return HubCard(stated(renamed(card, repo_id, revision)), None, False)
+    record = RunRecord.from_json(path)
+    pristine = words_of(card) == words_of(_rendered(folder, card, record))
+    there = replace(record, hub_id=repo_id)
+    text = _rendered(folder, card, there) if pristine else stated(renamed(card, repo_id, revision))
+    text = renamed(text, repo_id, revision) if revision else text
+    record.hub_id = record.hub_id if revision else repo_id
+    record.license, record.card_hash = license_in(text), _hash(text)
+    return HubCard(text, record, pristine)
+
+
+def agreed(
+    mine: HubCard, remote: Remote, folder: Path, run: Path, repo_id: str, revision: str | None, review: bool
+) -> HubCard:
+    """The card of a folder with what was written into the one on the Hub since a push wrote it.
+
+    A licence that was given there is taken over; words stay where the folder has the same card as then.
+
+    Args:
+        mine: what `hub_card` makes of the folder.
+        remote: the repository.
+        folder: as of `hub_card`.
+        run: that messages name.
+        repo_id: as of `hub_card`.
+        revision: as of `hub_card`.
+        review: whether somebody looks at the difference before it counts: a pull request.
+
+    Raises:
+        PushError: words were written there, and the folder has others.
+    """
+    if "README.md" not in remote.files:
+        return mine
+    theirs = remote.read("README.md").decode("utf-8", "replace").replace("\r\n", "\n")
+    said = _json(remote.read("run.json")) if "run.json" in remote.files else {}
+    lines, own, was = _licence_lines(theirs), license_in(mine.text), said.get("license")
+    if lines and own != (given := license_in(theirs)) and (own is None or own == was):
+        log.info("the licence that the card of %s states there is taken over: %s", repo_id, given)
+        mine = hub_card(folder, repo_id, revision, lines)
+    written = BLOCK.sub("", theirs).strip() and _hash(theirs) != said.get("card_hash")
+    if not written:
+        return mine
+    if words_of(theirs) == words_of(mine.text):
+        return _noted(mine, said.get("card_hash") or _hash(mine.text))
+    if mine.record is None or review:
+        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
+        return mine
+    if mine.record.card_hash == said.get("card_hash") or (mine.pristine and _facts(said) == _facts(_values(mine))):
+        log.info("the card of %s was edited on the Hub, and keeps its words", repo_id)
+        kept = renamed(with_licence(theirs, _licence_lines(mine.text)), repo_id, revision)
+        return _noted(replace(mine, text=stated(kept)), said.get("card_hash"))
+    raise PushError(
+        f"The card of {repo_id} was written or edited on the Hub, and this push would put another in its place. Copy "
+        f"what should stay into {run / 'README.md'} and delete README.md there (its history keeps it), or push to "
+        "another repository."
+    )
+
+
+def text_of(record: RunRecord) -> str:
+    """run.json as it is saved."""
+    with tempfile.TemporaryDirectory() as aside:
+        return record.to_json(Path(aside, "run.json")).read_text(encoding="utf-8")
+
+
+def renamed(card: str, repo_id: str, revision: str | None = None) -> str:
+    """The card with `repo_id`, at `revision`, wherever the code in its section "Use" names a model."""
+    start, use, rest = card.partition("\n## Use\n")
+    section, heading, tail = rest.partition("\n## ")
+    at = f', revision="{revision}"' if revision else ""
+    old = r'(?:, revision="[^"]*")?'
+    section = re.sub(rf'(from_pretrained\(|model=)"[^"]+"{old}', rf'\g<1>"{repo_id}"{at}', section)
+    hub = f"hf-hub:{repo_id}" + (f"@{revision}" if revision else "")
+    section = re.sub(r'"(tu-)?(?:local-dir|hf-hub):[^"]+"', lambda m: f'"{m[1] or ""}{hub}"', section)
+    at = f" --model-revision {revision}" if revision else ""
+    section = re.sub(r"(--model )\S+(?: --model-revision \S+)?", rf"\g<1>{repo_id}{at}", section)
+    return start + use + section + heading + tail
+
+
+def words_of(card: str) -> str:
+    """What a card says but for its licence, in a form that two spellings of the metadata share."""
+    block, text = BLOCK.match(card), SENTENCE.sub("", BLOCK.sub("", card)).strip()
+    head = LICENCE.sub("", (block[1] or "") if block else "")
+    try:
+        values = yaml.safe_load(head) or {}
+        head = json.dumps(values, sort_keys=True, default=str)
+    except (yaml.YAMLError, ValueError, TypeError):  # as it stands
+        pass
+    return f"{head}\n{text}"
+
+
+def with_licence(card: str, lines: str) -> str:
+    """The card with these lines of metadata in the place of those about its licence."""
+    block = BLOCK.match(card)
+    if block is None:
+        return f"---\n{lines}---\n{card}" if lines else card
+    return f"---\n{lines}{LICENCE.sub('', block[1] or '')}---\n{card[block.end() :]}"
+
+
+def stated(card: str) -> str:
+    """The card whose section on the licence says what its metadata do, where `write_card` wrote it."""
+    found = license_in(card)
+    return SENTENCE.sub(lambda m: f"This model: {cell(found)}.", card) if found else card
+
+
+def _licence_lines(card: str) -> str:
+    block = BLOCK.match(card)
+    return "".join(LICENCE.findall((block[1] or "") if block else ""))
+
+
+def _hash(card: str) -> str:
+    return hashlib.sha256(words_of(card).encode()).hexdigest()
+
+
+def _noted(mine: HubCard, card_hash: str | None) -> HubCard:
+    return mine if mine.record is None else replace(mine, record=replace(mine.record, card_hash=card_hash))
+
+
+def _values(mine: HubCard) -> dict[str, Any]:
+    return _json(text_of(mine.record).encode()) if mine.record else {}
+
+
+def _facts(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in BESIDE}
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    """What a file on the Hub holds; nothing where it is none of ours."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _rendered(folder: Path, card: str, record: RunRecord) -> str:
+    """The card of this record, with the licence that `card` states, without touching the folder."""
+    with tempfile.TemporaryDirectory() as aside:
+        copy = Path(aside, folder.resolve().name)
+        copy.mkdir()
+        for picture in PICTURES:
+            if (folder / picture).is_file():
+                (copy / picture).touch()
+        (copy / "README.md").write_text(card, encoding="utf-8")
+        return write_card(copy, record).read_text(encoding="utf-8")
