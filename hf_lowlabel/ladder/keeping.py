@@ -17,7 +17,8 @@ from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import read_json, remove_folder, write_json
 from ..models.layout import best_layout
-from ..selection.features import Features, check, fingerprint, read, rounded, write
+from ..selection.feature_file import Features, read, write
+from ..selection.features import check, fingerprint, rounded
 from ..settings import private_names, recorded
 from ..training.folder import SEARCH
 from ..training.lineage import labels_seen, lineage_of

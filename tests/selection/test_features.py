@@ -110,7 +110,7 @@ def test_nan_features_name_an_image(backbone, photos, tmp_path):
 def test_features_that_have_changed_are_not_read(tmp_path):
     """Any bit of the file: in the header, the indices or the values."""
     from hf_lowlabel.errors import UserError
-    from hf_lowlabel.selection.features import Features, read, write
+    from hf_lowlabel.selection.feature_file import Features, read, write
 
     path, rng = tmp_path / "f.safetensors", np.random.default_rng(0)
     write(path, Features(rng.normal(size=(5, 3)).astype(np.float32), np.arange(5), "m", "d"))
