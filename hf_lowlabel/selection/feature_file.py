@@ -42,7 +42,8 @@ class Features:
 
 
 def collect(path: Path, parts: Iterator, width: int, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Write the parts of all processes into one file, in order, whole or not at all; returns what it holds."""
+    """Write the parts of all processes into one file, in order, whole or not at all; returns (values,
+    indices) of the parts, for another command may have filled the file anew."""
     number = int(of_first(secrets.randbelow(10**9)))
     mine, made = piece(path, rank(), number), make(path.parent)
     rows: list[np.ndarray] = []
@@ -54,14 +55,16 @@ def collect(path: Path, parts: Iterator, width: int, metadata: dict) -> tuple[np
         indices = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         indices = all_rows(indices)
         barrier()
+        pieces = [piece(path, r, number) for r in range(world())]
+        mapped_parts = [np.memmap(part, "<f2", "r") for part in pieces if part.stat().st_size]
+        flat = np.concatenate([np.zeros(0, "<f2"), *mapped_parts], dtype=np.float32)
         if rank() == 0:
-            join(path, indices, [piece(path, r, number) for r in range(world())], width, metadata)
+            join(path, indices, pieces, width, metadata)
         barrier()
     finally:
         mine.unlink(missing_ok=True)
         unmake(made)
-    tensors = mapped(path)[1]
-    return tensors["features"].astype(np.float32), np.array(tensors["indices"])
+    return flat.reshape(len(indices), width), indices
 
 
 def piece(path: Path, rank: int, number: int) -> Path:

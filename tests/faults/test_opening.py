@@ -55,7 +55,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "parts.py": "read_text",  # /proc
     "prediction.py": "read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
-    "selection/feature_file.py": "memmap open open open open open",
+    "selection/feature_file.py": "memmap memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
     "selection/by_model.py": "read_yaml",  # ours
     "selection/labeling.py": "copyfile",

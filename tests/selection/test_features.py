@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection import feature_file
 from hf_lowlabel.selection.features import extract
 from hf_lowlabel.views.table import build_view
 
@@ -71,6 +72,21 @@ def test_two_commands_that_keep_them_in_one_file_do_not_mix(backbone, photos, tm
     assert others and np.array_equal(first.values, extract(encoder, load_source(photos), some, device="cpu").values)
     again = extract(encoder, load_source(photos), some, path=path, device="cpu")
     assert again.reused and np.array_equal(again.values, first.values) and not list(tmp_path.glob(".*.part"))
+
+
+def test_features_are_those_of_this_command_whatever_the_file_holds_next(backbone, photos, tmp_path, monkeypatch):
+    """Another command may fill it as soon as it is there."""
+    source, path, join = load_source(photos), tmp_path / "f.safetensors", feature_file.join
+
+    def joined(*args):
+        join(*args)
+        feature_file.write(path, feature_file.Features(np.zeros((2, 128), np.float32), np.arange(2), "other", "other"))
+
+    monkeypatch.setattr(feature_file, "join", lambda *args: joined(*args) if len(args[1]) == 17 else join(*args))
+    some = np.arange(3, 20)
+    found = extract(backbone, source, some, path=path, device="cpu")
+    assert found.indices.tolist() == some.tolist()
+    assert np.array_equal(found.values, extract(backbone, source, some, device="cpu").values)
 
 
 def test_values_read_to_another_depth_are_other_features(backbone, tmp_path):
