@@ -29,7 +29,7 @@ class Features:
     model: str = ""  # fingerprint of weights and preprocessing
     data: str = ""  # fingerprint of the source and of which of its images were asked for
     reused: bool = False
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (id, reason), of this process
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (id, reason), of all processes
 
     def __len__(self) -> int:
         return len(self.values)
@@ -56,8 +56,8 @@ def collect(path: Path, parts: Iterator, width: int, metadata: dict) -> tuple[np
         indices = all_rows(indices)
         barrier()
         pieces = [piece(path, r, number) for r in range(world())]
-        mapped_parts = [np.memmap(part, "<f2", "r") for part in pieces if part.stat().st_size]
-        flat = np.concatenate([np.zeros(0, "<f2"), *mapped_parts], dtype=np.float32)
+        each = (np.memmap(part, "<f2", "r") for part in pieces if part.stat().st_size)
+        flat = np.concatenate([np.zeros(0, "<f2"), *each], dtype=np.float32)
         if rank() == 0:
             join(path, indices, pieces, width, metadata)
         barrier()

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ..data.dataset import ImageDataset
 from ..data.decoding import CHUNK, check_share, cores, decode_chunks
 from ..data.images import square_of
-from ..distributed import all_rows, barrier, choose_device, interactive, rank, world
+from ..distributed import all_rows, all_texts, barrier, choose_device, interactive, rank, world
 from ..errors import UserError
 from ..models import create_backbone
 from ..models.layout import best_layout
@@ -78,17 +78,14 @@ def extract(
     layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], chosen)
     encoder = encoder.to(chosen).eval().to(memory_format=layout)
     skipped: list[tuple[str, str]] = []
-    parts = batches(encoder, source, share(members), workers, skipped, chosen, max_bad * len(members))
+    parts = batches(encoder, source, members, workers, skipped, chosen, max_bad)
     if path is None:
         pieces = [(np.zeros((0, encoder.num_features), np.float32), members[:0]), *parts]
         values, indices = (all_rows(np.concatenate(column)) for column in zip(*pieces))
     else:
         facts = {"model": model_print, "data": data_print}
         values, indices = collect(Path(path), parts, encoder.num_features, facts)
-    if not len(values):
-        check_share(skipped, len(members), max_bad)
-    if skipped:
-        log.warning("left out %d images that cannot be read, such as %s: %s", len(skipped), *skipped[0])
+    tell(skipped)
     return check(Features(values, indices, model_print, data_print, skipped=skipped), source)
 
 
@@ -104,16 +101,18 @@ def share(members: np.ndarray) -> np.ndarray:
 def batches(
     encoder: nn.Module,
     source: ImageDataset,
-    mine: np.ndarray,
+    members: np.ndarray,
     workers: int | None,
-    skipped: list,
+    skipped: list[tuple[str, str]],
     device,
-    allowed: float,
+    max_bad: float,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(values [b, D], positions in the source [b]) of one batch after the other.
+    """(values [b, D], positions in the source [b]) of one batch after the other, of this process's share of `members`.
 
-    skipped: unreadable images are added to it; more than `allowed` of them are a UserError.
+    skipped: unreadable images are added to it, at the end those of all processes; more than the share `max_bad` of
+    all `members`, or all, are a UserError.
     """
+    mine = share(members)
     prep = encoder.preprocessing
     size = prep["input_size"][-1]
     view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
@@ -125,8 +124,8 @@ def batches(
         for start, images, errors in decode_chunks(source, mine, threads, **square_of(prep)):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
-            if len(skipped) > allowed:
-                check_share(skipped, max(len(mine), 1), allowed / max(len(mine), 1))
+            if len(skipped) > max_bad * len(members):
+                check_share(skipped, len(members), max_bad)
             chunks.append(images[good])
             kept.append(mine[start + np.array(good, dtype=np.int64)])
             bar.update(len(images))
@@ -137,6 +136,18 @@ def batches(
                 u = torch.zeros(len(x), view.width, dtype=torch.float64)
                 yield rounded(pooled(view(x, u)).float().cpu().numpy()), np.concatenate(kept)
             chunks, kept = [], []
+    skipped[:] = of_all(skipped)
+    check_share(skipped, len(members), max_bad)
+
+
+def of_all(skipped: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of all processes, in the order of the images."""
+    return list(zip(all_texts([id for id, _ in skipped]), all_texts([reason for _, reason in skipped]), strict=True))
+
+
+def tell(skipped: list[tuple[str, str]]) -> None:
+    if skipped:
+        log.warning("left out %d images that cannot be read, such as %s: %s", len(skipped), *skipped[0])
 
 
 def rounded(values: np.ndarray) -> np.ndarray:

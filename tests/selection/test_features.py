@@ -1,5 +1,7 @@
 """Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ from hf_lowlabel.selection import feature_file
 from hf_lowlabel.selection.features import extract
 from hf_lowlabel.views.table import build_view
 
-from ..processes import begun
+from ..processes import begun, ranks
+from . import feature_ranks
+from .conftest import paint
 
 
 def test_file_holds_what_the_backbone_computes(backbone, photos, tmp_path):
@@ -111,6 +115,24 @@ def test_unreadable_images_are_left_out(backbone, photos, tmp_path):
     with pytest.raises(UserError, match="1 of 24 images"):
         extract(backbone, source, device="cpu", max_bad=0.01)
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_the_share_of_unreadable_images_is_that_of_all_processes(backbone, tmp_path):
+    """Of 70, of which the first process has 64: two unreadable ones there and one with the second."""
+    names = paint(tmp_path / "photos", 70)
+    bad = [names[i] for i in (3, 5, 68)]
+    for name in bad:
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+
+    def each(max_bad):
+        ranks(feature_ranks.main, tmp_path, backbone, max_bad, folder=tmp_path)
+        return [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+    for left in each(0.03):
+        assert "3 of 70 images cannot be used" in left["error"] and names[68] in left["error"]
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob(".*.part"))
+    for left in each(0.05):
+        assert left["skipped"] == bad and len(left["indices"]) == 67
 
 
 def test_nan_features_name_an_image(backbone, photos, tmp_path):
