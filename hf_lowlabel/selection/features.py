@@ -72,8 +72,11 @@ def extract(
     data_print = source.print_of(members)
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
-    if found is not None:
+    if found is not None and holds_all(found, source, members, workers, encoder.preprocessing):
         log.info("features of %d images taken from %s", len(found), Path(path).name)
+        if found.skipped:
+            check_share(found.skipped, len(members), max_bad)
+            tell(found.skipped)
         return check(found, source)
     layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], chosen)
     encoder = encoder.to(chosen).eval().to(memory_format=layout)
@@ -87,6 +90,19 @@ def extract(
         values, indices = collect(Path(path), parts, encoder.num_features, facts)
     tell(skipped)
     return check(Features(values, indices, model_print, data_print, skipped=skipped), source)
+
+
+def holds_all(found: Features, source: ImageDataset, members: np.ndarray, workers: int | None, prep: dict) -> bool:
+    """Whether images without kept features cannot be read still, which are then `skipped`; one that was mended can."""
+    missing = np.setdiff1d(members, found.indices)
+    mine, threads = share(missing), cores() if workers is None else workers
+    parts = decode_chunks(source, mine, threads, **square_of(prep))
+    bad = [(source.ids[mine[at]], errors[at]) for _, _, errors in parts for at in sorted(errors)]
+    found.skipped = of_all(bad)
+    mended = len(missing) - len(found.skipped)
+    if mended:
+        log.info("%d images without kept features can be read now: computing them anew", mended)
+    return not mended
 
 
 def share(members: np.ndarray) -> np.ndarray:

@@ -117,6 +117,22 @@ def test_unreadable_images_are_left_out(backbone, photos, tmp_path):
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_unreadable_images_are_looked_at_again_where_features_are_kept(backbone, photos, tmp_path, caplog):
+    """One that was mended in its place, as a disk that is there again, is the same data."""
+    path, good = tmp_path / "f.safetensors", (photos / "photo 04.png").read_bytes()
+    (photos / "photo 04.png").write_bytes(bytes(len(good)))
+    extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.05)
+    caplog.clear()
+    again = extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.05)
+    assert again.reused and again.skipped[0][0] == "photo 04.png" and "left out 1 images" in caplog.text
+    with pytest.raises(UserError, match="1 of 24 images"):
+        extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.01)
+    (photos / "photo 04.png").write_bytes(good)
+    mended = extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.01)
+    assert not mended.reused and len(mended) == 24 and not mended.skipped
+    assert extract(backbone, load_source(photos), path=path, device="cpu").reused
+
+
 def test_the_share_of_unreadable_images_is_that_of_all_processes(backbone, tmp_path):
     """Of 70, of which the first process has 64: two unreadable ones there and one with the second."""
     names = paint(tmp_path / "photos", 70)
@@ -132,7 +148,9 @@ def test_the_share_of_unreadable_images_is_that_of_all_processes(backbone, tmp_p
         assert "3 of 70 images cannot be used" in left["error"] and names[68] in left["error"]
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob(".*.part"))
     for left in each(0.05):
-        assert left["skipped"] == bad and len(left["indices"]) == 67
+        assert left["skipped"] == bad and len(left["indices"]) == 67 and not left["reused"]
+    for left in each(0.05):
+        assert left["skipped"] == bad and len(left["indices"]) == 67 and left["reused"]
 
 
 def test_nan_features_name_an_image(backbone, photos, tmp_path):
