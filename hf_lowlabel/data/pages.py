@@ -42,6 +42,9 @@ class PageReader:
     def __setstate__(self, state):
         self.__dict__ |= {**state, "kept": Kept()}
 
+    def ends(self, i: int) -> bytes:
+        return self.reader.ends(int(self.rows[i]))
+
     def __call__(self, i: int) -> Image.Image:
         row, page, kept = int(self.rows[i]), int(self.pages[i]), self.kept
         if not self.several[row]:

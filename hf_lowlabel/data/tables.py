@@ -23,8 +23,8 @@ from ..errors import MissingSplit, UserError, unknown
 from .columns import TEXT
 from .dataset import Origin
 from .folders import SPLITS, spellings
-from .prints import print_of_value, size_and_print
-from .table_paths import Within, beside, of_hub, open_encoded
+from .prints import END, ends_of, print_of_value, size_and_print
+from .table_paths import Within, beside, is_remote, of_hub, open_encoded
 from .table_splits import rows_of_split
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
@@ -56,10 +56,24 @@ class TableReader:
             self.chunks = starts, [f["bytes"] for f in fields], [f["path"] for f in fields]
         return self.chunks
 
-    def __call__(self, i: int) -> Image.Image:
-        starts, contents, paths = self.columns()
+    def row(self, i: int) -> list[pa.Scalar]:
+        """The bytes and the path of row i."""
+        starts, *columns = self.columns()
         chunk = bisect.bisect_right(starts, i) - 1
-        return open_encoded(*(part[chunk][i - starts[chunk]].as_py() for part in (contents, paths)), self.within)
+        return [column[chunk][i - starts[chunk]] for column in columns]
+
+    def __call__(self, i: int) -> Image.Image:
+        return open_encoded(*(value.as_py() for value in self.row(i)), self.within)
+
+    def ends(self, i: int) -> bytes:
+        content, path = self.row(i)
+        if content.is_valid:
+            value = memoryview(content.as_buffer())
+            return bytes(value[:END]) + bytes(value[-END:])
+        place = path.as_py()
+        if place is None or is_remote(place):
+            return b""
+        return ends_of(place if self.within is None else self.within.file(place))
 
     def content(self, files: bool = False) -> Iterator[str]:
         """For the fingerprint, of each encoded image: see `print_of_value`; with `files`, the print of the file of one

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
-from ..data.decoding import CHUNK, check_share, cores, decode_chunks
+from ..data.decoding import CHUNK, check_share, cores, decode_chunks, in_threads
 from ..data.images import square_of
 from ..distributed import all_rows, all_texts, barrier, choose_device, interactive, rank, world
 from ..errors import UserError
@@ -69,7 +70,7 @@ def extract(
     encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
-    data_print = source.print_of(members)
+    data_print = print_of(source, members)
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
     if found is not None and holds_all(found, source, members, workers, encoder.preprocessing):
@@ -187,6 +188,14 @@ def fingerprint(encoder: nn.Module, without: Collection[str] = ()) -> str:
             else str(tensor.item()).encode()
         )
     return digest.hexdigest()
+
+
+def print_of(source: ImageDataset, members: np.ndarray) -> str:
+    """sha256 over the data, and how the file of each image begins and ends: a photo that is turned in its place keeps
+    its size, and its data their fingerprint, so that runs go on."""
+    mine = np.unique(share(members) // source.squares).tolist()
+    ends = all_rows(np.array([zlib.crc32(e) for e in in_threads(source.reader.ends, mine, cores(), 256)], np.int64))
+    return hashlib.sha256(source.print_of(members).encode() + ends.astype("<i8").tobytes()).hexdigest()
 
 
 def check(features: Features, source: ImageDataset) -> Features:

@@ -24,7 +24,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/given_images.py": "open_image",
     "data/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
-    "data/prints.py": "open",  # pieces of regular files
+    "data/prints.py": "open open",  # pieces and ends of regular files
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",

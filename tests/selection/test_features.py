@@ -3,11 +3,15 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from hf_lowlabel.data.dataset import join
+from hf_lowlabel.data.folders import FileReader
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
@@ -60,17 +64,18 @@ def kept(backbone, photos, path):
 def test_two_commands_that_keep_them_in_one_file_do_not_mix(backbone, photos, tmp_path):
     """The second begins and ends while the first is at work; whichever is later is what the file holds."""
     source, path, others = load_source(photos), tmp_path / "f.safetensors", []
-    encoder, reader = create_backbone(backbone).eval(), source.reader
+    encoder = create_backbone(backbone).eval()
 
-    def reading(i):
-        if not others:
-            others.append(None)
-            other = begun(kept, backbone, photos, path, stderr=tmp_path / "stderr")
-            other.join()
-            assert other.exitcode == 0, (tmp_path / "stderr").read_text()
-        return reader(i)
+    class Reading(FileReader):
+        def __call__(self, i):
+            if not others:
+                others.append(None)
+                other = begun(kept, backbone, photos, path, stderr=tmp_path / "stderr")
+                other.join()
+                assert other.exitcode == 0, (tmp_path / "stderr").read_text()
+            return super().__call__(i)
 
-    source.reader = reading
+    source.reader = Reading(photos, source.reader.paths)
     some = np.arange(3, 20)
     first = extract(encoder, source, some, path=path, device="cpu", workers=1)
     assert others and np.array_equal(first.values, extract(encoder, load_source(photos), some, device="cpu").values)
@@ -104,6 +109,37 @@ def test_values_read_to_another_depth_are_other_features(backbone, tmp_path):
     after = extract(backbone, whole, path=path, device="cpu")
     assert not after.reused and not np.array_equal(before.values, after.values)
     assert extract(backbone, whole, path=path, device="cpu").reused
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "pages", "parquet", "joined", "paths"])
+def test_a_photo_that_was_turned_in_its_place_has_other_features(backbone, tmp_path, kind):
+    """By its tag alone: as many bytes as before, with the same pixels, so the data are the same for a run."""
+
+    def opened(turn):
+        noise, tag = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8), Image.Exif()
+        tag[274] = turn
+        ending, options = {"PNG": (".png", {}), "WEBP": (".webp", {}), "TIFF": (".tiff", {})}.get(kind, (".jpg", {}))
+        pages = [Image.fromarray(noise[::-1])] if kind == "pages" else []
+        ending, options = (".tif", dict(save_all=True, append_images=pages)) if pages else (ending, options)
+        for folder in ("cat", "dog"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(noise).save(tmp_path / folder / f"a{ending}", exif=tag, **options)
+        files = [tmp_path / folder / f"a{ending}" for folder in ("cat", "dog")]
+        if kind == "parquet":
+            images = pa.array([{"bytes": file.read_bytes(), "path": None} for file in files])
+            pq.write_table(pa.table({"image": images}), tmp_path / "t.parquet")
+            return load_source(tmp_path / "t.parquet")
+        if kind == "joined":
+            return join(load_source(tmp_path), load_source(tmp_path / "dog"))
+        return load_source(files if kind == "paths" else tmp_path, pages=bool(pages))
+
+    upright, path = opened(1), tmp_path / "f.safetensors"
+    before = extract(backbone, upright, path=path, device="cpu")
+    assert extract(backbone, opened(1), path=path, device="cpu").reused
+    turned = opened(6)
+    after = extract(backbone, turned, path=path, device="cpu")
+    assert not after.reused and (before.values[0] != after.values[0]).any()
+    assert kind in ("TIFF", "pages") or turned.fingerprint == upright.fingerprint
 
 
 def test_unreadable_images_are_left_out(backbone, photos, tmp_path):
