@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from ..locks import open_alone
 from .decoding import Progress, check_share, cores, in_threads
-from .folders import as_text, image_files, is_of_images
+from .folders import as_text, image_files, walked
 from .images import BadImage, decoding, is_deep, open_image, upright
 from .mask_folders import layout
 from .shrink_record import Record, Stamp, stamp
@@ -268,8 +268,7 @@ def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:
 
 def _beside(source: Path) -> Iterator[str]:
     """The names of tables and texts that lie with the images, and of links to some."""
-    for folder, subfolders, files in os.walk(source):
-        subfolders[:] = [name for name in subfolders if is_of_images(Path(folder, name))]
+    for folder, _, files in walked(source):
         for name in sorted(files):
             path = Path(folder, name)
             if not name.startswith(".") and path.suffix.lower() in BESIDE and as_text(name) is not None:

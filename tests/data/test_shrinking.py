@@ -64,6 +64,21 @@ def test_shorter_sides_are_made_small_and_what_cannot_be_stays(photos, tmp_path)
     assert load_source(str(done.folder)).ids == load_source(str(photos)).ids
 
 
+def test_tables_in_folders_behind_links_come_along(tmp_path):
+    """As the images in them do; a link to a folder above is no circle."""
+    for split in ("train", "test"):
+        picture(tmp_path / "elsewhere" / split / "shots" / "a.png", 90, 60)
+        (tmp_path / "elsewhere" / split / "metadata.csv").write_text("file_name,label\nshots/a.png,cat\n")
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / split).symlink_to(tmp_path / "elsewhere" / split)
+    (tmp_path / "elsewhere" / "test" / "shots" / "up").symlink_to(tmp_path / "elsewhere" / "test")
+    small = shrink(tmp_path / "photos", tmp_path / "small", 40).folder
+    for split in ("train", "test"):
+        one, other = (load_source(folder, split=split) for folder in (tmp_path / "photos", small))
+        assert one.ids == other.ids and one.class_names == other.class_names == ["cat"]
+        assert one.labels.tolist() == other.labels.tolist() == [0]
+
+
 def test_networks_see_nearly_the_same(photos, tmp_path):
     small = load_source(str(shrink(photos, tmp_path / "small", 100).folder))
     large = load_source(str(photos))
