@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..machine import cores as usable_cores
 from ..text import percent
 from .dataset import ImageDataset
 from .folders import FileReader
@@ -299,7 +299,7 @@ def spread(count: int) -> np.ndarray:
 
 def cores() -> int:
     """Threads that decode pictures, or write them."""
-    return min(os.cpu_count() or 1, 16)
+    return min(usable_cores(), 16)
 
 
 def in_threads(

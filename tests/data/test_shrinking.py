@@ -144,7 +144,7 @@ def test_a_stopped_copy_goes_on(photos, tmp_path, monkeypatch):
         return smaller(image, *rest)
 
     monkeypatch.setattr(shrinking, "_smaller", stops)
-    monkeypatch.setattr(shrinking.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(shrinking, "cores", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         shrink(photos, tmp_path / "out", 100)
     monkeypatch.undo()
