@@ -32,6 +32,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits.py": "read_json",
+    "data/tiff_pages.py": "open_image",  # what is open
     "data/table_paths.py": "open_image open_image",
     "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
