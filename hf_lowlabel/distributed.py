@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -168,6 +169,15 @@ def text_of_first(text: str) -> str:
     """A text of the first process, on all."""
     rows = np.frombuffer(text.encode(), np.uint8).copy() if rank() == 0 else np.zeros(0, np.uint8)
     return all_rows(rows).tobytes().decode()
+
+
+def all_texts(texts: list[str]) -> list[str]:
+    """The texts of all ranks, in the order of the ranks."""
+    if world() == 1:
+        return texts
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
+    everyone = all_rows(np.frombuffer(lines.encode(), np.uint8).copy())
+    return [json.loads(line) for line in everyone.tobytes().decode().splitlines()]
 
 
 def while_others_wait(work: Callable[[], None]) -> None:

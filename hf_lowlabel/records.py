@@ -18,6 +18,7 @@ from typing import Any
 from .errors import UserError, unknown
 from .fields import check_types
 from .files import read_json, write_text
+from .machine import cores
 from .text import percent
 
 PACKAGES = ("hf_lowlabel", "torch", "torchvision", "transformers", "timm", "datasets", "accelerate", "huggingface_hub")
@@ -227,7 +228,7 @@ def collect_hardware(processes: int = 1) -> dict[str, Any]:
     """Processor, cores, memory and accelerators; no host name, no user name."""
     import torch
 
-    found: dict[str, Any] = {"system": platform.system(), "cpu": _cpu_name(), "cores": _cores(), "processes": processes}
+    found: dict[str, Any] = {"system": platform.system(), "cpu": _cpu_name(), "cores": cores(), "processes": processes}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     if torch.cuda.is_available():
@@ -236,10 +237,6 @@ def collect_hardware(processes: int = 1) -> dict[str, Any]:
     elif torch.backends.mps.is_available():
         found["gpu"] = "Apple (MPS)"
     return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -25,6 +25,10 @@ class Reader(Protocol):
 
     def __call__(self, i: int) -> Image.Image: ...
 
+    def ends(self, i: int) -> bytes:
+        """How encoded image i begins and ends (`prints.ends_of`); b"" where the fingerprint is of all of it."""
+        ...
+
 
 class Origin(NamedTuple):
     """Where a data set comes from. name: a Hub id, "memory" or the last part of a path, never a machine's folders."""
@@ -296,6 +300,9 @@ class ArrayReader:
     def __call__(self, i: int) -> Image.Image:
         return Image.fromarray(self.images[i])
 
+    def ends(self, i: int) -> bytes:
+        return b""
+
 
 class JoinedReader:
     def __init__(self, first: Reader, count: int, second: Reader):
@@ -303,6 +310,9 @@ class JoinedReader:
 
     def __call__(self, i: int) -> Image.Image:
         return self.first(i) if i < self.count else self.second(i - self.count)
+
+    def ends(self, i: int) -> bytes:
+        return self.first.ends(i) if i < self.count else self.second.ends(i - self.count)
 
 
 def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..machine import cores as usable_cores
 from ..text import percent
 from .dataset import ImageDataset
 from .folders import FileReader
@@ -232,7 +232,11 @@ def resized(width: int, height: int, long_side: int | None) -> tuple[int, int]:
 
 
 def measure(
-    source: ImageDataset, indices: np.ndarray, long_side: int | None, threads: int
+    source: ImageDataset,
+    indices: np.ndarray,
+    long_side: int | None,
+    threads: int,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """(int64 [N, 2] = height, width in the cache; {row: why it cannot be used}), from the headers alone."""
     sizes, bad = np.ones((len(indices), 2), dtype=np.int64), {}
@@ -248,8 +252,11 @@ def measure(
                 reasons[row] = error.reason
         return reasons
 
-    for reasons in in_threads(work, range(0, len(indices), CHUNK), threads, 2 * max(threads, 1)):
+    starts = range(0, len(indices), CHUNK)
+    for start, reasons in zip(starts, in_threads(work, starts, threads, 2 * max(threads, 1)), strict=True):
         bad |= reasons
+        if progress is not None:
+            progress(min(start + CHUNK, len(indices)), len(indices))
     return sizes, bad
 
 
@@ -299,7 +306,7 @@ def spread(count: int) -> np.ndarray:
 
 def cores() -> int:
     """Threads that decode pictures, or write them."""
-    return min(os.cpu_count() or 1, 16)
+    return min(usable_cores(), 16)
 
 
 def in_threads(

@@ -19,7 +19,7 @@ from PIL import Image
 from ..errors import UserError
 from ..there import or_a_model
 from .images import open_image, read_endings
-from .prints import size_and_print
+from .prints import ends_of, size_and_print
 from .table_files import TABLES
 
 SPLITS = {
@@ -70,6 +70,9 @@ class FileReader:
 
     def __call__(self, i: int) -> Image.Image:
         return open_image(self.root / self.paths[i])
+
+    def ends(self, i: int) -> bytes:
+        return ends_of(self.root / self.paths[i])
 
 
 def is_table(path: Path) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -243,7 +243,6 @@ def build_cache(
     workers: int | None = None,
     max_bad: float = 0.01,
     streaming: bool | str = "auto",
-    known_bad: Collection[tuple[str, str]] | None = None,
     vital: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> ImageCache:
@@ -258,11 +257,9 @@ def build_cache(
         workers: processes of a streaming cache; None: one per core, 16 at most, as the threads that decode here.
         max_bad: share of images that may be unreadable; above it is an error that names some.
         streaming: "auto" (by the budget), True or False.
-        known_bad: (id, reason) of an earlier cache's `skipped`. A streaming cache else decodes everything once to find
-            them; one that it meets later is an error.
         vital: those of `indices` that must be whole (labeled images). A streaming cache then decodes only these and
-            `LOOK` others at the start; a bad one that it meets later is an error if it is vital, else it gives its
-            place to the next image of the cache.
+            `LOOK` others at the start, not everything; a bad one that it meets later is an error if it is vital, else
+            it gives its place to the next image of the cache.
         progress: called with the number of images done and of all.
 
     Returns:
@@ -278,14 +275,10 @@ def build_cache(
     if not streams(streaming, decoder, memory_budget):
         return resident(decoder, device, threads, max_bad, [], progress)
     looked = np.arange(len(indices))
-    if known_bad is not None:
-        reasons = dict(known_bad)
-        bad = {at: reasons[source.ids[i]] for at, i in enumerate(indices) if source.ids[i] in reasons}
-    else:
-        if vital is not None:
-            looked = np.union1d(spread(len(indices)), np.flatnonzero(np.isin(indices, vital)))
-            decoder = replace(decoder, lenient=True, vital=frozenset(np.asarray(vital).tolist()))
-        bad = find_bad(decoder, looked, threads, progress)
+    if vital is not None:
+        looked = np.union1d(spread(len(indices)), np.flatnonzero(np.isin(indices, vital)))
+        decoder = replace(decoder, lenient=True, vital=frozenset(np.asarray(vital).tolist()))
+    bad = find_bad(decoder, looked, threads, progress)
     check_share(decoder.named(bad), len(looked), max_bad)
     return streaming_cache(decoder, bad, [], device=device, workers=workers, max_bad=max_bad)
 

@@ -51,6 +51,8 @@ TURNS = {  # of an orientation tag, the turn that sets the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TEXTS = (b"iTXt", b"tEXt", b"zTXt")  # parts of a PNG, and the names of those in which a tag may stand
+LATE = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 SMALLEST_SIDE = 2  # px: one pixel is a tracking pixel or a placeholder, and there is nothing to see in it
 LARGEST_ASPECT = 100  # beyond it the resized long side alone would take gigabytes
 # What PIL's decoders raise on damaged files.
@@ -176,13 +178,36 @@ def read_endings(endings: frozenset[str]) -> frozenset[str]:
 
 def _orientation(image: Image.Image) -> int:
     """1 to 8; 1 where the tag is missing or rubbish."""
-    if image.format == "PNG" and "exif" not in image.info:
-        image.load()  # the tag may follow the pixels
+    if image.format == "PNG" and "exif" not in image.info and _told_late(image):
+        image.load()  # which reads what follows the pixels
     try:
-        tag = image.getexif().get(ExifTags.Base.Orientation, 1)
+        tags = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()  # of a PNG it would load all
+        tag = tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # whatever Pillow's parser trips over, the pixels are good
         return 1
     return tag if isinstance(tag, int) and tag in TURNS else 1
+
+
+def _told_late(image: Image.Image) -> bool:
+    """Whether something follows the pixels of a PNG that may tell how it stands, by the heads of its parts; also where
+    they do not come to their end, so that a torn file is found out."""
+    file = getattr(image, "fp", None)
+    if file is None:  # it is loaded
+        return False
+    at, pixels = file.tell(), False
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            if kind == b"IEND":
+                return False
+            pixels, end = pixels or kind == b"IDAT", file.tell() + int.from_bytes(head[:4], "big") + 4
+            if pixels and (kind == b"eXIf" or kind in TEXTS and file.read(24).startswith(LATE)):
+                return True
+            file.seek(end)
+        return True
+    finally:
+        file.seek(at)
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -32,6 +32,8 @@ def build_padded_cache(
     measured: False, of images without masks, leaves the headers of those that stream until they are decoded
     (unmeasured.py); one with a bad header is then met later too.
 
+    progress: of the headers, and again of the images that are decoded.
+
     The rest is as in `build_cache`: before it streams, `LOOK` of the images are decoded. A mask that cannot be used is
     an error that names the image; masks of a resident cache are also looked at together (masks.check_values).
     """
@@ -42,7 +44,7 @@ def build_padded_cache(
         found = unmeasured(source, indices, long_side, threads, None if streaming is True else memory_budget, **options)
         if found is not None:
             return found
-    sizes, bad = measure(source, indices, long_side, threads)
+    sizes, bad = measure(source, indices, long_side, threads, progress)
     skipped = [(source.ids[indices[row]], reason) for row, reason in bad.items()]
     check_share(skipped, len(indices), max_bad)
     good = np.setdiff1d(np.arange(len(indices)), list(bad)).astype(np.int64)
@@ -51,7 +53,7 @@ def build_padded_cache(
     if not streams(streaming, decoder, memory_budget):
         return resident(decoder, device, threads, max_bad, skipped, progress)
     looked = spread(len(decoder))
-    bad = find_bad(decoder, looked, threads)
+    bad = find_bad(decoder, looked, threads, progress)
     check_share(decoder.named(bad), len(looked), max_bad)
     seen = len(decoder) - len(bad)  # `skipped` has those of the whole cache whose headers are bad
     return streaming_cache(decoder, bad, skipped, device=device, workers=workers, max_bad=max_bad, seen=seen)

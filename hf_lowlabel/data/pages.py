@@ -17,6 +17,7 @@ from PIL import Image
 from ..errors import UserError
 from .dataset import ImageDataset, Reader
 from .images import BadImage, Range, decoding, has_deep_colours, open_image
+from .tiff_pages import page_at, page_starts
 
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats in which more than one picture means more than one image
 ANIMATED = ("GIF", "WEBP", "PNG")  # those in which a picture builds on the one before
@@ -28,11 +29,11 @@ class PageReader:
     """Page `pages[i]` of image `rows[i]` of another reader.
 
     Each frame of an animation builds on those before it: a thread keeps its last animation, so that frames in order
-    are each decoded once.
+    are each decoded once. starts: where each page of a TIFF begins, int64 [N]; 0 where that is not known.
     """
 
-    def __init__(self, reader: Reader, rows: np.ndarray, pages: np.ndarray):
-        self.reader, self.rows, self.pages = reader, rows, pages
+    def __init__(self, reader: Reader, rows: np.ndarray, pages: np.ndarray, starts: np.ndarray):
+        self.reader, self.rows, self.pages, self.starts = reader, rows, pages, starts
         self.several = np.bincount(rows) > 1
         self.kept = Kept()
 
@@ -42,6 +43,9 @@ class PageReader:
     def __setstate__(self, state):
         self.__dict__ |= {**state, "kept": Kept()}
 
+    def ends(self, i: int) -> bytes:
+        return self.reader.ends(int(self.rows[i]))
+
     def __call__(self, i: int) -> Image.Image:
         row, page, kept = int(self.rows[i]), int(self.pages[i]), self.kept
         if not self.several[row]:
@@ -49,6 +53,8 @@ class PageReader:
         with decoding():
             if kept.row != row or page < kept.image.tell():
                 image = self.reader(row)
+                if image.format == "TIFF" and self.starts[i]:
+                    return page_at(image, int(self.starts[i]))
                 if image.format not in ANIMATED or has_deep_colours(image):  # of which a copy does not tell
                     image.seek(page)
                     return image
@@ -69,13 +75,16 @@ class Kept(threading.local):
     image: Image.Image
 
 
-def page_count(reader: Reader, i: int) -> int:
-    """1 for an image that cannot be read, which is found out later."""
+def pages_of(reader: Reader, i: int) -> list[int]:
+    """Of each page where it begins, 0 where that is not known; one page for an image that cannot be read, which is
+    found out later."""
     try:
         with decoding(), reader(i) as image:
-            return getattr(image, "n_frames", 1) if image.format in PAGED else 1
+            count = getattr(image, "n_frames", 1) if image.format in PAGED else 1
+            starts = page_starts(image.fp) if image.format == "TIFF" and count > 1 else []
+            return starts if len(starts) == count else [0] * count
     except BadImage:
-        return 1
+        return [0]
 
 
 def opened_pages(image: Image.Image, every: bool) -> Iterator[tuple[str, Image.Image]]:
@@ -92,16 +101,16 @@ def in_pages(dataset: ImageDataset) -> ImageDataset:
 
     The pages of a.tif are a.tif#1, a.tif#2 ...; a file of one page keeps its id.
     """
-    counts = np.array([page_count(dataset.reader, i) for i in range(len(dataset))])
+    starts = [pages_of(dataset.reader, i) for i in range(len(dataset))]
+    counts = np.array([len(pages) for pages in starts])
     if (counts == 1).all():
         return dataset
-    masks = dataset.masks
+    masks, of_masks = dataset.masks, [[0] * count for count in counts]
     for i in np.flatnonzero((counts > 1) & dataset.has_target) if masks is not None else ():
-        if (found := page_count(masks.reader, int(i))) != counts[i]:
-            raise UserError(
-                f"The image {dataset.ids[i]!r} has {counts[i]} pages, and its mask {found}. With --pages a mask has a "
-                "page for each."
-            )
+        of_masks[i] = pages_of(masks.reader, int(i))
+        if len(of_masks[i]) != counts[i]:
+            pair = f"{counts[i]} pages, and its mask {len(of_masks[i])}"
+            raise UserError(f"The image {dataset.ids[i]!r} has {pair}. With --pages a mask has a page for each.")
     rows = np.repeat(np.arange(len(dataset)), counts)
     pages = np.concatenate([np.arange(count) for count in counts])
     ids = [f"{dataset.ids[i]}#{k + 1}" if counts[i] > 1 else dataset.ids[i] for i, k in zip(rows, pages)]
@@ -112,9 +121,13 @@ def in_pages(dataset: ImageDataset) -> ImageDataset:
         file_of={id: dataset.ids[i] for id, i in zip(ids, rows) if counts[i] > 1},
         labels=dataset.labels[rows],
         fingerprint=digest,
-        reader=PageReader(dataset.reader, rows, pages),
-        masks=None if masks is None else replace(masks, reader=PageReader(masks.reader, rows, pages)),
+        reader=PageReader(dataset.reader, rows, pages, flat(starts)),
+        masks=None if masks is None else replace(masks, reader=PageReader(masks.reader, rows, pages, flat(of_masks))),
     )
+
+
+def flat(starts: list[list[int]]) -> np.ndarray:
+    return np.array([start for pages in starts for start in pages], dtype=np.int64)
 
 
 def look(dataset: ImageDataset) -> None:

@@ -20,8 +20,8 @@ from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from ..locks import open_alone
 from .decoding import Progress, check_share, cores, in_threads
-from .folders import as_text, image_files, is_of_images
-from .images import BadImage, decoding, is_deep, open_image, upright
+from .folders import as_text, image_files, walked
+from .images import BadImage, decoding, is_deep, open_image, to_rgb
 from .mask_folders import layout
 from .shrink_record import Record, Stamp, stamp
 from .table_files import TABLES, stem
@@ -30,6 +30,7 @@ log = logging.getLogger("hf_lowlabel")
 KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "HEIF": ".jpg", "JXL": ".jpg", "AVIF": ".jpg"}
 NAMES = {".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"), ".png": (".png",), ".webp": (".webp",)}
 WRITTEN = {".jpg": ("JPEG", {"quality": 95, "subsampling": 0}), ".webp": ("WEBP", {"quality": 95}), ".png": ("PNG", {})}
+PROFILES = {"RGB": b"RGB ", "L": b"GRAY"}  # mode -> the colour space that an ICC profile names
 BESIDE = (*TABLES, ".txt", ".json", ".yaml", ".yml", ".md")  # labels, classes, manifests
 NOTE = ".shrunk.json"  # in the copy: what it was made with
 SHRINKING = ".shrinking"  # in the copy, while it is made
@@ -66,7 +67,8 @@ def shrink(
 ) -> Shrunk:
     """Copy a folder of images whose large ones have a shorter side of `side` px; folders, names and tables stay.
 
-    Images stand upright in the copy, without the data of the camera. JPEG, HEIC, AVIF and JPEG XL become JPEG of
+    Images stand upright in the copy, without the data of the camera and without transparency, which no network sees.
+    JPEG, HEIC, AVIF and JPEG XL become JPEG of
     quality 95 at full colour resolution, PNG and WebP stay what they are; other formats, pictures of more than 8 bits
     or of several pages and those that are small enough are copied byte by byte. A call that was stopped goes on where
     it stood. One after photos were added, changed, moved or taken away makes and removes what that asks for; what
@@ -202,7 +204,8 @@ def _copy(record: Record, name: str, side: int, alone: bool) -> tuple[str, tuple
     if os.path.lexists(out) and not record.may_be_cut(name, new):
         return "others", (new, 0)
     with decoding():  # all of it in memory: what fails below is the disk of the copy, and no fault of the picture
-        content = open(path, "rb") if ending is None else _encoded(_smaller(upright(image), side, ending), ending)
+        profile = image.info.get("icc_profile")  # turning the picture leaves it behind
+        content = open(path, "rb") if ending is None else _encoded(_smaller(image, side), ending, profile)
     if not _put(record, name, new, of, content, flush=False):
         return "others", (new, 0)
     return "copied" if ending is None else "smaller", (new, out.stat().st_size)
@@ -245,31 +248,29 @@ def _read(content: BinaryIO, size: int = BLOCK) -> bytes:
         return content.read(size)
 
 
-def _encoded(image: Image.Image, ending: str) -> BinaryIO:
-    out = io.BytesIO()
-    image.save(out, WRITTEN[ending][0], **WRITTEN[ending][1])
+def _encoded(image: Image.Image, ending: str, profile: bytes | None) -> BinaryIO:
+    """profile: what colours mean in the original, kept where it is one for the mode of the small picture."""
+    out, fits = io.BytesIO(), profile is not None and profile[16:20] == PROFILES[image.mode]
+    image.save(out, WRITTEN[ending][0], **WRITTEN[ending][1], icc_profile=profile if fits else None)
     out.seek(0)
     return out
 
 
-def _smaller(image: Image.Image, side: int, ending: str) -> Image.Image:
-    """With a shorter side of `side` px; bicubic, as networks see images."""
+def _smaller(image: Image.Image, side: int) -> Image.Image:
+    """Upright, in RGB or gray, with a shorter side of `side` px; bicubic, and transparency is dropped before that, as
+    networks see images: resized with it, the colour of what is transparent would be lost."""
+    gray, image = image.mode in ("1", "L", "LA", "La"), to_rgb(image)
+    image = image.convert("L") if gray else image
     width, height = image.size
     size = (side, round(height * side / width)) if width <= height else (round(width * side / height), side)
-    if image.mode in ("1", "P"):
-        image = image.convert("RGBA" if "transparency" in image.info else "L" if image.mode == "1" else "RGB")
-    if ending == ".jpg" and image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    profile = image.info.get("icc_profile")
     image = image.resize(size, Image.Resampling.BICUBIC)
-    image.info = {"icc_profile": profile} if profile else {}
+    image.info = {}
     return image
 
 
 def _beside(source: Path) -> Iterator[str]:
     """The names of tables and texts that lie with the images, and of links to some."""
-    for folder, subfolders, files in os.walk(source):
-        subfolders[:] = [name for name in subfolders if is_of_images(Path(folder, name))]
+    for folder, _, files in walked(source):
         for name in sorted(files):
             path = Path(folder, name)
             if not name.startswith(".") and path.suffix.lower() in BESIDE and as_text(name) is not None:

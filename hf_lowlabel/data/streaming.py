@@ -156,6 +156,9 @@ class EncodedReader:
     def __call__(self, i: int) -> Image.Image:
         return open_row(self.rows[i], self.within)
 
+    def ends(self, i: int) -> bytes:
+        return b""
+
 
 def open_row(encoded: Encoded, within: Within | None) -> Image.Image:
     if isinstance(encoded, Image.Image):

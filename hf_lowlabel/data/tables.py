@@ -11,22 +11,20 @@ import os
 import re
 import unicodedata
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from ..errors import MissingSplit, UserError, unknown
 from .columns import TEXT
 from .dataset import Origin
 from .folders import SPLITS, spellings
-from .prints import size_and_print
-from .table_paths import Within, beside, of_hub, open_encoded
+from .prints import END, ends_of, print_of_value, size_and_print
+from .table_paths import Within, beside, is_remote, of_hub, open_encoded
 from .table_splits import rows_of_split
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
@@ -58,24 +56,33 @@ class TableReader:
             self.chunks = starts, [f["bytes"] for f in fields], [f["path"] for f in fields]
         return self.chunks
 
-    def __call__(self, i: int) -> Image.Image:
-        starts, contents, paths = self.columns()
+    def row(self, i: int) -> list[pa.Scalar]:
+        """The bytes and the path of row i."""
+        starts, *columns = self.columns()
         chunk = bisect.bisect_right(starts, i) - 1
-        return open_encoded(*(part[chunk][i - starts[chunk]].as_py() for part in (contents, paths)), self.within)
+        return [column[chunk][i - starts[chunk]] for column in columns]
+
+    def __call__(self, i: int) -> Image.Image:
+        return open_encoded(*(value.as_py() for value in self.row(i)), self.within)
+
+    def ends(self, i: int) -> bytes:
+        content, path = self.row(i)
+        if content.is_valid:
+            value = memoryview(content.as_buffer())
+            return bytes(value[:END]) + bytes(value[-END:])
+        place = path.as_py()
+        if place is None or is_remote(place):
+            return b""
+        return ends_of(place if self.within is None else self.within.file(place))
 
     def content(self, files: bool = False) -> Iterator[str]:
-        """For the fingerprint, of each encoded image: its size and the checksum of its last 64 bytes; with `files`, the
-        print of the file of one that is only a path.
-
-        The size alone would not tell uncompressed images apart, whose ids may be mere row numbers; all bytes would mean
-        reading all of a large table.
-        """
+        """For the fingerprint, of each encoded image: see `print_of_value`; with `files`, the print of the file of one
+        that is only a path."""
         _, contents, paths = self.columns()
         for part, names in zip(contents, paths, strict=True):
-            sizes, tails = pc.binary_length(part).to_pylist(), pc.binary_slice(part, -64, None).to_pylist()
-            for size, tail, path in zip(sizes, tails, names.to_pylist(), strict=True):
+            for value, path in zip(part, names.to_pylist(), strict=True):
                 none = str(size_and_print(path)[1]) if files and path is not None else "none"
-                yield none if size is None else f"{size}:{zlib.crc32(tail)}"
+                yield print_of_value(memoryview(value.as_buffer())) if value.is_valid else none
 
     def present(self) -> np.ndarray:
         """bool [N]: the row holds an image."""

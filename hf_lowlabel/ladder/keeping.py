@@ -17,7 +17,8 @@ from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import read_json, remove_folder, write_json
 from ..models.layout import best_layout
-from ..selection.features import Features, check, fingerprint, read, rounded, write
+from ..selection.feature_file import Features, read, write
+from ..selection.features import check, fingerprint, print_of, rounded
 from ..settings import private_names, recorded
 from ..training.folder import SEARCH
 from ..training.lineage import labels_seen, lineage_of
@@ -124,7 +125,7 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     model.to(memory_format=layout)  # as `extract` has it; what comes later is the same with kept features
     model_print = fingerprint(model, without=model.head_names())
     indices = np.asarray(cache.indices, dtype=np.int64)
-    data_print = ready.dataset.print_of(indices)
+    data_print = print_of(ready.dataset, indices)
     name = re.sub(r"[^\w.-]+", "-", f"{model.config.architecture}-{model_print[:12]}")
     path = keep / f"{name}.safetensors"
     found = read(path, model_print, data_print)

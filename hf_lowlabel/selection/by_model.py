@@ -25,7 +25,7 @@ from ..tasks.base import Task
 from ..tasks.doubts import Doubt
 from ..text import percent
 from ..yaml_files import read_yaml
-from .features import Features
+from .feature_file import Features
 from .kinds import Kind
 
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken

@@ -14,11 +14,9 @@ machine.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import secrets
+import zlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,39 +25,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
-from ..data.decoding import CHUNK, check_share, cores, decode_chunks
+from ..data.decoding import CHUNK, check_share, cores, decode_chunks, in_threads
 from ..data.images import square_of
-from ..distributed import all_rows, barrier, choose_device, interactive, of_first, rank, world
+from ..distributed import all_rows, all_texts, barrier, choose_device, interactive, rank, world
 from ..errors import UserError
-from ..files import make, unmake, whole
 from ..models import create_backbone
 from ..models.layout import best_layout
 from ..views.table import build_view
+from .feature_file import Features, collect, read
 
 log = logging.getLogger("hf_lowlabel")
 BATCH = 4 * CHUNK  # images in a forward pass; the shares of processes are whole batches, so that no rounding differs
-
-
-@dataclass
-class Features:
-    """values: float32 [M, D], rounded to half precision. indices: int64 [M], ascending positions in the source; an
-    unreadable image has none."""
-
-    values: np.ndarray
-    indices: np.ndarray
-    model: str = ""  # fingerprint of weights and preprocessing
-    data: str = ""  # fingerprint of the source and of which of its images were asked for
-    reused: bool = False
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (id, reason), of this process
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Rows of the images at these positions of the source; one without features is left out."""
-        where = np.searchsorted(self.indices, indices)
-        where = np.minimum(where, len(self.indices) - 1)
-        return where[self.indices[where] == indices]
 
 
 def extract(
@@ -94,27 +70,40 @@ def extract(
     encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
-    data_print = source.print_of(members)
+    data_print = print_of(source, members)
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
-    if found is not None:
+    if found is not None and holds_all(found, source, members, workers, encoder.preprocessing):
         log.info("features of %d images taken from %s", len(found), Path(path).name)
+        if found.skipped:
+            check_share(found.skipped, len(members), max_bad)
+            tell(found.skipped)
         return check(found, source)
     layout = best_layout(encoder, encoder.preprocessing["input_size"][-1], chosen)
     encoder = encoder.to(chosen).eval().to(memory_format=layout)
     skipped: list[tuple[str, str]] = []
-    parts = batches(encoder, source, share(members), workers, skipped, chosen, max_bad * len(members))
+    parts = batches(encoder, source, members, workers, skipped, chosen, max_bad)
     if path is None:
         pieces = [(np.zeros((0, encoder.num_features), np.float32), members[:0]), *parts]
         values, indices = (all_rows(np.concatenate(column)) for column in zip(*pieces))
     else:
         facts = {"model": model_print, "data": data_print}
         values, indices = collect(Path(path), parts, encoder.num_features, facts)
-    if not len(values):
-        check_share(skipped, len(members), max_bad)
-    if skipped:
-        log.warning("left out %d images that cannot be read, such as %s: %s", len(skipped), *skipped[0])
+    tell(skipped)
     return check(Features(values, indices, model_print, data_print, skipped=skipped), source)
+
+
+def holds_all(found: Features, source: ImageDataset, members: np.ndarray, workers: int | None, prep: dict) -> bool:
+    """Whether images without kept features cannot be read still, which are then `skipped`; one that was mended can."""
+    missing = np.setdiff1d(members, found.indices)
+    mine, threads = share(missing), cores() if workers is None else workers
+    parts = decode_chunks(source, mine, threads, **square_of(prep))
+    bad = [(source.ids[mine[at]], errors[at]) for _, _, errors in parts for at in sorted(errors)]
+    found.skipped = of_all(bad)
+    mended = len(missing) - len(found.skipped)
+    if mended:
+        log.info("%d images without kept features can be read now: computing them anew", mended)
+    return not mended
 
 
 def share(members: np.ndarray) -> np.ndarray:
@@ -129,16 +118,18 @@ def share(members: np.ndarray) -> np.ndarray:
 def batches(
     encoder: nn.Module,
     source: ImageDataset,
-    mine: np.ndarray,
+    members: np.ndarray,
     workers: int | None,
-    skipped: list,
+    skipped: list[tuple[str, str]],
     device,
-    allowed: float,
+    max_bad: float,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(values [b, D], positions in the source [b]) of one batch after the other.
+    """(values [b, D], positions in the source [b]) of one batch after the other, of this process's share of `members`.
 
-    skipped: unreadable images are added to it; more than `allowed` of them are a UserError.
+    skipped: unreadable images are added to it, at the end those of all processes; more than the share `max_bad` of
+    all `members`, or all, are a UserError.
     """
+    mine = share(members)
     prep = encoder.preprocessing
     size = prep["input_size"][-1]
     view = build_view("eval", size=size, mean=prep["mean"], std=prep["std"])
@@ -150,8 +141,8 @@ def batches(
         for start, images, errors in decode_chunks(source, mine, threads, **square_of(prep)):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
-            if len(skipped) > allowed:
-                check_share(skipped, max(len(mine), 1), allowed / max(len(mine), 1))
+            if len(skipped) > max_bad * len(members):
+                check_share(skipped, len(members), max_bad)
             chunks.append(images[good])
             kept.append(mine[start + np.array(good, dtype=np.int64)])
             bar.update(len(images))
@@ -162,6 +153,18 @@ def batches(
                 u = torch.zeros(len(x), view.width, dtype=torch.float64)
                 yield rounded(pooled(view(x, u)).float().cpu().numpy()), np.concatenate(kept)
             chunks, kept = [], []
+    skipped[:] = of_all(skipped)
+    check_share(skipped, len(members), max_bad)
+
+
+def of_all(skipped: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of all processes, in the order of the images."""
+    return list(zip(all_texts([id for id, _ in skipped]), all_texts([reason for _, reason in skipped]), strict=True))
+
+
+def tell(skipped: list[tuple[str, str]]) -> None:
+    if skipped:
+        log.warning("left out %d images that cannot be read, such as %s: %s", len(skipped), *skipped[0])
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
@@ -187,6 +190,14 @@ def fingerprint(encoder: nn.Module, without: Collection[str] = ()) -> str:
     return digest.hexdigest()
 
 
+def print_of(source: ImageDataset, members: np.ndarray) -> str:
+    """sha256 over the data, and how the file of each image begins and ends: a photo that is turned in its place keeps
+    its size, and its data their fingerprint, so that runs go on."""
+    mine = np.unique(share(members) // source.squares).tolist()
+    ends = all_rows(np.array([zlib.crc32(e) for e in in_threads(source.reader.ends, mine, cores(), 256)], np.int64))
+    return hashlib.sha256(source.print_of(members).encode() + ends.astype("<i8").tobytes()).hexdigest()
+
+
 def check(features: Features, source: ImageDataset) -> Features:
     """The features, or an error that names an image whose features are not finite."""
     bad = 0
@@ -201,141 +212,3 @@ def check(features: Features, source: ImageDataset) -> Features:
             f"{source.ids[features.indices[first]]!r}. Check that the training did not diverge, or take another model."
         )
     return features
-
-
-# ---- the file --------------------------------------------------------------------------------------------------------
-def collect(path: Path, parts: Iterator, width: int, metadata: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Write the parts of all processes into one file, in order, whole or not at all; returns what it holds."""
-    number = int(of_first(secrets.randbelow(10**9)))
-    mine, made = piece(path, rank(), number), make(path.parent)
-    rows: list[np.ndarray] = []
-    try:
-        with open(mine, "wb") as file:
-            for values, indices in parts:
-                values.astype("<f2").tofile(file)
-                rows.append(indices)
-        indices = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        indices = all_rows(indices)
-        barrier()
-        if rank() == 0:
-            join(path, indices, [piece(path, r, number) for r in range(world())], width, metadata)
-        barrier()
-    finally:
-        mine.unlink(missing_ok=True)
-        unmake(made)
-    tensors = mapped(path)[1]
-    return tensors["features"].astype(np.float32), np.array(tensors["indices"])
-
-
-def piece(path: Path, rank: int, number: int) -> Path:
-    """Where a process collects its part; number: of this time, for another command may fill the same file."""
-    return path.with_name(f".{path.name}.rank{rank}.{number}.part")
-
-
-def join(path: Path, indices: np.ndarray, parts: list[Path], width: int, metadata: dict) -> None:
-    n = len(indices)
-    with whole(path) as file_beside, open(file_beside, "w+b") as file:
-        head = header(n, width, {**metadata, "sha256": "0" * 64})
-        digest = hashlib.sha256(head)
-        file.write(head)
-        for block in blocks(indices, parts):
-            digest.update(block)
-            file.write(block)
-        file.seek(0)
-        file.write(header(n, width, {**metadata, "sha256": digest.hexdigest()}))
-
-
-def header(n: int, width: int, metadata: dict) -> bytes:
-    """The first bytes of a safetensors file of n features."""
-    text = json.dumps(
-        {
-            "__metadata__": metadata,
-            "indices": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-            "features": {"dtype": "F16", "shape": [n, width], "data_offsets": [8 * n, 8 * n + 2 * n * width]},
-        }
-    ).encode()
-    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text
-
-
-def blocks(indices: np.ndarray, parts: list[Path]) -> Iterator[bytes]:
-    yield indices.astype("<i8").tobytes()
-    for part in parts:
-        with open(part, "rb") as file:
-            while block := file.read(1 << 24):
-                yield block
-
-
-def write(path: Path, features: Features) -> None:
-    """The file of features that are in memory, whole or not at all."""
-    part, made = piece(path, 0, secrets.randbelow(10**9)), make(path.parent)
-    try:
-        features.values.astype("<f2").tofile(part)
-        facts = {"model": features.model, "data": features.data}
-        join(path, features.indices, [part], features.values.shape[1], facts)
-    finally:
-        part.unlink(missing_ok=True)
-        unmake(made)
-
-
-TYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8"}  # F32: of files that were made elsewhere
-LONGEST = 1 << 20  # bytes of a header
-
-
-def mapped(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """(metadata, tensors as read-only memory maps) of a safetensors file; one that is damaged is a ValueError or its
-    like."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > LONGEST:
-            raise ValueError("its header has no end")
-        content = json.loads(file.read(length))
-    metadata = content.pop("__metadata__", {})
-    return metadata, {
-        name: np.memmap(path, TYPES[t["dtype"]], "r", 8 + length + t["data_offsets"][0], tuple(t["shape"]))
-        if 0 not in t["shape"]
-        else np.zeros(t["shape"], TYPES[t["dtype"]])
-        for name, t in content.items()
-    }
-
-
-def read(path: str | Path, model: str, data: str) -> Features | None:
-    """Features kept in the file, or None where there are none or they belong to another model or other data.
-
-    Raises:
-        UserError: it is no whole file of features, or has changed since it was written.
-    """
-    path = Path(path)
-    if not path.exists():
-        return None
-    try:
-        if not path.is_file():
-            raise ValueError("it is no regular file")
-        metadata, tensors = mapped(path)
-        values, indices = tensors["features"].astype(np.float32), np.array(tensors["indices"])
-        features = Features(values, indices, metadata["model"], metadata["data"], reused=True)
-        if values.ndim != 2 or indices.shape != values.shape[:1]:
-            raise ValueError(f"it holds features {values.shape} of {indices.shape} images")
-        if "sha256" in metadata and content_hash(path, metadata["sha256"]) != metadata["sha256"]:
-            raise ValueError("it has changed since it was written")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, OSError) as error:
-        raise UserError(
-            f"{path} is not a whole file of features ({error}). Remove it, or give another name."
-        ) from error
-    known = [("model", features.model, model), ("data", features.data, data), ("kind", "sha256" in metadata, True)]
-    differs = [what for what, a, b in known if a != b]
-    if differs:
-        log.info("features in %s are of another %s: computing them anew", path.name, " and ".join(differs))
-        return None
-    return features
-
-
-def content_hash(path: Path, sha256: str) -> str:
-    """sha256 of the file as `join` takes it: with zeros in its own place."""
-    with open(path, "rb") as file:
-        length = file.read(8)
-        head = length + file.read(int.from_bytes(length, "little"))
-        digest = hashlib.sha256(head.replace(sha256.encode(), b"0" * 64))
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()

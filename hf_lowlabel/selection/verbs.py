@@ -30,7 +30,8 @@ from ..training.setup import logging_level
 from .by_class import within_classes
 from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of
 from .clustering import backend
-from .features import Features, extract
+from .feature_file import Features
+from .features import extract
 from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes

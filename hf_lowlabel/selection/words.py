@@ -28,7 +28,8 @@ from ..finetuning.graph import Graph
 from ..finetuning.linear import as_sure_as, temperature
 from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
 from ..text import listed, series
-from .features import Features, extract
+from .feature_file import Features
+from .features import extract
 from .labels import read_classes
 from .priors import NEIGHBORS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ..data.images import square_of
 from ..data.padded_cache import build_padded_cache
 from ..distributed import all_gather, all_rows, interactive, world
 from ..errors import UserError
+from ..machine import free_memory
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -99,9 +101,7 @@ def memory_budget(data: DataArguments, device) -> int:
     if torch.device(device).type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] // 2
     else:
-        import psutil  # comes with accelerate
-
-        free = psutil.virtual_memory().available // 2
+        free = free_memory() // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # all of a machine take from it
     return int(all_gather(torch.tensor([free], device=device)).min())
 
 

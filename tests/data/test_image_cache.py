@@ -79,7 +79,7 @@ def test_streaming_equals_resident(folder, workers):
 def test_streaming_from_a_table(tmp_path, make, workers):
     source = load_source(make.table(tmp_path / "t.parquet", [0, 1] * 10))
     resident = build_cache(source, range(20), size=8)
-    streaming = build_cache(source, range(20), size=8, streaming=True, workers=workers, known_bad=[])
+    streaming = build_cache(source, range(20), size=8, streaming=True, workers=workers)
     wanted = batches(resident)
     assert all(torch.equal(a, b) for a, b in zip(streaming.stream(wanted), resident.stream(wanted), strict=True))
 
@@ -170,23 +170,10 @@ def test_too_many_bad_images_are_an_error(damaged, streaming):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_known_bad_images_are_not_looked_for_again(damaged, workers):
-    known = build_cache(damaged, range(10), size=16, streaming=True, max_bad=0.3).skipped
-    calls = []
-    cache = build_cache(
-        damaged,
-        range(10),
-        size=16,
-        streaming=True,
-        max_bad=0.3,
-        workers=workers,
-        known_bad=known,
-        progress=lambda *at: calls.append(at),
-    )
-    assert len(cache) == 7 and cache.skipped == known and not calls
-    unaware = build_cache(damaged, range(10), size=16, streaming=True, workers=workers, known_bad=[])
+def test_a_bad_image_that_nothing_may_stand_in_for_is_an_error(damaged, workers):
+    strict = StreamingCache(SquareDecoder(damaged, np.arange(10), 16), workers=workers)
     with pytest.raises(UserError, match="'5.png' cannot be used: not an image"):
-        list(unaware.stream([torch.tensor([4, 5])]))
+        list(strict.stream([torch.tensor([4, 5])]))
 
 
 @pytest.mark.parametrize("mib, most", [(1, 8), (100, 2), (1000, 1)])

@@ -4,12 +4,13 @@ import io
 import os
 import pickle
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from timm.data import create_transform
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
@@ -136,6 +137,33 @@ def test_an_orientation_tag_is_obeyed_whatever_the_file(tmp_path, mode, kind):
                 assert upright_size(opened) == (60, 40)
                 seen = np.asarray(to_rgb(upright(opened)))[..., 0].astype(int)  # turned once, however often it is asked
             assert np.abs(seen - np.asarray(to_rgb(corners(mode)))[..., 0]).mean() < 2, (tag, compression)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def xmp(turn: int) -> bytes:
+    return b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x:xmpmeta tiff:Orientation="%d"></x:xmpmeta>' % turn
+
+
+@pytest.mark.parametrize("late", [b"", b"eXIf", b"iTXt", b"tEXt"])
+def test_the_size_of_a_png_is_known_without_its_pixels(make, monkeypatch, late):
+    """But where a tag may follow them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = {b"eXIf": exif.tobytes()[6:], b"iTXt": xmp(6), b"tEXt": b"Comment\0upright"}.get(late)
+    whole = make.encoded(make.picture(0, 30, 20))
+    whole = whole[:-12] + (chunk(late, content) if content else b"") + whole[-12:]
+    loads, load = [], PngImagePlugin.PngImageFile.load
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: loads.append(1) or load(image))
+    turned = late in (b"eXIf", b"iTXt")
+    with open_image(io.BytesIO(whole)) as image:
+        assert upright_size(image) == ((20, 30) if turned else (30, 20)) and bool(loads) == turned
+        assert upright(image).size == ((20, 30) if turned else (30, 20))
+        assert np.array_equal(np.sort(np.array(upright(image)), None), np.sort(np.array(make.picture(0, 30, 20)), None))
+    with open_image(io.BytesIO(whole[: len(whole) // 2])) as torn, pytest.raises(BadImage), decoding():
+        upright_size(torn)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])

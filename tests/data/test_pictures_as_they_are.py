@@ -5,13 +5,15 @@ import types
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from hf_lowlabel import Config, UserError, evaluate, finetune, load_segmentation, load_source, predict
 from hf_lowlabel.data.folders import EXTENSIONS
 from hf_lowlabel.data.image_cache import build_cache
-from hf_lowlabel.data.images import plugins, read_endings
+from hf_lowlabel.data.images import open_image, plugins, read_endings, upright, upright_size
 from hf_lowlabel.data.pages import look
 from hf_lowlabel.tasks import get_task
 
@@ -112,6 +114,33 @@ def test_pages_and_frames_are_said_and_are_images_when_asked(tmp_path, ending):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         look(source)
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+@pytest.mark.parametrize("kind, more", [("u1", {}), ("u1", {"compression": "tiff_lzw"}), ("u1", {"big_tiff": True}),
+    ("<u2", {}), (">u2", {"compression": "tiff_deflate"}), ("u1", {"exif": 6})])  # fmt: skip
+def test_any_page_of_a_stack_is_read_alone(tmp_path, monkeypatch, kind, more, place):
+    """Not those before it, which takes minutes of a stack of a thousand pages; turned as it says."""
+    if "exif" in more:
+        more = {"exif": Image.Exif()}
+        more["exif"][274] = 6
+    values = np.random.default_rng(0).integers(0, 250, (9, 12, 20)).astype(kind)
+    first, *rest = map(Image.fromarray, values)
+    first.save(tmp_path / "0.tif", save_all=True, append_images=rest, **more)
+    expected = []
+    for i in range(9):
+        with open_image(tmp_path / "0.tif") as image:
+            image.seek(i)
+            expected.append((upright_size(image), np.asarray(upright(image))))
+    data = pd.DataFrame({"image": [(tmp_path / "0.tif").read_bytes()]}) if place == "memory" else tmp_path
+    source, read, load = load_source(data, pages=True), [], ImageFileDirectory_v2.load
+    monkeypatch.setattr(ImageFileDirectory_v2, "load", lambda tags, file: read.append(1) or load(tags, file))
+    times = set()
+    for i in (8, 1, 5, 0, 8):
+        read.clear()
+        assert source.size(i) == expected[i][0] and np.array_equal(np.asarray(source.image(i)), expected[i][1])
+        times.add(len(read))
+    assert max(times) - min(times) <= 1 and min(times) > 0  # 7 more for page 8 than for page 1 if all are walked
 
 
 def test_pages_of_masks_are_those_of_the_images(tmp_path):

@@ -229,7 +229,9 @@ def test_joined_images_never_need_masks(tmp_path):
 def test_padded_cache_holds_images_and_masks_of_any_size(tmp_path):
     masks = folder(tmp_path / "mine", 4, 4)
     source = load_segmentation(tmp_path / "mine", classes=ABC)
-    cache = build_padded_cache(source, np.arange(4), masks=True)
+    told = []
+    cache = build_padded_cache(source, np.arange(4), masks=True, progress=lambda *done: told.append(done))
+    assert told[0] == told[-1] == (4, 4) and len(told) > 1  # of the headers, and of the images
     assert cache.images.shape == (4, 4, 23, 30) and cache.sizes.tolist() == [[20 + i, 30] for i in range(4)]
     for i in range(4):
         h = 20 + i

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.cli import main
@@ -64,12 +64,61 @@ def test_shorter_sides_are_made_small_and_what_cannot_be_stays(photos, tmp_path)
     assert load_source(str(done.folder)).ids == load_source(str(photos)).ids
 
 
+def test_tables_in_folders_behind_links_come_along(tmp_path):
+    """As the images in them do; a link to a folder above is no circle."""
+    for split in ("train", "test"):
+        picture(tmp_path / "elsewhere" / split / "shots" / "a.png", 90, 60)
+        (tmp_path / "elsewhere" / split / "metadata.csv").write_text("file_name,label\nshots/a.png,cat\n")
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / split).symlink_to(tmp_path / "elsewhere" / split)
+    (tmp_path / "elsewhere" / "test" / "shots" / "up").symlink_to(tmp_path / "elsewhere" / "test")
+    small = shrink(tmp_path / "photos", tmp_path / "small", 40).folder
+    for split in ("train", "test"):
+        one, other = (load_source(folder, split=split) for folder in (tmp_path / "photos", small))
+        assert one.ids == other.ids and one.class_names == other.class_names == ["cat"]
+        assert one.labels.tolist() == other.labels.tolist() == [0]
+
+
 def test_networks_see_nearly_the_same(photos, tmp_path):
     small = load_source(str(shrink(photos, tmp_path / "small", 100).folder))
     large = load_source(str(photos))
     i = large.ids.index("cat/wide.JPG")
     a, b = (source.decode(i, 32, "bicubic").float() for source in (large, small))
     assert (a - b).abs().mean() < 1.5  # of 255
+
+
+@pytest.mark.parametrize("name", ["rgba.png", "rgba.webp", "gray.png", "palette.png", "colour.png"])
+def test_what_is_transparent_is_the_same_colour_in_the_copy(tmp_path, name):
+    """Networks see the colours below: a cut-out on white stays on white."""
+    pixels = np.full((60, 90, 4), (250, 240, 230, 0), np.uint8)
+    pixels[20:40, 30:60] = (10, 20, 30, 255)
+    image, save = Image.fromarray(pixels), {}
+    if name == "gray.png":
+        image = Image.merge("LA", (image.convert("L"), image.getchannel("A")))
+    if name == "palette.png":
+        image, save = image.convert("RGB").quantize(4), {"transparency": 0}
+    if name == "colour.png":
+        image, save = image.convert("RGB"), {"transparency": (250, 240, 230)}
+    (tmp_path / "photos").mkdir()
+    image.save(tmp_path / "photos" / name, **save, **({"lossless": True, "exact": True} if name[-4:] == "webp" else {}))
+    large, small = load_source(tmp_path / "photos"), load_source(shrink(tmp_path / "photos", tmp_path / "o", 32).folder)
+    a, b = (np.asarray(source.decode(0, 32), int) for source in (large, small))
+    # at edges two ways of resizing differ
+    assert np.abs(a - b).max() < 40 and small.image(0).size == (48, 32)
+
+
+@pytest.mark.parametrize("name, turn, mode", [("a.jpg", 1, "RGB"), ("a.jpg", 6, "RGB"), ("a.png", 1, "RGB"),
+    ("a.webp", 6, "RGB"), ("a.png", 1, "RGBA"), ("a.jpg", 1, "CMYK"), ("a.jpg", 1, "L")])  # fmt: skip
+def test_a_profile_goes_with_the_colours_that_it_is_of(tmp_path, name, turn, mode):
+    srgb, tag = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), Image.Exif()
+    tag[274] = turn
+    space = {"CMYK": b"CMYK", "L": b"GRAY"}.get(mode, b"RGB ")
+    profile = srgb[:16] + space + srgb[20:]
+    picture(tmp_path / "photos" / name, 90, 60, mode, exif=tag, icc_profile=profile)
+    small = shrink(tmp_path / "photos", tmp_path / "small", 32).folder
+    with Image.open(small / name) as image:
+        assert image.size == ((32, 48) if turn == 6 else (48, 32))
+        assert image.info.get("icc_profile") == (None if mode == "CMYK" else profile)
 
 
 def test_other_formats_become_jpeg_under_a_name_that_says_so(tmp_path, capsys):
@@ -95,7 +144,7 @@ def test_a_stopped_copy_goes_on(photos, tmp_path, monkeypatch):
         return smaller(image, *rest)
 
     monkeypatch.setattr(shrinking, "_smaller", stops)
-    monkeypatch.setattr(shrinking.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(shrinking, "cores", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         shrink(photos, tmp_path / "out", 100)
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import zlib
 
 import datasets
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from hf_lowlabel.data.dataset import fingerprint
 from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
@@ -183,3 +185,26 @@ def test_no_rows(tmp_path):
     pq.write_table(pa.table({"image": pa.array([], kind), "label": pa.array([], pa.int64())}), tmp_path / "e.parquet")
     with pytest.raises(UserError, match="no rows|cannot be read"):
         load_source(tmp_path / "e.parquet")
+
+
+@pytest.mark.parametrize("kind, mode", [("BMP", "RGB"), ("TIFF", "F"), ("TIFF", "CMYK"), ("TGA", "RGB"), ("PPM", "L")])
+def test_uncompressed_images_with_equal_borders_are_other_data(tmp_path, make, kind, mode):
+    """Of the same size and with the same last bytes, as row numbers for ids."""
+    prints = []
+    for seed in range(2):
+        framed = Image.new("RGB", (200, 200))
+        framed.paste(make.picture(seed), (90, 60))
+        value = make.encoded(framed.convert(mode), kind)
+        path = make.table(tmp_path / f"{seed}.parquet", [0], label=None, image=[{"bytes": value, "path": None}])
+        in_memory = load_source([framed.convert(mode)])
+        prints += [load_source(path).fingerprint, in_memory.fingerprint]
+    assert prints[0] != prints[2] and prints[1] != prints[3]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_the_fingerprint_of_compressed_images_is_that_of_older_runs(tmp_path, make, kind):
+    """Which would else not go on: size and checksum of the last 64 bytes."""
+    values = [make.encoded(make.picture(seed), kind) for seed in range(2)]
+    path = make.table(tmp_path / "t.parquet", [0, 0], label=None, image=[{"bytes": v, "path": None} for v in values])
+    content = [f"{len(value)}:{zlib.crc32(value[-64:])}" for value in values]
+    assert load_source(path).fingerprint == fingerprint(["0", "1"], [-1, -1], [], content)

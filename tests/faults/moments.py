@@ -30,7 +30,7 @@ INSIDE: dict[str, tuple[str, ...]] = {  # verb -> functions in the middle of whi
     "probe": ("finetuning/probes.py:head", "training/recording.py:save_model", "api/running.py:publish"),
     "auto": ("ladder/frozen.py:judge", "ladder/frozen.py:climb", "ladder/on_features.py:save", "ladder/report.py:page"),
     "auto masks": ("ladder/trained.py:part", "finetuning/pixel_probe.py:head", "ladder/report.py:page"),
-    "loop": ("ladder/frozen.py:judge", "selection/features.py:write", "ladder/rounds.py:state_of"),
+    "loop": ("ladder/frozen.py:judge", "selection/feature_file.py:write", "ladder/rounds.py:state_of"),
     "review": ("selection/labeling.py:write_image", "ladder/review.py:write"),
     "evaluate": (OPENS, SEES, "evaluation/classification.py:classification_scores"),
     "evaluate masks": (OPENS, "evaluation/segmentation.py:probabilities"),

@@ -24,7 +24,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/given_images.py": "open_image",
     "data/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
-    "data/prints.py": "open",  # pieces of regular files
+    "data/prints.py": "open open",  # pieces and ends of regular files
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",
@@ -32,6 +32,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits.py": "read_json",
+    "data/tiff_pages.py": "open_image",  # what is open
     "data/table_paths.py": "open_image open_image",
     "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
@@ -48,6 +49,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/upload.py": "hf_hub_download open read_bytes",
     "licences.py": "read_text",
     "locks.py": "open",  # ours
+    "machine.py": "read_text read_text read_text read_text",  # /proc, /sys
     "models/checkpoint_resolver.py": "hf_hub_download read_json",
     "models/loading.py": "load_file",
     "models/opening.py": "from_pretrained",
@@ -57,7 +59,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "parts.py": "read_text",  # /proc
     "prediction.py": "read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
-    "selection/features.py": "memmap open open open open open",
+    "selection/feature_file.py": "memmap memmap open open open open open",
     "selection/label_studio.py": "read_json read_json",
     "selection/by_model.py": "read_yaml",  # ours
     "selection/labeling.py": "copyfile",

@@ -1,18 +1,27 @@
 """Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
 
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from hf_lowlabel.data.dataset import join
+from hf_lowlabel.data.folders import FileReader
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection import feature_file
 from hf_lowlabel.selection.features import extract
 from hf_lowlabel.views.table import build_view
 
-from ..processes import begun
+from ..processes import begun, ranks
+from . import feature_ranks
+from .conftest import paint
 
 
 def test_file_holds_what_the_backbone_computes(backbone, photos, tmp_path):
@@ -55,22 +64,38 @@ def kept(backbone, photos, path):
 def test_two_commands_that_keep_them_in_one_file_do_not_mix(backbone, photos, tmp_path):
     """The second begins and ends while the first is at work; whichever is later is what the file holds."""
     source, path, others = load_source(photos), tmp_path / "f.safetensors", []
-    encoder, reader = create_backbone(backbone).eval(), source.reader
+    encoder = create_backbone(backbone).eval()
 
-    def reading(i):
-        if not others:
-            others.append(None)
-            other = begun(kept, backbone, photos, path, stderr=tmp_path / "stderr")
-            other.join()
-            assert other.exitcode == 0, (tmp_path / "stderr").read_text()
-        return reader(i)
+    class Reading(FileReader):
+        def __call__(self, i):
+            if not others:
+                others.append(None)
+                other = begun(kept, backbone, photos, path, stderr=tmp_path / "stderr")
+                other.join()
+                assert other.exitcode == 0, (tmp_path / "stderr").read_text()
+            return super().__call__(i)
 
-    source.reader = reading
+    source.reader = Reading(photos, source.reader.paths)
     some = np.arange(3, 20)
     first = extract(encoder, source, some, path=path, device="cpu", workers=1)
     assert others and np.array_equal(first.values, extract(encoder, load_source(photos), some, device="cpu").values)
     again = extract(encoder, load_source(photos), some, path=path, device="cpu")
     assert again.reused and np.array_equal(again.values, first.values) and not list(tmp_path.glob(".*.part"))
+
+
+def test_features_are_those_of_this_command_whatever_the_file_holds_next(backbone, photos, tmp_path, monkeypatch):
+    """Another command may fill it as soon as it is there."""
+    source, path, join = load_source(photos), tmp_path / "f.safetensors", feature_file.join
+
+    def joined(*args):
+        join(*args)
+        feature_file.write(path, feature_file.Features(np.zeros((2, 128), np.float32), np.arange(2), "other", "other"))
+
+    monkeypatch.setattr(feature_file, "join", lambda *args: joined(*args) if len(args[1]) == 17 else join(*args))
+    some = np.arange(3, 20)
+    found = extract(backbone, source, some, path=path, device="cpu")
+    assert found.indices.tolist() == some.tolist()
+    assert np.array_equal(found.values, extract(backbone, source, some, device="cpu").values)
 
 
 def test_values_read_to_another_depth_are_other_features(backbone, tmp_path):
@@ -86,6 +111,37 @@ def test_values_read_to_another_depth_are_other_features(backbone, tmp_path):
     assert extract(backbone, whole, path=path, device="cpu").reused
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "pages", "parquet", "joined", "paths"])
+def test_a_photo_that_was_turned_in_its_place_has_other_features(backbone, tmp_path, kind):
+    """By its tag alone: as many bytes as before, with the same pixels, so the data are the same for a run."""
+
+    def opened(turn):
+        noise, tag = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8), Image.Exif()
+        tag[274] = turn
+        ending, options = {"PNG": (".png", {}), "WEBP": (".webp", {}), "TIFF": (".tiff", {})}.get(kind, (".jpg", {}))
+        pages = [Image.fromarray(noise[::-1])] if kind == "pages" else []
+        ending, options = (".tif", dict(save_all=True, append_images=pages)) if pages else (ending, options)
+        for folder in ("cat", "dog"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(noise).save(tmp_path / folder / f"a{ending}", exif=tag, **options)
+        files = [tmp_path / folder / f"a{ending}" for folder in ("cat", "dog")]
+        if kind == "parquet":
+            images = pa.array([{"bytes": file.read_bytes(), "path": None} for file in files])
+            pq.write_table(pa.table({"image": images}), tmp_path / "t.parquet")
+            return load_source(tmp_path / "t.parquet")
+        if kind == "joined":
+            return join(load_source(tmp_path), load_source(tmp_path / "dog"))
+        return load_source(files if kind == "paths" else tmp_path, pages=bool(pages))
+
+    upright, path = opened(1), tmp_path / "f.safetensors"
+    before = extract(backbone, upright, path=path, device="cpu")
+    assert extract(backbone, opened(1), path=path, device="cpu").reused
+    turned = opened(6)
+    after = extract(backbone, turned, path=path, device="cpu")
+    assert not after.reused and (before.values[0] != after.values[0]).any()
+    assert kind in ("TIFF", "pages") or turned.fingerprint == upright.fingerprint
+
+
 def test_unreadable_images_are_left_out(backbone, photos, tmp_path):
     (photos / "photo 04.png").write_bytes(b"no image")
     source = load_source(photos)
@@ -95,6 +151,42 @@ def test_unreadable_images_are_left_out(backbone, photos, tmp_path):
     with pytest.raises(UserError, match="1 of 24 images"):
         extract(backbone, source, device="cpu", max_bad=0.01)
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_unreadable_images_are_looked_at_again_where_features_are_kept(backbone, photos, tmp_path, caplog):
+    """One that was mended in its place, as a disk that is there again, is the same data."""
+    path, good = tmp_path / "f.safetensors", (photos / "photo 04.png").read_bytes()
+    (photos / "photo 04.png").write_bytes(bytes(len(good)))
+    extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.05)
+    caplog.clear()
+    again = extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.05)
+    assert again.reused and again.skipped[0][0] == "photo 04.png" and "left out 1 images" in caplog.text
+    with pytest.raises(UserError, match="1 of 24 images"):
+        extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.01)
+    (photos / "photo 04.png").write_bytes(good)
+    mended = extract(backbone, load_source(photos), path=path, device="cpu", max_bad=0.01)
+    assert not mended.reused and len(mended) == 24 and not mended.skipped
+    assert extract(backbone, load_source(photos), path=path, device="cpu").reused
+
+
+def test_the_share_of_unreadable_images_is_that_of_all_processes(backbone, tmp_path):
+    """Of 70, of which the first process has 64: two unreadable ones there and one with the second."""
+    names = paint(tmp_path / "photos", 70)
+    bad = [names[i] for i in (3, 5, 68)]
+    for name in bad:
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+
+    def each(max_bad):
+        ranks(feature_ranks.main, tmp_path, backbone, max_bad, folder=tmp_path)
+        return [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+    for left in each(0.03):
+        assert "3 of 70 images cannot be used" in left["error"] and names[68] in left["error"]
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob(".*.part"))
+    for left in each(0.05):
+        assert left["skipped"] == bad and len(left["indices"]) == 67 and not left["reused"]
+    for left in each(0.05):
+        assert left["skipped"] == bad and len(left["indices"]) == 67 and left["reused"]
 
 
 def test_nan_features_name_an_image(backbone, photos, tmp_path):
@@ -110,7 +202,7 @@ def test_nan_features_name_an_image(backbone, photos, tmp_path):
 def test_features_that_have_changed_are_not_read(tmp_path):
     """Any bit of the file: in the header, the indices or the values."""
     from hf_lowlabel.errors import UserError
-    from hf_lowlabel.selection.features import Features, read, write
+    from hf_lowlabel.selection.feature_file import Features, read, write
 
     path, rng = tmp_path / "f.safetensors", np.random.default_rng(0)
     write(path, Features(rng.normal(size=(5, 3)).astype(np.float32), np.arange(5), "m", "d"))

@@ -110,7 +110,7 @@ def test_frames_in_order_open_an_animation_once(tmp_path):
         opened.append(i)
         return open_image(tmp_path / "a.gif")
 
-    pages = PageReader(reader, np.zeros(9, int), np.arange(9))
+    pages = PageReader(reader, np.zeros(9, int), np.arange(9), np.zeros(9, int))
     for i in range(9):
         with pages(i) as image:
             image.load()

@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -107,8 +106,10 @@ def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
 
 def test_all_ranks_have_the_budget_of_the_fullest(monkeypatch):
     monkeypatch.setattr(caching, "all_gather", lambda x: torch.cat([x, x // 4]))
-    free = psutil.virtual_memory().available
-    assert caching.memory_budget(DataArguments(), torch.device("cpu")) < free // 4
+    monkeypatch.setattr(caching, "free_memory", lambda: 2**34)
+    assert caching.memory_budget(DataArguments(), torch.device("cpu")) == 2**31
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # who share the memory of one machine
+    assert caching.memory_budget(DataArguments(), torch.device("cpu")) == 2**29
     assert caching.memory_budget(DataArguments(memory_budget=2.0), torch.device("cpu")) == 2**31
 
 
