@@ -22,6 +22,7 @@ from .labels import LABEL_COLUMNS, NO_LABEL
 from .mask_folders import MASK_FOLDERS, in_mask_folders
 from .mask_names import masks_among
 from .placing import Pictures, place_images, split_said
+from .split_names import split_column, split_named, split_text
 from .table_files import TABLES, ImageNames, NoTable, plain_name, read_table, stem
 from .ticks import emptied, one_of_columns
 from .uploads import Uploads
@@ -35,13 +36,13 @@ LIST_WORDS = frozenset("autosplit list split ids files images names set".split()
 class Pool:
     """The images of a data set, of all splits, that names are looked for among."""
 
-    def __init__(self, path: Path, inside: str = ""):
-        self.path, self.inside = path, inside
+    def __init__(self, path: Path):
+        self.path = path
         self.of_split: dict[str, ImageNames] = {}
 
     @cached_property
     def every(self) -> Pictures:
-        ids = [file.id for file in listing(self.path) if file.id.startswith(self.inside)]
+        ids = [file.id for file in listing(self.path)]
         masks = {*masks_among(ids), *in_mask_folders(ids)}
         return Pictures([id for id in ids if id not in masks], EXTENSIONS)
 
@@ -105,20 +106,41 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = {key: [row.get(key) for row in rows] for key in columns}
+        said = split_column(cells)
+        if said is not None and split == "train" and {*map(split_named, cells[said])} != {"train"}:
+            continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
+        if said is not None and split != "train":
+            refuse_other_split(file, split, said, rows, column)
         if column is None:
             if split != "train":
                 refuse_nameless_column(file, split, columns, rows, pool)
             continue
         names = [name for row in rows if (name := plain_name(row.get(column)))]
-        cells = {key: [row.get(key) for row in rows] for key in columns if key != column}
-        called = label in columns or column_called(columns, LABEL_COLUMNS) is not None
-        labeled = called or one_of_columns(emptied(cells, NO_LABEL)) is not None
         found = list(zip(names, pool.match(names, split)))
         if any(id is not None for _, id in found) or any(map(is_picture, names)):
-            yield Listed(split, file, found, labeled)
+            yield Listed(split, file, found, says_labels(cells, column, label))
         elif split != "train":  # a column called image_id may hold ids of something else
             refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
+
+
+def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> bool:
+    """Whether a table has labels. name: its column of file names. asked: the label column that is asked for."""
+    if asked in cells or column_called([*cells], LABEL_COLUMNS) is not None:
+        return True
+    return one_of_columns(emptied({key: cells[key] for key in cells if key != name}, NO_LABEL)) is not None
+
+
+def refuse_other_split(file: Path, split: str, said: str, rows: Sequence[dict], name: str | None) -> None:
+    """Raises UserError where a column says another split than the name of its table, which is held out."""
+    odd = [row for row in rows if split_text(row.get(said)) and split_named(row.get(said)) != split]
+    if odd:
+        which = f" of {plain_name(odd[0].get(name))!r}" if name is not None else ""
+        raise UserError(
+            f"{file.name} is called as split {split!r}, and its column {said!r} says {odd[0][said]!r}{which} "
+            f"({len(odd)} such rows). Take the column away, or put all rows with it into metadata.csv."
+        )
 
 
 def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:

@@ -10,7 +10,7 @@ from ..errors import MissingSplit
 from ..text import series
 from .columns import TEXT, column_called
 from .folders import ALIASES, spellings
-from .metadata import SPLIT_COLUMNS, split_column, split_text
+from .split_names import SPLIT_COLUMNS, split_column, split_text
 
 
 def rows_of_split(opened: Callable[[str], Any], split: str, where: str, several: bool = False) -> tuple[Any, str]:

@@ -28,8 +28,8 @@ from ..data.labels import (
     parts_of,
     tell_dates,
 )
-from ..data.metadata import split_named
 from ..data.several import comma_fault, comma_lists, contradiction, contradicts, together
+from ..data.split_names import split_named
 from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
 from ..errors import UserError, nearest
