@@ -4,6 +4,7 @@ table, or by tables, lists and annotations that are called as splits."""
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ import numpy as np
 
 from ..errors import MissingSplit, UserError
 from ..text import series
-from .folders import ALIASES, UNLABELED
+from .folders import ALIASES, SPLITS, UNLABELED
 from .metadata import no_image
+from .placing import split_said
 from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
 from .split_tables import Listed, Pool, in_annotations, in_lists, in_tables, says_labels
 
 T = TypeVar("T")
+IMAGE_WORDS = frozenset("image images img imgs picture pictures photo photos set data".split())
 
 
 @dataclass
@@ -154,9 +157,40 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
             if first.setdefault(id, part).split != part.split:
                 raise two_splits(id, first[id].file.name, part.file.name)
             of[id] = part.split
+    fill_folders(of, pool)
     files = list(dict.fromkeys(part.file.name for part in found))
     labeled = any(part.labeled for part in found if part.split == "train")
     return Division(of, f"{series(files)} say{'s' * (len(files) == 1)}", labeled)
+
+
+def fill_folders(of: dict[str, str], pool: Pool) -> None:
+    """Put the images that no file lists into the split that their folder is called as, as those without annotations in
+    val2017/ or test_images/, where each folder beside it that is called so holds images of its own split alone."""
+    listed: dict[str, set[str]] = {}
+    for id, split in of.items():
+        listed.setdefault(id.rpartition("/")[0], set()).add(split)
+    called = {folder: said for folder in pool.every.folders if (said := called_as_split(folder.rpartition("/")[2]))}
+    beside: dict[str, list[str]] = {}
+    for folder in called:
+        beside.setdefault(folder.rpartition("/")[0], []).append(folder)
+    agree = {
+        parent
+        for parent, folders in beside.items()
+        if any(folder in listed for folder in folders)
+        and all(listed.get(folder, {called[folder]}) == {called[folder]} for folder in folders)
+    }
+    for id in pool.every.ids:
+        folder = id.rpartition("/")[0]
+        if folder in called and folder.rpartition("/")[0] in agree:
+            of.setdefault(id, called[folder])
+
+
+def called_as_split(folder: str) -> str | None:
+    """The split that the name of a folder says with no other words than those for images, as train2017 and val_images:
+    test_tubes may be a class."""
+    words = {*re.findall(r"[^\W\d_]+", folder.lower())}
+    split = split_said([folder])
+    return split if split is not None and words <= {*SPLITS[split], *IMAGE_WORDS} else None
 
 
 def tell_lost(file: Path, lost: Sequence[str]) -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from ..files import read_text
 from .annotated import Annotations, Objects
 from .annotation_files import read_annotations
 from .columns import FILE_COLUMNS, PICTURES, column_called, without_header
-from .folders import EXTENSIONS, SPLITS, is_text, listing, parquet, subfolders
+from .folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, parquet, subfolders
 from .labels import LABEL_COLUMNS, NO_LABEL
 from .mask_folders import MASK_FOLDERS, in_mask_folders
 from .mask_names import masks_among
 from .placing import Pictures, place_images, split_said
 from .split_names import split_column, split_named, split_text
+from .split_roots import split_folders
 from .table_files import TABLES, ImageNames, NoTable, plain_name, read_table, stem
 from .ticks import emptied, one_of_columns
 from .uploads import Uploads
@@ -45,6 +47,17 @@ class Pool:
         ids = [file.id for file in listing(self.path)]
         masks = {*masks_among(ids), *in_mask_folders(ids)}
         return Pictures([id for id in ids if id not in masks], EXTENSIONS)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        return Uploads(self.every.ids)
+
+    @cached_property
+    def in_splits(self) -> tuple[str, ...]:
+        """What ids begin with in folders that are opened as splits, whatever the task."""
+        folders = split_folders(self.path)[0]
+        named = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
+        return tuple(f"{unicodedata.normalize('NFC', folder.name)}/" for folder in named)
 
     @cached_property
     def stems(self) -> set[str]:
@@ -202,20 +215,22 @@ def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Po
 
 def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
     """The images that files of annotations name which are called as splits, or lie in folders that are; but for those
-    in a folder of images that says a split itself."""
+    in a folder that is opened as a split: train2017/ says one, and is not."""
+    if all(id.startswith(pool.in_splits) for id in pool.every.ids):
+        return
     folders = [one for one in subfolders(path) if one.name.lower() in OF_TOOLS]
     for folder in (path, *folders, *(below for one in folders for below in subfolders(one))):
         for file in files_ending(folder, (".json", ".xml")):
             split = split_said([*file.parent.relative_to(path).parts, file.stem])
-            if split is None or file.stem in pool.stems or None not in pool.every.of_folder.values():
+            if split is None or file.stem in pool.stems:
                 continue
             if not file.is_file():
                 continue
             part = pictures_in(file)
             if part is None or part.otherwise:
                 continue
-            placed = [(p.name, p.id) for p in place_images([part], path, pool.every, Uploads(pool.every.ids))]
-            there = [(name, id) for name, id in placed if id is None or not pool.every.of_folder[id.rpartition("/")[0]]]
+            placed = [(p.name, p.id) for p in place_images([part], path, pool.every, pool.uploads)]
+            there = [(name, id) for name, id in placed if id is None or not id.startswith(pool.in_splits)]
             bases = [(plain_name(name).rpartition("/")[2], id) for name, id in there]
             found = [pair for base, pair in zip(bases, there) if base[1] is not None or pool.every.by_base.get(base[0])]
             if any(id is not None for _, id in found):
@@ -231,11 +246,21 @@ def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 def pictures_in(file: Path) -> Annotations | None:
     """The pictures that a file of annotations names, also where it draws nothing, as COCO's of test images."""
     try:
-        content: Any = json.loads(read_text(file)) if file.suffix.lower() == ".json" else None
+        names = names_in_coco(file, file.stat().st_size, file.stat().st_mtime_ns) if is_json(file) else None
     except ValueError:
         return None
+    return Annotations(file, {name: Objects() for name in names}) if names is not None else read_annotations(file)
+
+
+def is_json(file: Path) -> bool:
+    return file.suffix.lower() == ".json"
+
+
+@lru_cache(maxsize=16)
+def names_in_coco(file: Path, size: int, changed: int) -> tuple[str, ...] | None:
+    """The names of a COCO file's images; None of another. One may hold half a gigabyte, and is asked for each split."""
+    content: Any = json.loads(read_text(file))
     images = content.get("images") if isinstance(content, dict) else None
-    if isinstance(images, list):
-        names = [str(image["file_name"]) for image in images if isinstance(image, dict) and "file_name" in image]
-        return Annotations(file, {name: Objects() for name in names})
-    return read_annotations(file)
+    if not isinstance(images, list):
+        return None
+    return tuple(str(image["file_name"]) for image in images if isinstance(image, dict) and "file_name" in image)
