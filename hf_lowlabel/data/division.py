@@ -4,7 +4,6 @@ table, or by tables, lists and annotations that are called as splits."""
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,14 @@ import numpy as np
 
 from ..errors import MissingSplit, UserError
 from ..text import series
-from .folders import ALIASES, SPLITS, UNLABELED
+from .folders import ALIASES, UNLABELED
 from .metadata import no_image
-from .placing import split_said
 from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
-from .split_tables import Listed, Pool, in_annotations, in_lists, in_tables, says_labels
+from .split_tables import Listed, Pool, called_as_split, in_annotations, in_lists, in_tables, says_labels, tell_absent
 
 T = TypeVar("T")
-IMAGE_WORDS = frozenset("image images img imgs picture pictures photo photos set data".split())
 
 
 @dataclass
@@ -149,7 +146,9 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
     of, first = dict[str, str](), dict[str, Listed]()
     for part in found:
         lost = [name for name, id in part.found if id is None]
-        if lost and part.split in HELD:
+        if lost and part.split in HELD and len(lost) == len(part.found) and pool.has_training:
+            tell_absent(part.file, part.split, lost)
+        elif lost and part.split in HELD:
             if not skip_missing:
                 raise no_image(part.file, lost, pool.every.ids, "the names")
             tell_lost(part.file, lost)
@@ -183,14 +182,6 @@ def fill_folders(of: dict[str, str], pool: Pool) -> None:
         folder = id.rpartition("/")[0]
         if folder in called and folder.rpartition("/")[0] in agree:
             of.setdefault(id, called[folder])
-
-
-def called_as_split(folder: str) -> str | None:
-    """The split that the name of a folder says with no other words than those for images, as train2017 and val_images:
-    test_tubes may be a class."""
-    words = {*re.findall(r"[^\W\d_]+", folder.lower())}
-    split = split_said([folder])
-    return split if split is not None and words <= {*SPLITS[split], *IMAGE_WORDS} else None
 
 
 def tell_lost(file: Path, lost: Sequence[str]) -> None:

@@ -32,7 +32,16 @@ from .uploads import Uploads
 LISTED = ("train", "validation", "test")
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta")  # folders of lists
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
+IMAGE_WORDS = frozenset("image images img imgs picture pictures photo photos set data".split())
 LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
+
+
+def called_as_split(folder: str) -> str | None:
+    """The split that the name of a folder says with no other words than those for images, as train2017 and val_images:
+    test_tubes may be a class."""
+    words = {*re.findall(r"[^\W\d_]+", folder.lower())}
+    split = split_said([folder])
+    return split if split is not None and words <= {*SPLITS[split], *IMAGE_WORDS} else None
 
 
 class Pool:
@@ -58,6 +67,16 @@ class Pool:
         folders = split_folders(self.path)[0]
         named = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
         return tuple(f"{unicodedata.normalize('NFC', folder.name)}/" for folder in named)
+
+    @cached_property
+    def has_training(self) -> bool:
+        """Whether images for training lie in a folder that is called so."""
+        return any(called_as_split(name) == "train" for folder in self.every.folders for name in folder.split("/"))
+
+    def lie_in(self, split: str, ids: Sequence[str | None]) -> bool:
+        """Whether all of some images lie in the folder that is opened as this split."""
+        folders = tuple(folder for folder in self.in_splits if split_said([folder]) == split)
+        return bool(ids) and all(id is not None and id.startswith(folders) for id in ids)
 
     @cached_property
     def stems(self) -> set[str]:
@@ -114,7 +133,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         except NoTable:
             continue
         except UserError as error:
-            if not masks or split != "train":  # what is held out must be known
+            folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
+            if not (folders if split != "train" else masks):  # what is held out must be known
                 raise
             warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
             continue
@@ -159,6 +179,10 @@ def refuse_other_split(file: Path, split: str, said: str, rows: Sequence[dict], 
 def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:
     """Raises UserError where a table lists images, and no column is called as one of file names."""
     if without_header(columns):
+        begins = next(column for column in columns if is_picture(column))
+        names = [plain_name(name) for name in (begins, *(row.get(begins) for row in rows)) if name]
+        if passed_over(file, split, names, pool):
+            return
         raise UserError(
             f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
             f"such as file_name above it: its images are of split {split!r}, and must not be learned from."
@@ -171,10 +195,35 @@ def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows:
             and len({*names}) == len(names)
             and None not in pool.match(names, split)
         ):
+            if passed_over(file, split, names, pool):
+                continue
             raise UserError(
                 f"The column {column!r} of {file.name} names images of split {split!r}, which must not be learned "
                 "from. Call it file_name, or take the table elsewhere."
             )
+
+
+def passed_over(file: Path, split: str, names: Sequence[str], pool: Pool) -> bool:
+    """Whether a table of held-out images says nothing new: all lie in the folder of that split, or none is there."""
+    ids = pool.match(names, split)
+    if not any(ids) and pool.has_training:
+        tell_absent(file, split, names)
+        return True
+    return pool.lie_in(split, ids)
+
+
+def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
+    warnings.warn(
+        f"None of the {len(lost)} images of split {split!r} that {file.name} names is there, such as {lost[0]!r}: it "
+        "is passed over, since the images for training lie in a folder of theirs.",
+        stacklevel=7,
+    )
+
+
+def of_top(id: str) -> str | None:
+    """The split that the uppermost folder of an image is called as."""
+    folder = id.partition("/")[0].lower() if "/" in id else ""
+    return split_named(folder) if folder in ALIASES else None
 
 
 def is_picture(name: str) -> bool:
