@@ -19,7 +19,8 @@ from .metadata import no_image
 from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
-from .split_tables import Listed, Pool, called_as_split, in_annotations, in_lists, in_tables, says_labels, tell_absent
+from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
+from .text_lists import in_lists
 
 T = TypeVar("T")
 

@@ -1,5 +1,5 @@
-"""Files that are called as splits beside the folders of images, each a list of the images of one: train.csv and
-test.csv with labels or without, as Kaggle has them; val.txt, a line for an image; annotations/instances_test.json."""
+"""Tables and annotations that are called as splits beside the folders of images, each of the images of one: train.csv and
+test.csv with labels or without, as Kaggle has them; annotations/instances_test.json."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ from .ticks import emptied, one_of_columns
 from .uploads import Uploads
 
 LISTED = ("train", "validation", "test")
-OF_LISTS = ("splits", "split", "lists", "imagesets", "meta")  # folders of lists
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
 IMAGE_WORDS = frozenset("image images img imgs picture pictures photo photos set data".split())
-LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
 
 
 def called_as_split(folder: str) -> str | None:
@@ -228,38 +226,6 @@ def of_top(id: str) -> str | None:
 
 def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
-
-
-def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
-    """What text files list that are called as splits, a line for an image, which more words may follow."""
-    for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
-        for file in files_ending(folder, (".txt",)):
-            words = set(re.findall(r"[^\W\d_]+", file.stem.lower()))
-            split = split_said([file.stem])
-            if split is None or not words <= {*SPLITS[split], *LIST_WORDS} or file.stem in pool.stems:
-                continue
-            if not file.is_file():
-                continue
-            lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
-            first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
-            found = list(zip(first, match_lines(lines, first, split, pool)))
-            if any(id is not None for _, id in found) or any(map(is_picture, first)):
-                yield Listed(split, file, found)
-
-
-def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:
-    """The id that each line of a list means by its first word, or as a whole where an image is called so, with blanks.
-    Both are looked for only where one is not found: there may be a line for each of many images."""
-
-    def with_blanks(line: str, word: str) -> bool:
-        return line in pool.every.known or not is_picture(word) and line.rpartition("/")[2] in pool.every.by_base
-
-    whole = [with_blanks(line, word) for line, word in zip(lines, first)]
-    found = pool.match([line if one else word for line, word, one in zip(lines, first, whole)], split)
-    lost = [k for k, id in enumerate(found) if id is None and lines[k] != first[k]]
-    for k, id in zip(lost, pool.match([first[k] if whole[k] else lines[k] for k in lost], split) if lost else ()):
-        found[k] = id
-    return found
 
 
 def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
