@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UserError, nearest, unknown
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, listing, metadata_file
+from .folders import ALIASES, EXTENSIONS, METADATA, UNLABELED, listing, metadata_file
 from .labels import LabelRules, label_column
 from .split_columns import SplitTable, called_so, images_named, prefix
 from .split_names import split_column, split_named
@@ -78,6 +78,8 @@ def read_metadata(
             raise
         warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=4)
         return None
+    if file.stem.lower() == METADATA[2]:
+        numbered = [(line, without_unlabeled(row)) for line, row in numbered]
     columns = list(dict.fromkeys(key for _, row in numbered for key in row))
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
     rows = [row for _, row in numbered]
@@ -121,6 +123,17 @@ def read_metadata(
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)
+
+
+def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of Roboflow's, whose column Unlabeled is no class: where it says yes, nobody has looked."""
+    marked = next((column for column in row if column.casefold() == UNLABELED), None)
+    if marked is None:
+        return row
+    rest = {column: cell for column, cell in row.items() if column != marked}
+    if str(row[marked]).strip() not in ("1", "1.0"):
+        return rest
+    return {column: cell if column_called([column], FILE_COLUMNS) else None for column, cell in rest.items()}
 
 
 def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str) -> UserError:

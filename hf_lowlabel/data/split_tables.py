@@ -1,5 +1,5 @@
-"""Tables and annotations that are called as splits beside the folders of images, each of the images of one: train.csv and
-test.csv with labels or without, as Kaggle has them; annotations/instances_test.json."""
+"""Tables and annotations that are called as splits beside the folders of images, each of the images of one: train.csv
+and test.csv with labels or without, as Kaggle has them; annotations/instances_test.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Text files that are called as splits, each a list of its images: val.txt, splits/test.txt, annotations/test.txt."""
+"""Text files that are called as splits, each a list of its images: val.txt, splits/test.txt, annotations/test.txt; and
+the places of splits in YOLO's data.yaml."""
 
 from __future__ import annotations
 
@@ -7,14 +8,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..errors import UserError
 from ..files import read_text
-from .folders import SPLITS, subfolders
+from .folders import ALIASES, SPLITS, subfolders
 from .placing import split_said
 from .split_tables import OF_TOOLS, Listed, Pool, files_ending, is_picture
 from .table_files import TABLES, plain_name
 
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
 LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
+OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no list
 
 
@@ -26,6 +29,46 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
         for file in files_ending(folder, TABLES) if folder != path else ():
             if (split := split_said([file.stem])) not in (None, "train") and is_called(file, split):
                 tell_unread(file, split, f"tables are read in {path.name}/ itself")
+
+
+def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What YOLO's data.yaml says: a folder, a text file, or a list of them for each split, in the folder that it calls
+    `path`, which may be of another machine. What lies in the folder of a split is known."""
+    file = next((path / name for name in OF_YOLO if (path / name).is_file()), None)
+    if file is None:
+        return
+    import yaml
+
+    try:
+        said = yaml.safe_load(read_text(file))
+    except (yaml.YAMLError, UserError, ValueError) as error:
+        warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=6)
+        return
+    named = [
+        (split_said([word]), places)
+        for word, places in (said.items() if isinstance(said, dict) else ())
+        if word in ALIASES
+    ]
+    places = [(split, one) for split, some in named for one in (some if isinstance(some, list) else [some]) if split]
+    of_training = [place for split, place in places if split == "train"]
+    for split, place in places:
+        if isinstance(place, str) and (split == "train" or place not in of_training):  # of examples, tested as learned
+            ids = of_place(path, plain_name(place), split, pool)
+            found = [(name, id) for name, id in ids if id is None or not id.startswith(pool.in_splits)]
+            if found:
+                yield Listed(split, file, found)
+
+
+def of_place(path: Path, place: str, split: str, pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of the images of a place of data.yaml: its folder by the longest end that is one here."""
+    parts = [part for part in place.split("/") if part not in ("", ".", "..")]
+    for k in range(len(parts)):
+        there = path.joinpath(*parts[k:])
+        if there.is_dir() and (ids := [id for id in pool.every.ids if id.startswith(f"{'/'.join(parts[k:])}/")]):
+            return [(id, id) for id in ids]
+        if there.is_file() and there.suffix.lower() == ".txt":
+            return lines_of(there, split, pool)
+    return []
 
 
 def is_called(file: Path, split: str) -> bool:
@@ -45,16 +88,24 @@ def listed(file: Path, pool: Pool) -> Listed | None:
         and not is_called(file, split)
     ):
         return None
-    lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
-    if all(map(BOX.fullmatch, lines)):
+    found = lines_of(file, split, pool)
+    if not found:
         return None
-    first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
-    found = list(zip(first, match_lines(lines, first, split, pool)))
+    first = [name for name, _ in found]
     if not is_called(file, split):
         if all(id is not None for _, id in found):
             tell_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
         return None
     return Listed(split, file, found) if any(id for _, id in found) or any(map(is_picture, first)) else None
+
+
+def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of each line; none of a file of boxes."""
+    lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
+    if all(map(BOX.fullmatch, lines)):
+        return []
+    first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
+    return list(zip(first, match_lines(lines, first, split, pool)))
 
 
 def without_folds(found: Sequence[Listed]) -> list[Listed]:

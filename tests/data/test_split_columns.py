@@ -140,3 +140,12 @@ def test_an_image_of_the_name_in_a_folder_below_is_another(tmp_path):
     table(tmp_path, "train/metadata.csv", "file_name,label,split", "1.png,a,test", "b/1.png,b,train", "2.png,a,")
     assert load_source(tmp_path).ids == ["2.png", "b/1.png"]
     assert load_source(tmp_path, split="test").ids == ["1.png"]
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_unlabeled_of_roboflow_is_no_class(tmp_path, opened):
+    pictures(tmp_path, *(f"train/{i}.png" for i in range(4)))
+    rows = ["0.png, 1, 0, 0", "1.png, 0, 1, 0", "2.png, 0, 0, 1", "3.png, 1, 0, 0"]
+    table(tmp_path, "train/_classes.csv", "filename, cat, dog, Unlabeled", *rows)
+    source = opened(tmp_path)
+    assert source.class_names == ["cat", "dog"] and source.has_target.tolist() == [True, True, False, True]

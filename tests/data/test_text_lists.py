@@ -87,3 +87,34 @@ def test_boxes_of_a_picture_that_is_gone_are_no_list(tmp_path):
         assert len(load_source(tmp_path)) == 3
     with pytest.raises(MissingSplit):
         load_source(tmp_path, split="test")
+
+
+@pytest.mark.parametrize(
+    "train, val, said",
+    [
+        ("images/a", "images/b", "path: ../datasets/mine\ntrain: images/a\nval: images/b\n"),
+        ("images/a", "images/b", "train: ../images/a\nval: ../images/b\nnc: 1\n"),
+        ("images/train2017", "images/val2017", "train: [images/train2017]\nvalid: [images/val2017]\n"),
+        ("a/images", "b/images", "path: /home/me/mine\ntrain: /home/me/mine/a/images\nval: /home/me/mine/b/images\n"),
+        ("images", "images", "train: lists/mine.txt\nval: lists/others.txt\n"),
+    ],
+)
+def test_places_of_data_yaml(tmp_path, train, val, said):
+    for folder, numbers in ((train, range(3)), (val, (3, 4))):
+        for i in numbers:
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"cat_{i}.jpg")
+    write(tmp_path, "lists/mine.txt", *(f"./images/cat_{i}.jpg" for i in range(3)))
+    write(tmp_path, "lists/others.txt", "./images/cat_3.jpg", "./images/cat_4.jpg")
+    (tmp_path / "data.yaml").write_text(said)
+    assert bare(load_source(tmp_path)) == ["cat_0.jpg", "cat_1.jpg", "cat_2.jpg"]
+    assert bare(load_source(tmp_path, split="val")) == ["cat_3.jpg", "cat_4.jpg"]
+
+
+@pytest.mark.parametrize(
+    "said", ["train: images\nval: images\n", "train: images\nval: gone\n", "[torn\n", "names: [a]\n"]
+)
+def test_a_data_yaml_that_divides_nothing(tmp_path, said):
+    """Ultralytics' examples give the same folder twice."""
+    (pictures(tmp_path) / "data.yaml").write_text(said)
+    assert len(load_source(tmp_path)) == 6
