@@ -67,6 +67,10 @@ class Pool:
         return tuple(f"{unicodedata.normalize('NFC', folder.name)}/" for folder in named)
 
     @cached_property
+    def all_in_splits(self) -> bool:
+        return all(id.startswith(self.in_splits) for id in self.every.ids)
+
+    @cached_property
     def has_training(self) -> bool:
         """Whether images for training lie in a folder that is called so."""
         return any(called_as_split(name) == "train" for folder in self.every.folders for name in folder.split("/"))
@@ -231,13 +235,11 @@ def is_picture(name: str) -> bool:
 def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
     """The images that files of annotations name which are called as splits, or lie in folders that are; but for those
     in a folder that is opened as a split: train2017/ says one, and is not."""
-    if all(id.startswith(pool.in_splits) for id in pool.every.ids):
-        return
     folders = [one for one in subfolders(path) if one.name.lower() in OF_TOOLS]
     for folder in (path, *folders, *(below for one in folders for below in subfolders(one))):
         for file in files_ending(folder, (".json", ".xml")):
             split = split_said([*file.parent.relative_to(path).parts, file.stem])
-            if split is None or file.stem in pool.stems:
+            if split is None or pool.all_in_splits or file.stem in pool.stems:
                 continue
             if not file.is_file():
                 continue
