@@ -70,12 +70,12 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
     column = by_column(path, table, skip_missing, masks) if table is not None else None
     by_labels = column is not None and bool({*HELD} & {*column.of.values()})
     found = [column] if column is not None and by_labels else []
-    for table in called_so(path, masks):
+    pool = Pool(path)
+    for table in called_so(path, masks, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
         found[-1].labeled = not by_labels and says_labels(cells_of(table.numbered), None, label)
     if by_labels:
         return found
-    pool = Pool(path)
     tables = list(in_tables(path, pool, label, masks))
     for said in found:
         for part in tables:

@@ -44,7 +44,7 @@ def of_labels(folder: Path, own: str | None, masks: bool) -> SplitTable | None:
     return found[0] if found else None
 
 
-def called_so(path: Path, masks: bool) -> list[SplitTable]:
+def called_so(path: Path, masks: bool, read: Callable[[Path], Rows] = read_table) -> list[SplitTable]:
     """The tables called train or splits whose column says another split than train."""
     files = [file for split, file in tables_of_splits(path) if split == "train"]
     files += [
@@ -52,14 +52,14 @@ def called_so(path: Path, masks: bool) -> list[SplitTable]:
         for file in sorted(path.iterdir())
         if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
     ]
-    found = [table for file in files if (table := with_splits(file, masks)) is not None]
+    found = [table for file in files if (table := with_splits(file, masks, read)) is not None]
     return [table._replace(called=True) for table in found if {*table.splits} != {"train"}]
 
 
-def with_splits(file: Path, masks: bool) -> SplitTable | None:
+def with_splits(file: Path, masks: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
     """A table with a column of splits; None for another. masks: one that cannot be read is none, with a warning."""
     try:
-        numbered = read_table(file)
+        numbered = read(file)
     except NoTable:  # which is said where labels are read
         return None
     except UserError as error:

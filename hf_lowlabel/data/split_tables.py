@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import read_text
 from .annotated import Annotations, Objects
 from .annotation_files import read_annotations
-from .columns import FILE_COLUMNS, PICTURES, column_called, without_header
+from .columns import FILE_COLUMNS, PICTURES, Rows, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, parquet, subfolders
 from .labels import LABEL_COLUMNS, NO_LABEL
 from .mask_folders import MASK_FOLDERS, in_mask_folders
@@ -46,8 +46,14 @@ class Pool:
     """The images of a data set, of all splits, that names are looked for among."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self.tables = path, dict[Path, Rows]()
         self.of_split: dict[str, ImageNames] = {}
+
+    def read(self, file: Path) -> Rows:
+        """`read_table`, once for all that ask."""
+        if file not in self.tables:
+            self.tables[file] = read_table(file)
+        return self.tables[file]
 
     @cached_property
     def every(self) -> Pictures:
@@ -131,7 +137,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         try:
             if file.suffix.lower() == ".json" and read_annotations(file) is not None:
                 continue
-            rows = [row for _, row in read_table(file)]
+            rows = [row for _, row in pool.read(file)]
         except NoTable:
             continue
         except UserError as error:
