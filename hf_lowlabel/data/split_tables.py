@@ -152,8 +152,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         if said is not None and split == "train" and {*map(split_named, cells[said])} != {"train"}:
             continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
-        if said is not None and split != "train":
-            refuse_other_split(file, split, said, rows, column)
+        if said is not None and split != "train" and column is not None:
+            refuse_other_split(file, split, said, rows, column, pool)
         if column is None:
             if split != "train":
                 refuse_nameless_column(file, split, columns, rows, pool)
@@ -173,14 +173,15 @@ def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> 
     return one_of_columns(emptied({key: cells[key] for key in cells if key != name}, NO_LABEL)) is not None
 
 
-def refuse_other_split(file: Path, split: str, said: str, rows: Sequence[dict], name: str | None) -> None:
-    """Raises UserError where a column says another split than the name of its table, which is held out."""
+def refuse_other_split(file: Path, split: str, said: str, rows: Sequence[dict], name: str, pool: Pool) -> None:
+    """Raises UserError where a column says another split of images than the name of their table, which is held out."""
     odd = [row for row in rows if split_text(row.get(said)) and split_named(row.get(said)) != split]
-    if odd:
-        which = f" of {plain_name(odd[0].get(name))!r}" if name is not None else ""
+    names = [plain_name(row.get(name)) for row in odd]
+    if there := [k for k, id in enumerate(pool.match(names, split) if odd else ()) if id is not None]:
         raise UserError(
-            f"{file.name} is called as split {split!r}, and its column {said!r} says {odd[0][said]!r}{which} "
-            f"({len(odd)} such rows). Take the column away, or put all rows with it into metadata.csv."
+            f"{file.name} is called as split {split!r}, and its column {said!r} says {odd[there[0]][said]!r} of "
+            f"{names[there[0]]!r} ({len(there)} such rows). Take the column away, or put all rows with it into "
+            "metadata.csv."
         )
 
 

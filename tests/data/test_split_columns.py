@@ -103,6 +103,8 @@ def test_a_table_of_held_out_images_whose_column_says_another_split(tmp_path):
         load_source(tmp_path)
     table(tmp_path, "test.csv", "file_name,label,split", "1.png,b,Testing", "2.png,a,")
     assert load_source(tmp_path, split="test").ids == ["1.png", "2.png"] and load_source(tmp_path).ids == ["0.png"]
+    table(tmp_path, "test.csv", "id,split", "question 7,train")
+    assert len(load_source(tmp_path)) == 3, "it is of something else"
 
 
 def test_splits_csv_leaves_the_folders_their_classes(tmp_path):
