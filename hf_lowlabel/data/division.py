@@ -4,7 +4,6 @@ table, or by tables, lists and annotations that are called as splits."""
 from __future__ import annotations
 
 import contextlib
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ import numpy as np
 
 from ..errors import MissingSplit, UserError
 from ..text import series
-from .columns import FILE_COLUMNS, Rows, column_called
-from .folders import ALIASES, UNLABELED, metadata_file, metadata_files
-from .metadata import no_image, refuse_two_splits, split_column, split_named, split_text
+from .folders import ALIASES, UNLABELED
+from .metadata import no_image
+from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
+from .split_names import split_named
 from .split_roots import split_folders, split_root
-from .split_tables import Listed, Pool, in_annotations, in_lists, in_tables, is_picture
-from .table_files import NoTable, plain_name, read_table
+from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
+from .text_lists import in_lists, in_yaml
 
 T = TypeVar("T")
-HELD = ("validation", "test")
 
 
 @dataclass
@@ -54,20 +53,55 @@ def read_division(
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
     parts = [one for name, one in split_folders(path)[0].items() if name in ALIASES]
-    column = by_column(path, path, skip_missing, masks)
-    if column is not None and {*HELD} & {*column.of.values()}:
-        found: list[Division | None] = [column]
-    else:
-        found = [by_files(path, label, skip_missing, masks) or column]
+    found = [*at_top(path, label, skip_missing, masks)]
     for part in parts:
-        of_training = split_named(part.name) == "train"
-        with contextlib.suppress(*[] if of_training else [UserError]):  # which is said where that split is asked for
-            found.append(by_column(path, part, skip_missing, masks))
-    said = [one for one in found if one is not None]
-    if not said:
-        return None
+        own = split_named(part.name)
+        with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
+            table = of_labels(part, own, masks)
+            inner = by_column(path, table, skip_missing, masks) if table is not None else Division({}, "")
+            found += [inner] if {*HELD} & {*inner.of.values()} else []
+    return joined(found) if found else None
+
+
+def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> list[Division]:
+    """What is said by files that do not lie in the folder of a split. A column counts before names of files, and lists
+    and annotations where no table holds anything out."""
+    table = of_labels(path, None, masks)
+    column = by_column(path, table, skip_missing, masks) if table is not None else None
+    by_labels = column is not None and bool({*HELD} & {*column.of.values()})
+    found = [column] if column is not None and by_labels else []
+    pool = Pool(path)
+    for table in called_so(path, masks, pool.read):
+        found.append(by_column(path, table, skip_missing, masks))
+        found[-1].labeled = not by_labels and says_labels(cells_of(table.numbered), None, label)
+    if by_labels:
+        return found
+    tables = list(in_tables(path, pool, label, masks))
+    for said in found:
+        for part in tables:
+            refuse_unlisted(said, part)
+    if any(part.split in HELD for part in tables):
+        return [*found, together(tables, skip_missing, pool)]
+    others = by_lists(path, pool, skip_missing) if not found else None
+    return found or [one for one in [others or column] if one is not None]
+
+
+def refuse_unlisted(said: Division, part: Listed) -> None:
+    """Raises UserError for an image of a split whose own table does not name it."""
+    known = {id for _, id in part.found}
+    odd = [id for id, split in said.of.items() if split == part.split and split in HELD and id not in known]
+    if odd:
+        raise UserError(
+            f"{said.where} that {odd[0]!r} is of split {part.split!r} ({len(odd)} such images), and {part.file.name} "
+            "does not name it. Keep one of them: the column, or the table of that split."
+        )
+
+
+def joined(said: Sequence[Division]) -> Division:
+    """What several files say together. Raises UserError where they put an image into two splits."""
     out = said[0]
     for other in said[1:]:
+        out.labeled |= other.labeled
         for id, split in other.of.items():
             if (first := out.of.setdefault(id, split)) != split:
                 raise UserError(
@@ -84,95 +118,22 @@ def two_splits(id: str, one: str, other: str) -> UserError:
     )
 
 
-def column_of_splits(folder: Path, own: str | None, masks: bool) -> tuple[Path, Rows, str] | None:
-    """(the table in a folder, its rows, its column of splits); None where there is none. own: the folder's split."""
-    files = metadata_files(folder, own) if masks else [file for file in [metadata_file(folder, own)] if file]
-    found = []
-    for file in files:
-        try:
-            numbered = read_table(file)
-        except NoTable:  # which is said where labels are read
-            continue
-        except UserError as error:
-            if not masks:
-                raise
-            warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=5)
-            continue
-        columns = list(dict.fromkeys(key for _, row in numbered for key in row))
-        column = split_column({name: [row.get(name) for _, row in numbered] for name in columns})
-        if column is not None:
-            found.append((file, numbered, column))
-    if len(found) > 1:
-        raise UserError(
-            f"Both {' and '.join(file.name for file, _, _ in found)} in {str(folder)!r} have a column of splits. Keep "
-            "one."
-        )
-    return found[0] if found else None
-
-
-def by_column(path: Path, folder: Path, skip_missing: bool, masks: bool) -> Division | None:
-    """By the column of the table in the data set, or in the folder of one of its splits."""
+def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) -> Division:
+    """By the column of a table in the data set, or in the folder of one of its splits."""
+    file, folder = table.file, table.file.parent
     own = split_named(folder.name) if folder != path else None
-    table = column_of_splits(folder, own, masks)
-    if table is None:
-        return None
-    file, numbered, column = table
-    lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
-    splits = [split_named(row.get(column)) for row in rows]
-    pool = Pool(path, prefix(path, folder))
-
-    def match(names: list[str]) -> list[str | None]:
-        out: list[str | None] = [None] * len(names)
-        for split in {*splits}:
-            at = [k for k, said in enumerate(splits) if said == split]
-            for k, id in zip(at, pool.match([names[k] for k in at], split)):
-                out[k] = id
-        return out
-
-    name, names, ids = column_of_files(rows, match)
-    refuse_two_splits(file, zip(lines, ids, splits))
-    of = {id: said for row, id, said in zip(rows, ids, splits) if id and split_text(row.get(column))}
-    lost = [given for given, id, said in zip(names, ids, splits) if said in HELD and given and not id]
-    if name is None and {*splits} - {"train"} or lost and not (any(ids) or skip_missing or any(map(is_picture, names))):
-        odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
-        raise UserError(
-            f"The column {column!r} of {file.name} says the split of images, and no column names their files{odd}. Add "
-            "a column file_name with the name of the file in each row, or take the table elsewhere."
-        )
-    if lost and (own is None or masks):  # else labels are read from it
+    pool = Pool(folder)
+    said = said_by(table, pool, prefix(path, folder), skip_missing)
+    if said.lost and (own is None or masks):  # else labels are read from it
         if not skip_missing:
-            raise no_image(file, lost, pool.every.ids, name or "")
-        tell_lost(file, lost)
-    where = f"The column {column!r} of {file.name} says"
-    return Division(of, where) if {*of.values()} & {*HELD} or own is None else None
+            raise no_image(file, said.lost, pool.every.ids, said.name or "")
+        tell_lost(file, said.lost)
+    return Division(said.of, f"The column {table.column!r} of {file.name} says")
 
 
-def column_of_files(
-    rows: Sequence[dict], match: Callable[[list[str]], list[str | None]]
-) -> tuple[str | None, list[str], list[str | None]]:
-    """(the column of file names, the name in each row, its id as `match` gives it): the column that is called so; where
-    it names no image, that of names of pictures which names most."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    called = column_called(columns, FILE_COLUMNS)
-    cells = {column: [plain_name(row.get(column)) for row in rows] for column in columns}
-    ids = match(cells[called]) if called is not None else []
-    if called is not None and any(ids):
-        return called, cells[called], ids
-    others = [column for column in columns if column != called and all(map(is_picture, filter(None, cells[column])))]
-    found = [(column, cells[column], match(cells[column])) for column in others if any(cells[column])]
-    best = max(found, key=lambda one: sum(id is not None for id in one[2]), default=None)
-    if best is not None and any(best[2]):
-        return best
-    return called, cells[called] if called is not None else [""] * len(rows), [None] * len(rows)
-
-
-def by_files(path: Path, label: str | None, skip_missing: bool, masks: bool) -> Division | None:
-    """By tables that are called as splits, else by lists, else by annotations."""
-    pool = Pool(path)
-    tables = list(in_tables(path, pool, label, masks))
-    if any(part.split in HELD for part in tables):
-        return together(tables, skip_missing, pool)
-    for found in map(list, (in_lists(path, pool), in_annotations(path, pool))):
+def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
+    """By lists that are called as splits, else by data.yaml, else by annotations."""
+    for found in map(list, (in_lists(path, pool), in_yaml(path, pool), in_annotations(path, pool))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images
@@ -186,7 +147,9 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
     of, first = dict[str, str](), dict[str, Listed]()
     for part in found:
         lost = [name for name, id in part.found if id is None]
-        if lost and part.split in HELD:
+        if lost and part.split in HELD and len(lost) == len(part.found) and pool.has_training:
+            tell_absent(part.file, part.split, lost)
+        elif lost and part.split in HELD:
             if not skip_missing:
                 raise no_image(part.file, lost, pool.every.ids, "the names")
             tell_lost(part.file, lost)
@@ -194,9 +157,32 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
             if first.setdefault(id, part).split != part.split:
                 raise two_splits(id, first[id].file.name, part.file.name)
             of[id] = part.split
+    fill_folders(of, pool)
     files = list(dict.fromkeys(part.file.name for part in found))
     labeled = any(part.labeled for part in found if part.split == "train")
     return Division(of, f"{series(files)} say{'s' * (len(files) == 1)}", labeled)
+
+
+def fill_folders(of: dict[str, str], pool: Pool) -> None:
+    """Put the images that no file lists into the split that their folder is called as, as those without annotations in
+    val2017/ or test_images/, where each folder beside it that is called so holds images of its own split alone."""
+    listed: dict[str, set[str]] = {}
+    for id, split in of.items():
+        listed.setdefault(id.rpartition("/")[0], set()).add(split)
+    called = {folder: said for folder in pool.every.folders if (said := called_as_split(folder.rpartition("/")[2]))}
+    beside: dict[str, list[str]] = {}
+    for folder in called:
+        beside.setdefault(folder.rpartition("/")[0], []).append(folder)
+    agree = {
+        parent
+        for parent, folders in beside.items()
+        if any(folder in listed for folder in folders)
+        and all(listed.get(folder, {called[folder]}) == {called[folder]} for folder in folders)
+    }
+    for id in pool.every.ids:
+        folder = id.rpartition("/")[0]
+        if folder in called and folder.rpartition("/")[0] in agree:
+            of.setdefault(id, called[folder])
 
 
 def tell_lost(file: Path, lost: Sequence[str]) -> None:
@@ -262,11 +248,6 @@ def of_split(
             f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}.", stacklevel=4
         )
     return kept
-
-
-def prefix(path: Path, folder: Path) -> str:
-    """What the ids of a data set begin with that lie in a folder of it."""
-    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"
 
 
 def of_folder(id: str) -> str:

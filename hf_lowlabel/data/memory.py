@@ -62,9 +62,8 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             )
         return stored
 
-    if not targets.every_split:
-        rows, _ = rows_of_split(opened, split, f"the {kind}", of_splits and len(dataset) > 1)
-    return Table(opened(split) if targets.every_split else rows, Origin(NAME, split), image_column, None)
+    part = rows_of_split(opened, split, f"the {kind}", of_splits and len(dataset) > 1, targets.every_split)
+    return Table(part, Origin(NAME, split), image_column, None)
 
 
 def refuse_slice(split: str) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError, nearest, unknown
-from ..text import series
 from .columns import FILE_COLUMNS, column_called, without_header
-from .folders import ALIASES, EXTENSIONS, METADATA, SPLITS, listing, metadata_file
-from .labels import NO_LABEL, LabelRules, label_column
+from .folders import ALIASES, EXTENSIONS, METADATA, UNLABELED, listing, metadata_file
+from .labels import LabelRules, label_column
+from .split_columns import SplitTable, called_so, images_named, prefix
+from .split_names import split_column, split_named
+from .split_tables import Pool
 from .table_files import NoTable, folders_of, match_names, plain_name, read_table
 from .ticks import emptied, one_of_columns, refuse_strays, switches
-
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
 
 
 @dataclass
@@ -65,6 +65,9 @@ def read_metadata(
     file = metadata_file(root, split)
     if file is None and root != path:
         file = metadata_file(path, split)
+    if file is None:  # that of training may have all
+        named = split_named(split)
+        file = next((table.file for table in called_so(path, masks=False) if named in table.splits), None)
     if file is None:
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
@@ -75,9 +78,16 @@ def read_metadata(
             raise
         warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=4)
         return None
+    if file.stem.lower() == METADATA[2]:
+        numbered = [(line, without_unlabeled(row)) for line, row in numbered]
+    columns = list(dict.fromkeys(key for _, row in numbered for key in row))
+    numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
     rows = [row for _, row in numbered]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    name = column_called(columns, FILE_COLUMNS)
+    name, named = column_called(columns, FILE_COLUMNS), None
+    splits = split_column({column: [row.get(column) for row in rows] for column in columns})
+    if splits is not None:
+        named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
+        name = named.column
     if name is None and without_header(columns):
         raise UserError(
             f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
@@ -90,6 +100,8 @@ def read_metadata(
     if name is not None and not by_label:
         refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
+    if by_name and splits is not None and not labeled and {*columns} <= {name, splits}:  # it is of splits alone
+        return None
     if by_name and (name is None or not labeled):
         warnings.warn(
             f"{file.name} is not read as a table of labels, since it has no column "
@@ -100,20 +112,28 @@ def read_metadata(
         return None
     if name is None:
         raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
-    numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
-    rows = [row for _, row in numbered]
     names = [plain_name(row.get(name)) for row in rows]
-    found = placed(file, root, ids, names)
+    found = placed(file, root, ids, names, named.ids if named is not None else None)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not rules.skip_missing:
         raise no_image(file, missing, ids, name)
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
-    splits = split_column(cells)
     columns = [c for c in columns if c not in (name, splits)]
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)
+
+
+def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of Roboflow's, whose column Unlabeled is no class: where it says yes, nobody has looked."""
+    marked = next((column for column in row if column.casefold() == UNLABELED), None)
+    if marked is None:
+        return row
+    rest = {column: cell for column, cell in row.items() if column != marked}
+    if str(row[marked]).strip() not in ("1", "1.0"):
+        return rest
+    return {column: cell if column_called([column], FILE_COLUMNS) else None for column, cell in rest.items()}
 
 
 def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str) -> UserError:
@@ -126,41 +146,6 @@ def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str
     )
 
 
-def split_column(cells: dict[str, list]) -> str | None:
-    """The column that names the split of each image."""
-    column = column_called(list(cells), SPLIT_COLUMNS)
-    found = set(map(split_text, cells[column])) - {""} if column else set()
-    if (odd := sorted(found - ALIASES)) and found & ALIASES:
-        warnings.warn(
-            f"The column {column!r} is not read as the split of an image, since it says {series(odd[:5])} too. Write "
-            "train, validation or test in each of its cells, or nothing.",
-            stacklevel=4,
-        )
-    return column if found <= ALIASES and found else None
-
-
-def split_named(cell: Any) -> str:
-    """The split that a cell says, as this package calls it; "train" where it says none."""
-    return next((name for name, known in SPLITS.items() if split_text(cell) in known), "train")
-
-
-def refuse_two_splits(file: Path, rows: Iterable[tuple[int, str | None, str]]) -> None:
-    """Raises UserError where a table puts an image into two splits. rows: (line, id, split)."""
-    seen: dict[str, tuple[int, str]] = {}
-    for line, id, split in rows:
-        if id and (before := seen.setdefault(id, (line, split)))[1] != split:
-            raise UserError(
-                f"{file.name}, row {line}: {id!r} is of split {split!r} here, and of {before[1]!r} in row {before[0]}. "
-                "Keep one of them: an image that is tested on must not be learned from."
-            )
-
-
-def split_text(cell: Any) -> str:
-    """A split as text; "" where a cell says none."""
-    text = "" if cell is None else str(cell).strip().lower()
-    return "" if text in NO_LABEL else text
-
-
 def of_other_split(name: str, id: str, root: Path) -> bool:
     """Whether a name says another split than the folder `root`, in which an image has its end: test/1.png in train/."""
     folders = list(folders_of(PurePosixPath(name)))
@@ -169,12 +154,18 @@ def of_other_split(name: str, id: str, root: Path) -> bool:
     return len(said) == 2 and split_named(said[0]) != split_named(said[1])
 
 
-def placed(file: Path, root: Path, ids: Sequence[str], names: Sequence[str]) -> list[str | None]:
-    """The id that each name means; "" for an image of another split, None for none."""
-    of_all = file.parent != root and file.stem.lower() in METADATA
-    inside = f"{root.relative_to(file.parent).as_posix()}/" if of_all else ""
-    every = [image.id for image in listing(file.parent)] if of_all else ids
-    found, loose = match_names(names, every, EXTENSIONS)
+def placed(
+    file: Path, root: Path, ids: Sequence[str], names: Sequence[str], of_column: list[str | None] | None
+) -> list[str | None]:
+    """The id that each name means; "" for an image of another split, None for none. of_column: the ids below the
+    table's folder, where a column of splits tells apart what is called alike."""
+    of_all = file.parent != root and (of_column is not None or file.stem.lower() in METADATA)
+    inside = prefix(file.parent, root) if of_all else ""
+    if of_column is not None:
+        found, loose = of_column, sum(id not in (None, name) for name, id in zip(names, of_column))
+    else:
+        every = [image.id for image in listing(file.parent)] if of_all else ids
+        found, loose = match_names(names, every, EXTENSIONS)
     if not of_all:
         found = [
             id if id in (None, name) or not of_other_split(name, id, root) else None for name, id in zip(names, found)

@@ -115,11 +115,24 @@ def place_images(parts: Sequence[Annotations], path: Path, every: Pictures, uplo
         if id is not None and how != WHOLE:
             apart, folders = own - common[key], folders_in(id)
             lost = how != OWN and key in kept and apart and not apart & folders
-            id = None if lost or (said & every.parts) - folders else id
+            away = (said & every.parts) - folders
+            if away and moved_along(part, id, path) and not own & away:
+                away = {
+                    one for other in every.by_base.get(plain.rpartition("/")[2], ()) for one in folders_in(other)
+                } & away
+            id = None if lost or away else id
         if id is None or PurePosixPath(id).name != PurePosixPath(plain).name:
             candidates = uploads.candidates(plain)
             id = (candidates[0] if len(candidates) == 1 else None) if candidates else id
         yield Placed(part, name, id, id is not None and how == END and "/" in plain)
+
+
+def moved_along(part: Annotations, id: str, path: Path) -> bool:
+    """Whether a file of one picture lies in a folder that is called as its picture's, in one inside that, or beside its
+    images/: what it says of folders is of before, where no picture is there."""
+    folder, here = PurePosixPath(id).parent, PurePosixPath(part.file.parent.relative_to(path).as_posix())
+    beside = bool(here.parent.name) and folder == here.parent / "images"
+    return bool(part.otherwise and folder.name) and (beside or folder.name == here.name or folder == here.parent)
 
 
 def tell_loose(placed: Sequence[Placed], path: Path) -> None:

@@ -57,7 +57,7 @@ def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> N
     """UserError where train/ may be a class with folders in it: others are beside it, and nothing is held out."""
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
     held = any(name in folders for name in (*SPLITS["validation"], *SPLITS["test"]))
-    if train is None or held or metadata_files(train):
+    if train is None or held or metadata_files(train) or metadata_files(path, "train"):
         return
     raise UserError(
         f"{train.name}/ in {path.name!r} has folders of images in it, and {', '.join(strays[:5])} beside it: it may be "

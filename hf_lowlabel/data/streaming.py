@@ -30,8 +30,8 @@ from .decoding import cores
 from .folders import is_table
 from .images import BadImage, decode, resampling
 from .memory import NAME, refuse_nameless, refuse_slice
-from .metadata import SPLIT_COLUMNS
 from .permutation import epoch_permutation
+from .split_names import SPLIT_COLUMNS
 from .table_paths import Within, beside, is_remote, of_hub
 from .tables import (
     card_license,

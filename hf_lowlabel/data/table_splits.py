@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import MissingSplit
 from ..text import series
 from .columns import TEXT, column_called
 from .folders import ALIASES, spellings
-from .metadata import SPLIT_COLUMNS, split_column, split_text
+from .split_names import SPLIT_COLUMNS, split_column, split_text
 
 
-def rows_of_split(opened: Callable[[str], Any], split: str, where: str, several: bool = False) -> tuple[Any, str]:
-    """The rows of a split, by the column where the data has no splits of its own; and what the split is called.
+class Part(NamedTuple):
+    """Rows of a split. called: the name of the split. kept: which of `whole`, the rows of all splits, they are; None:
+    all."""
+
+    rows: Any
+    called: str
+    whole: Any = None
+    kept: list[int] | None = None
+
+
+def rows_of_split(
+    opened: Callable[[str], Any], split: str, where: str, several: bool = False, every: bool = False
+) -> Part:
+    """The rows of a split, by the column where the data has no splits of its own.
 
     Args:
         opened: the `datasets.Dataset` of a split.
         split: that is asked for.
         where: the data, in messages.
         several: the data has splits of its own, which it may say itself too.
+        every: the column means nothing.
 
     Raises:
         MissingSplit: no row is of this split.
@@ -28,18 +41,22 @@ def rows_of_split(opened: Callable[[str], Any], split: str, where: str, several:
     try:
         rows = opened(split)
     except MissingSplit:
+        if every:
+            raise
         try:
             rows = opened("train")
         except MissingSplit:
             rows = None
         if rows is None or several or has_splits(rows) or not set(spellings(split)) & {*of_rows(rows)[1]}:
             raise
-        return part(rows, split, where), split
+        return part(rows, split, where, split)
     called = split if rows.split is None else str(rows.split)
+    if every:
+        return Part(rows, called)
     if several or has_splits(rows):
         tell_unread(rows, split, where)
-        return rows, called
-    return part(rows, split, where), called
+        return Part(rows, called)
+    return part(rows, split, where, called)
 
 
 def has_splits(rows) -> bool:
@@ -64,12 +81,20 @@ def asked_in(split: str) -> set[str]:
     return {name for one in split.split("+") for name in spellings(one.partition("[")[0])}
 
 
-def part(rows, split: str, where: str):
-    """Those of a split by the column, all where there is none."""
+def part(rows, split: str, where: str, called: str) -> Part:
+    """Those of a split by the column, all where there is none, or where it says one other split of all that are given
+    for training, as what was cut out of a table does."""
     column, named = of_rows(rows)
     asked = asked_in(split)
     if column is None or not asked & ALIASES:
-        return rows
+        return Part(rows, called)
+    if len({*named}) == 1 and "train" in asked and not asked & {*named}:
+        warnings.warn(
+            f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
+            f"taken as split {split!r}.",
+            stacklevel=6,
+        )
+        return Part(rows, called)
     kept = [i for i, name in enumerate(named) if name in asked]
     if not kept:
         raise MissingSplit(f"The column {column!r} of {where} names no image of split {split!r}.")
@@ -78,8 +103,8 @@ def part(rows, split: str, where: str):
             f"The column {column!r} of {where} says which images are of split {split!r}: {len(kept)} of {len(named)}.",
             stacklevel=6,
         )
-        return rows.select(kept)
-    return rows
+        return Part(rows.select(kept), called, rows, kept)
+    return Part(rows, called)
 
 
 def tell_unread(rows, split: str, where: str) -> None:

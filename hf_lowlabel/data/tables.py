@@ -25,7 +25,7 @@ from .dataset import Origin
 from .folders import SPLITS, spellings
 from .prints import END, ends_of, print_of_value, size_and_print
 from .table_paths import Within, beside, is_remote, of_hub, open_encoded
-from .table_splits import rows_of_split
+from .table_splits import Part, rows_of_split
 
 ID_COLUMNS = ("id", "image_id", "filename", "file_name")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixel_values")
@@ -105,10 +105,11 @@ class TableReader:
 
 
 class Table:
-    """The rows of one split, as a `datasets.Dataset`. image_column: as asked. within: which files it may name; None:
+    """The rows of one split, of a `datasets.Dataset`. image_column: as asked. within: which files it may name; None:
     any, for it is in memory and not read from a file of ours."""
 
-    def __init__(self, rows, origin: Origin, image_column: str | None, within: Within | None):
+    def __init__(self, part: Part, origin: Origin, image_column: str | None, within: Within | None):
+        rows, self.part = part.rows, part
         if not len(rows):
             raise UserError(f"There are no rows in {origin.name!r} (split {origin.split!r}).")
         self.rows = rows.flatten_indices() if rows._indices is not None else rows
@@ -137,27 +138,31 @@ class Table:
         features = {name: feature for name, feature in self.features.items() if name != besides}
         column = find_image(features, self.asked, self.in_memory)
         reader = self.reader(column)
-        return reader, find_ids(self, column) or self.in_memory and reader.file_ids() or [
-            str(i) for i in range(len(self))
-        ]
+        if self.part.kept is not None:  # ids are those among all rows, whose labels and predictions go by them
+            ids = Table(Part(self.part.whole, ""), self.origin, column, self.within).images(besides)[1]
+            return reader, [ids[k] for k in self.part.kept]
+        named = find_ids(self, column) or self.in_memory and reader.file_ids()
+        return reader, named or [str(i) for i in range(len(self))]
 
     def content(self, *readers: TableReader) -> Iterator[str]:
         """For the fingerprint: what `TableReader.content` says of each row."""
         return map("/".join, zip(*(reader.content(self.in_memory) for reader in readers), strict=True))
 
 
-def open_parquet(path: Path, config: str | None, split: str, image_column: str | None) -> Table:
+def open_parquet(path: Path, config: str | None, split: str, image_column: str | None, every: bool = False) -> Table:
     name = path.stem if path.is_file() else path.resolve().name
-    rows, called = rows_of_split(lambda one: open_local(path, config, one), split, name)
-    origin = Origin(name, split if path.is_file() else called, config, None, card_license(path))
-    return Table(rows, origin, image_column, beside(path))
+    part = rows_of_split(lambda one: open_local(path, config, one), split, name, every=every)
+    origin = Origin(name, split if path.is_file() else part.called, config, None, card_license(path))
+    return Table(part, origin, image_column, beside(path))
 
 
-def open_hub(name: str, config: str | None, split: str, revision: str | None, image_column: str | None) -> Table:
+def open_hub(
+    name: str, config: str | None, split: str, revision: str | None, image_column: str | None, every: bool = False
+) -> Table:
     revision, license = hub_facts(name, revision)
-    rows, called = rows_of_split(lambda one: load(name, config, one, revision=revision), split, name)
-    config = rows.config_name if rows.config_name != "default" else config
-    return Table(rows, Origin(name, called, config, revision, license), image_column, of_hub(name))
+    part = rows_of_split(lambda one: load(name, config, one, revision=revision), split, name, every=every)
+    config = part.rows.config_name if part.rows.config_name != "default" else config
+    return Table(part, Origin(name, part.called, config, revision, license), image_column, of_hub(name))
 
 
 def open_local(path: Path, config: str | None, split: str, *, streaming: bool = False):

@@ -15,8 +15,8 @@ from .tables import Table
 class Targets:
     """What `open_dataset` asks; a class for each kind of target.
 
-    embedded: name -> function of the split, for sets that come with the library. every_split: a column of a table in
-    memory that says of which split a row is means nothing.
+    embedded: name -> function of the split, for sets that come with the library. every_split: a column of a
+    table that says of which split a row is means nothing.
     """
 
     embedded: Mapping[str, Callable[[str], ImageDataset]] = {}

@@ -9,10 +9,10 @@ from typing import Any
 from ..data.columns import FILE_COLUMNS, column_called, without_header
 from ..data.commas import at_commas
 from ..data.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
-from ..data.metadata import split_column
 from ..data.multi_hot import multi_hot
 from ..data.numbers import of_numbers
 from ..data.several import label_list
+from ..data.split_names import split_column
 from ..data.table_files import decoded, read_table
 from ..data.ticks import (
     Columns,

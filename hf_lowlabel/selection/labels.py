@@ -18,8 +18,8 @@ from typing import Any
 
 from ..data.folders import EXTENSIONS
 from ..data.labels import RULES, LabelRules, joined, parts_of, tell_dates
-from ..data.metadata import split_named
 from ..data.several import contradicts, together
+from ..data.split_names import split_named
 from ..data.table_files import match_names, plain_name
 from ..data.uploads import Uploads
 from ..errors import UserError, nearest

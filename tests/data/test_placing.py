@@ -113,3 +113,17 @@ def test_where_pictures_of_masks_count_nothing_is_said_of_names(tmp_path):
     with pytest.warns(UserWarning) as said:
         assert load_segmentation(tmp_path, classes=["ground", "a"]).mask(0).all()
     assert not [w for w in said if "by the end" in str(w.message)]
+
+
+@pytest.mark.parametrize("images, labels", [("images/{}", "labels/{}"), ("{}", "{}/json"), ("{}/images", "{}/labels")])
+@pytest.mark.parametrize("there", [False, True])
+def test_labelme_that_says_the_folder_its_picture_was_in_before(tmp_path, images, labels, there):
+    """Moved into another split, both; where there is a picture of the name in the old folder, that is meant."""
+    old, new = images.format("train"), images.format("val")
+    pictures(tmp_path, f"{old}/1.jpg", f"{new}/2.jpg", f"{new}/3.jpg", *[f"{old}/2.jpg"] * there)
+    labelme(tmp_path, f"{labels.format('val')}/2.json", f"../../{old}/2.jpg")
+    labelme(tmp_path, f"{labels.format('val')}/3.json", "3.jpg")
+    labelme(tmp_path, f"{labels.format('train')}/1.json", f"../../{old}/1.jpg")
+    found = [id[-5:] for id in labeled(load_segmentation(tmp_path, split="val"))]
+    assert found == ["3.jpg"] if there else ["2.jpg", "3.jpg"]
+    assert [id[-5:] for id in labeled(load_segmentation(tmp_path))] == ["1.jpg"] + ["2.jpg"] * there

@@ -160,3 +160,65 @@ def test_a_column_of_splits_in_the_table_of_all_counts_before_lists(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *rows]) + "\n")
     assert bare(load_source(tmp_path, split="test")) == ["p0.png", "p1.png"]
     assert len(load_source(tmp_path)) == 4
+
+
+# ---- beside folders of splits ---------------------------------------------------------------------------------------
+def in_folders(root, test="test"):
+    """train/a/, train/b/ and, of Kaggle, test/ without classes."""
+    for name in ("train/a/0.png", "train/b/1.png", *([f"{test}/8.png", f"{test}/9.png"] if test else [])):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / name)
+    return root
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("test.csv", "id_code\n8\n9\n"),
+        ("test.csv", "image_name,age\n8.png,3\n9.png,4\n"),
+        ("test.csv", "8.png,3\n9.png,4\n"),
+        ("Test.json", "{torn"),
+        ("test.csv", 'file_name,age\n"8.png,3\n'),
+    ],
+)
+def test_a_table_of_images_that_lie_in_their_splits_folder_is_no_hindrance(tmp_path, name, text):
+    (in_folders(tmp_path) / name).write_text(text)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        source = load_source(tmp_path)
+    assert source.ids == ["a/0.png", "b/1.png"] and source.class_names == ["a", "b"]
+    torn = [one for one in told if f"{name} is not read for splits of images" in str(one.message)]
+    assert bool(torn) == ("torn" in text or '"' in text)
+
+
+def test_a_table_of_images_of_which_some_lie_elsewhere_is_refused(tmp_path):
+    (in_folders(tmp_path) / "test.csv").write_text("image_name\n8.png\n1.png\n")
+    with pytest.raises(UserError, match="The column 'image_name' of test.csv names images of split 'test'"):
+        load_source(tmp_path)
+    (tmp_path / "val.json").write_text("{torn")
+    (tmp_path / "test.csv").unlink()
+    with pytest.raises(UserError, match="val.json looks like .* and cannot be read"):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize("test", ["file_name\n8.png\n9.png\n", "picture\n8.png\n", "8.png\n9.png\n"])
+@pytest.mark.parametrize("file", ["test.csv", "val.txt"])
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_images_that_are_not_there_at_all_are_passed_over_beside_a_folder_for_training(tmp_path, test, file, opened):
+    (in_folders(tmp_path, None) / "train.csv").write_text("file_name,label\ntrain/a/0.png,x\ntrain/b/1.png,y\n")
+    (tmp_path / file).write_text(test if file == "test.csv" else "test/8.png\ntest/9.png\n")
+    with pytest.warns(UserWarning, match=f"None of the . images of split .* that {file} names is there, such as"):
+        source = opened(tmp_path)
+    assert len(source) == 2 and source.class_names == ["x", "y"]
+    (tmp_path / file).write_text("file_name\n8.png\ntrain/a/0.png\n" if file == "test.csv" else "8.png\na/0.png\n")
+    with pytest.raises(UserError, match=f"1 file names in {file} have no image|is in train.csv and in"):
+        opened(tmp_path)
+
+
+def test_a_table_of_all_says_that_train_is_no_class(tmp_path):
+    for name in ("train/a/0.png", "train/b/1.png", "extra/c/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/a/0.png,x\ntrain/b/1.png,y\n")
+    with pytest.warns(UserWarning, match="the images in extra beside them are left out"):
+        assert load_source(tmp_path).class_names == ["x", "y"]

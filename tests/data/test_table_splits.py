@@ -3,12 +3,14 @@
 import warnings
 
 import datasets
+import numpy as np
 import pandas
 import pytest
 
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
 from hf_lowlabel.data.streaming import Shards
+from hf_lowlabel.data.targets import ImagesAlone
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
@@ -69,9 +71,63 @@ def test_a_split_that_no_row_is_of(of_kind, kind):
     assert len(load_source(data, split="validation")) == 3
 
 
-def test_only_rows_for_testing(of_kind):
-    with pytest.raises(MissingSplit, match="The column 'split' of the DataFrame names no image of split 'train'."):
-        load_source(of_kind("frame", splits=["test"] * 6))
+@pytest.mark.parametrize("word", ["test", "unlabeled", "val"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_cut_out_of_a_table_is_taken_whole(of_kind, kind, word):
+    """As frame[frame.split == "test"] is, whose column divides nothing any more."""
+    if kind == "classes" and word == "unlabeled":
+        return
+    data = of_kind(kind, splits=[word] * 6)
+    with pytest.warns(
+        UserWarning, match=f"The column 'split' of .* says '{word}' in all rows, so that it divides noth"
+    ):
+        assert len(load_source(data)) == 6
+    assert len(load_source(data, split=word)) == 6
+
+
+def test_a_file_that_is_called_test_whose_rows_all_say_train(of_kind):
+    file = of_kind("parquet", splits=["train"] * 6)
+    with pytest.raises(MissingSplit, match="names no image of split 'test'"):
+        load_source(file.rename(file.with_name("test.parquet")), split="test")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", ["nothing", "twice"])
+def test_ids_are_those_among_all_rows(make, tmp_path, of_kind, kind, given):
+    """Numbers of the rows that are left would be those of other images in data that is asked about whole."""
+    data = of_kind(kind)
+    if "parquet" in kind:
+        data = datasets.Dataset.from_parquet(str(tmp_path / "data" / "all.parquet"))
+    more = ["0", "1", "0", "3", "4", "5"]  # told apart among the rows of training alone
+    for rows in data.values() if kind == "dict of one" else [data]:
+        if kind == "frame":
+            data = data.drop(columns="id") if given == "nothing" else data.assign(id=more)
+        elif given == "nothing":
+            rows = rows.remove_columns("id")
+        else:
+            rows = rows.remove_columns("id").add_column("id", more)
+    if kind != "frame":
+        data = datasets.DatasetDict({"train": rows}) if kind == "dict of one" else rows
+    if "parquet" in kind:
+        data = tmp_path / "all.parquet" if kind == "parquet" else tmp_path / "new"
+        (tmp_path / "new").mkdir()
+        rows.to_parquet(data if kind == "parquet" else data / "train.parquet")
+    assert load_source(data).ids == ["0", "1", "3", "4"] and load_source(data, split="val").ids == ["5"]
+    assert load_segmentation(data, mask_format="index").ids == ["0", "1", "3", "4"]
+    every = open_dataset(data, ImagesAlone())
+    assert every.ids == [str(i) for i in range(6)]
+    assert np.array_equal(every.image(3), load_source(data).image(2))
+
+
+def test_paths_are_below_the_folder_that_all_rows_have_in_common(make, tmp_path):
+    paths = []
+    for name in ("a/0.png", "a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make.picture(0).save(tmp_path / name)
+        paths.append(str(tmp_path / name))
+    frame = pandas.DataFrame({"path": paths, "label": ["a", "b", "a"], "split": ["train", "train", "test"]})
+    assert load_source(frame).ids == ["a/0.png", "a/1.png"] and load_source(frame, split="test").ids == ["b/2.png"]
+    assert open_dataset(frame, ImagesAlone()).ids == ["a/0.png", "a/1.png", "b/2.png"]
 
 
 @pytest.mark.parametrize("splits", [["left", "right"] * 3, [None] * 6])

@@ -28,7 +28,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",
-    "data/split_tables.py": "read_text read_text",  # lists, COCO
+    "data/split_tables.py": "read_text",  # COCO
+    "data/text_lists.py": "read_text read_text safe_load",  # lists, data.yaml
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits.py": "read_json",

@@ -1,0 +1,148 @@
+"""Text files that are called as splits, each a list of its images: val.txt, splits/test.txt, annotations/test.txt; and
+the places of splits in YOLO's data.yaml."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import read_text
+from .folders import ALIASES, SPLITS, subfolders
+from .placing import split_said
+from .split_tables import OF_TOOLS, Listed, Pool, files_ending, is_picture
+from .table_files import TABLES, plain_name
+
+OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
+LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
+OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no list
+
+
+def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What text files list that are called as splits, a line for an image, which more words may follow."""
+    for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
+        found = [part for file in files_ending(folder, (".txt",)) if (part := listed(file, pool)) is not None]
+        yield from without_folds(found)
+        for file in files_ending(folder, TABLES) if folder != path else ():
+            if (split := split_said([file.stem])) not in (None, "train") and is_called(file, split):
+                tell_unread(file, split, f"tables are read in {path.name}/ itself")
+
+
+def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What YOLO's data.yaml says: a folder, a text file, or a list of them for each split, in the folder that it calls
+    `path`, which may be of another machine. What lies in the folder of a split is known."""
+    file = next((path / name for name in OF_YOLO if (path / name).is_file()), None)
+    if file is None:
+        return
+    import yaml
+
+    try:
+        said = yaml.safe_load(read_text(file))
+    except (yaml.YAMLError, UserError, ValueError) as error:
+        warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=6)
+        return
+    named = [
+        (split_said([word]), places)
+        for word, places in (said.items() if isinstance(said, dict) else ())
+        if word in ALIASES
+    ]
+    places = [(split, one) for split, some in named for one in (some if isinstance(some, list) else [some]) if split]
+    of_training = [place for split, place in places if split == "train"]
+    for split, place in places:
+        if isinstance(place, str) and (split == "train" or place not in of_training):  # of examples, tested as learned
+            ids = of_place(path, plain_name(place), split, pool)
+            found = [(name, id) for name, id in ids if id is None or not id.startswith(pool.in_splits)]
+            if found:
+                yield Listed(split, file, found)
+
+
+def of_place(path: Path, place: str, split: str, pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of the images of a place of data.yaml: its folder by the longest end that is one here."""
+    parts = [part for part in place.split("/") if part not in ("", ".", "..")]
+    for k in range(len(parts)):
+        there = path.joinpath(*parts[k:])
+        if there.is_dir() and (ids := [id for id in pool.every.ids if id.startswith(f"{'/'.join(parts[k:])}/")]):
+            return [(id, id) for id in ids]
+        if there.is_file() and there.suffix.lower() == ".txt":
+            return lines_of(there, split, pool)
+    return []
+
+
+def is_called(file: Path, split: str) -> bool:
+    """Whether the name of a list says its split and nothing else."""
+    return {*re.findall(r"[^\W\d_]+", file.stem.lower())} <= {*SPLITS[split], *LIST_WORDS}
+
+
+def listed(file: Path, pool: Pool) -> Listed | None:
+    """What a text file lists; None where it is no list of a split. One that might be of images which are held out is
+    told."""
+    split = split_said([file.stem])
+    if (
+        split is None
+        or file.stem in pool.stems
+        or not file.is_file()
+        or split == "train"
+        and not is_called(file, split)
+    ):
+        return None
+    found = lines_of(file, split, pool)
+    if not found:
+        return None
+    first = [name for name, _ in found]
+    if not is_called(file, split):
+        if all(id is not None for _, id in found):
+            tell_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
+        return None
+    return Listed(split, file, found) if any(id for _, id in found) or any(map(is_picture, first)) else None
+
+
+def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of each line; none of a file of boxes."""
+    lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
+    if all(map(BOX.fullmatch, lines)):
+        return []
+    first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
+    return list(zip(first, match_lines(lines, first, split, pool)))
+
+
+def without_folds(found: Sequence[Listed]) -> list[Listed]:
+    """The lists of a folder without those of several divisions (train1.txt, test1.txt, train2.txt ...), which put an
+    image into different splits."""
+    words = [re.sub(r"\d+", "", part.file.stem.lower()) for part in found]
+    numbered = [part for part, word in zip(found, words) if words.count(word) > 1]
+    of: dict[str, str] = {}
+    contradict = any(of.setdefault(id, part.split) != part.split for part in numbered for _, id in part.found if id)
+    if not contradict:
+        return list(found)
+    warnings.warn(
+        f"{numbered[0].file.name} to {numbered[-1].file.name} in {numbered[0].file.parent.name}/ are not read: they "
+        f"are {len(numbered)} lists of several divisions, and nothing is held out by them. Keep the lists of one.",
+        stacklevel=7,
+    )
+    return [part for part in found if part not in numbered]
+
+
+def tell_unread(file: Path, split: str, why: str) -> None:
+    warnings.warn(
+        f"{file.parent.name}/{file.name} is not read, though it may list the images of split {split!r}, which must not "
+        f"be learned from: {why}.",
+        stacklevel=7,
+    )
+
+
+def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:
+    """The id that each line of a list means by its first word, or as a whole where an image is called so, with blanks.
+    Both are looked for only where one is not found: there may be a line for each of many images."""
+
+    def with_blanks(line: str, word: str) -> bool:
+        return line in pool.every.known or not is_picture(word) and line.rpartition("/")[2] in pool.every.by_base
+
+    whole = [with_blanks(line, word) for line, word in zip(lines, first)]
+    found = pool.match([line if one else word for line, word, one in zip(lines, first, whole)], split)
+    lost = [k for k, id in enumerate(found) if id is None and lines[k] != first[k]]
+    for k, id in zip(lost, pool.match([first[k] if whole[k] else lines[k] for k in lost], split) if lost else ()):
+        found[k] = id
+    return found

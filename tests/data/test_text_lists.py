@@ -1,0 +1,120 @@
+"""Lists of the images of splits in text files, in the folders that published data sets have them in."""
+
+import warnings
+
+import pytest
+from PIL import Image
+
+from hf_lowlabel import load_segmentation, load_source
+from hf_lowlabel.errors import MissingSplit
+
+
+def pictures(root, folder="images", count=6):
+    (root / folder).mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", (8, 8)).save(root / folder / f"cat_{i}.jpg")
+    return root
+
+
+def write(root, name, *lines):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join(lines) + "\n")
+
+
+def bare(source):
+    return [id.rpartition("/")[2] for id in source.ids]
+
+
+@pytest.mark.parametrize(
+    "train, test, line",
+    [
+        ("annotations/trainval.txt", "annotations/test.txt", "cat_{} 1 1 1"),  # Oxford Pets
+        ("labels/train1.txt", "labels/test1.txt", "cat_{}.jpg"),  # DTD
+        ("json/train.txt", "Annotation/testing_list.txt", "images/cat_{}.jpg"),
+    ],
+)
+@pytest.mark.parametrize("opened", [load_source, load_segmentation])
+def test_lists_beside_annotations_or_labels(tmp_path, train, test, line, opened):
+    pictures(tmp_path)
+    if opened is load_segmentation:
+        folder = tmp_path / test.partition("/")[0]
+        folder.mkdir()
+        for i in range(6):
+            Image.new("L", (8, 8), i % 2).save(folder / f"cat_{i}.png")
+    write(tmp_path, train, *(line.format(i) for i in range(4)))
+    write(tmp_path, test, *(line.format(i) for i in (4, 5)))
+    assert bare(opened(tmp_path)) == [f"cat_{i}.jpg" for i in range(4)]
+    assert bare(opened(tmp_path, split="test")) == ["cat_4.jpg", "cat_5.jpg"]
+
+
+def test_lists_of_several_divisions_are_told(tmp_path):
+    """DTD's ten: an image is in another split in each."""
+    pictures(tmp_path)
+    for fold in range(1, 4):
+        write(tmp_path, f"labels/test{fold}.txt", f"cat_{fold}.jpg")
+        write(tmp_path, f"labels/train{fold}.txt", *(f"cat_{i}.jpg" for i in range(6) if i != fold))
+    with pytest.warns(
+        UserWarning, match="test1.txt to train3.txt in labels/ are not read: .* 6 lists .* Keep the lists"
+    ):
+        assert len(load_source(tmp_path)) == 6
+    for fold in (2, 3):
+        for split in ("train", "test"):
+            (tmp_path / f"labels/{split}{fold}.txt").unlink()
+    assert len(load_source(tmp_path)) == 5 and bare(load_source(tmp_path, split="test")) == ["cat_1.jpg"]
+
+
+def test_lists_of_several_years_are_read_together(tmp_path):
+    pictures(tmp_path)
+    for year, i in ((2007, 1), (2012, 2)):
+        write(tmp_path, f"splits/test{year}.txt", f"cat_{i}.jpg")
+    assert bare(load_source(tmp_path, split="test")) == ["cat_1.jpg", "cat_2.jpg"]
+
+
+@pytest.mark.parametrize("name", ["test_of_may.txt", "splits/my_val.txt", "splits/test.csv", "annotations/val.csv"])
+def test_a_list_that_may_hold_out_and_is_not_read_is_told(tmp_path, name):
+    write(pictures(tmp_path), name, *["file_name"] * name.endswith("csv"), "cat_4.jpg", "cat_5.jpg")
+    with pytest.warns(UserWarning, match=f"{name.rpartition('/')[2]} is not read, though it may list the images of sp"):
+        assert len(load_source(tmp_path)) == 6
+
+
+def test_boxes_of_a_picture_that_is_gone_are_no_list(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{i:03}.jpg")
+    write(tmp_path, "labels/test_77.txt", "0 0.5 0.5 0.1 0.1", "1 0.2 0.2 0.1 0.1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not read|.*of split")
+        assert len(load_source(tmp_path)) == 3
+    with pytest.raises(MissingSplit):
+        load_source(tmp_path, split="test")
+
+
+@pytest.mark.parametrize(
+    "train, val, said",
+    [
+        ("images/a", "images/b", "path: ../datasets/mine\ntrain: images/a\nval: images/b\n"),
+        ("images/a", "images/b", "train: ../images/a\nval: ../images/b\nnc: 1\n"),
+        ("images/train2017", "images/val2017", "train: [images/train2017]\nvalid: [images/val2017]\n"),
+        ("a/images", "b/images", "path: /home/me/mine\ntrain: /home/me/mine/a/images\nval: /home/me/mine/b/images\n"),
+        ("images", "images", "train: lists/mine.txt\nval: lists/others.txt\n"),
+    ],
+)
+def test_places_of_data_yaml(tmp_path, train, val, said):
+    for folder, numbers in ((train, range(3)), (val, (3, 4))):
+        for i in numbers:
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"cat_{i}.jpg")
+    write(tmp_path, "lists/mine.txt", *(f"./images/cat_{i}.jpg" for i in range(3)))
+    write(tmp_path, "lists/others.txt", "./images/cat_3.jpg", "./images/cat_4.jpg")
+    (tmp_path / "data.yaml").write_text(said)
+    assert bare(load_source(tmp_path)) == ["cat_0.jpg", "cat_1.jpg", "cat_2.jpg"]
+    assert bare(load_source(tmp_path, split="val")) == ["cat_3.jpg", "cat_4.jpg"]
+
+
+@pytest.mark.parametrize(
+    "said", ["train: images\nval: images\n", "train: images\nval: gone\n", "[torn\n", "names: [a]\n"]
+)
+def test_a_data_yaml_that_divides_nothing(tmp_path, said):
+    """Ultralytics' examples give the same folder twice."""
+    (pictures(tmp_path) / "data.yaml").write_text(said)
+    assert len(load_source(tmp_path)) == 6
