@@ -148,7 +148,7 @@ def create_backbone(
 
 def _find(name: str | os.PathLike[str] | nn.Module, pretrained: bool, revision: str | None) -> Checkpoint:
     if isinstance(name, (str, os.PathLike)):
-        return locate(str(name), pretrained, revision)
+        return locate(os.fspath(name), pretrained, revision)  # of a finished run its folder
     found = checkpoint_of(name)
     count = found.num_classes
     config = _config(found, count, [f"LABEL_{i}" for i in range(count)], {}, None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Features:
 
 
 def extract(
-    model: str | nn.Module,
+    model: str | os.PathLike[str] | nn.Module,
     source: ImageDataset,
     members: np.ndarray | None = None,
     *,
@@ -90,8 +91,8 @@ def extract(
     Raises:
         UserError: for NaN or infinite features, or too many unreadable images.
     """
-    named = isinstance(model, (str, Path))
-    encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
+    named = isinstance(model, (str, os.PathLike))
+    encoder = create_backbone(model, image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
     data_print = source.print_of(members)
