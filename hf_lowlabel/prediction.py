@@ -91,7 +91,8 @@ def evaluate(
 
     Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
     split.json; else the data set's split "test" or "validation"; else, of data the model was not trained on, all that
-    have a label. Classes are matched by name.
+    have a label. Classes are matched by name. In a launch of several processes all of them call it, and each evaluates
+    a share: one alone waits for the others.
 
     Args:
         model: a run folder, a finished run, a saved model, a Hub id, or a model in memory; its task is known by its
@@ -204,14 +205,15 @@ def predict(
 ) -> Predictions:
     """What a model says of image files and folders, or of images in memory.
 
+    In a launch of several processes one alone may call it without `output`; with one all do, and the first writes.
+
     Args:
         images: files or folders, searched through; PIL images or uint8 arrays [H, W, 3] or [H, W], which the rows call
             "image 0", "image 1", ...; a list of any of these; or a datasets.Dataset or DataFrame with a column of
             images, whose rows have their ids.
         model: a run folder, a finished run, a saved model, a Hub id at `revision`, or a model in memory.
         output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/,
-        overlays/
-            and masks.csv. None: nothing is written.
+            overlays/ and masks.csv. None: nothing is written.
         overwrite: an output that is there already may be replaced; of a segmenter's, masks and overlays that its
             masks.csv names go too, where they are of other images.
         top: classes listed for every image.
@@ -258,7 +260,8 @@ def predictions(
     kind = task_of(model, task, revision)
     place = kind.check_output(output)
     refuse_written(place, overwrite)
-    barrier()  # all of a launch have looked; the first one writes
+    if place is not None:
+        barrier()  # all of a launch have looked; the first one writes
     place = place if is_main_process() else None
     if place is not None and place.is_dir():
         pictures_of(kind.table_path(place))  # which raises where nobody wrote that table

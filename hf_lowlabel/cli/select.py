@@ -41,7 +41,9 @@ def split(argv: list[str]) -> int:
         from ..data.splits import Split
         from ..selection.importing import drawn_from, import_labels
         from ..tasks.parts import label_rules
+        from ..training.counts import count_names, tell_misspelt
 
+        several = task.labeling == "classes"
         split, found = import_labels(
             args.labels,
             source=source,
@@ -49,10 +51,10 @@ def split(argv: list[str]) -> int:
             new_classes=args.new_classes,
             allow_missing=args.allow_missing,
             rules=label_rules(data),
-            several=task.labeling == "classes",
+            several=several,
         )
+        tell_misspelt(count_names([*split.labeled.values(), *split.held_labels.values()], several))
         if any(getattr(args, name) != default for name, default in DRAWING.items()):
-            several = task.labeling == "classes"
             split = drawn_from(split, source, args.num_labels, seed=args.seed, several=several, **how)
         left_out += found.left_out
         for note in found.notes:

@@ -25,6 +25,7 @@ NEAREST = 3  # other pictures that each is shown beside, at most, where more are
 SAME = 0.1
 BLOCK = 1 << 25  # distances at a time
 CHUNK, FEW = 256, 8  # images at a time, and of those at sizes of their own
+FIRST = 128  # pictures at a time whose like are looked for
 
 
 def small_copies(cache: Any, members: torch.Tensor) -> np.ndarray:
@@ -198,13 +199,29 @@ def told_apart(small: np.ndarray, groups: np.ndarray, targets: np.ndarray | None
     order = np.argsort(groups, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
         while len(rows):
-            i = rows[0]
-            difference = np.sqrt(np.square(small[rows] - small[i]).mean(1))
-            same = difference <= SAME * np.minimum(contrast[rows], contrast[i])
-            if targets is not None:
-                same &= (targets[rows] == targets[i]).reshape(len(rows), -1).all(1)
-            out[rows[same]], count, rows = count, count + 1, rows[~same]
+            first = rows[: max(1, min(FIRST, BLOCK // len(rows)))]
+            alike = perhaps_same(small, contrast, first, rows) if len(rows) > 1 else np.ones((1, 1), bool)
+            for i, near in zip(first, alike):
+                if out[i] >= 0:
+                    continue
+                asked = rows[near & (out[rows] < 0)]
+                difference = np.sqrt(np.square(small[asked] - small[i]).mean(1))
+                same = difference <= SAME * np.minimum(contrast[asked], contrast[i])
+                if targets is not None:
+                    same &= (targets[asked] == targets[i]).reshape(len(asked), -1).all(1)
+                out[asked[same]], count = count, count + 1
+            rows = rows[out[rows] < 0]
     return out
+
+
+def perhaps_same(small: np.ndarray, contrast: np.ndarray, first: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of `rows` may be all but the same as each of `first`, bool [F, R]: all that are, and few others; by one
+    product of matrices, whose rounding is allowed for."""
+    middle = small[rows].mean(0)
+    a, x = small[first] - middle, small[rows] - middle
+    own, norm = np.square(a).sum(1)[:, None], np.square(x).sum(1)
+    limit = small.shape[1] * np.square(SAME * np.minimum(contrast[first][:, None], contrast[rows]))
+    return own + norm - 2 * (a @ x.T) <= limit + 1e-4 * (own + norm)
 
 
 def copies_by_image(labeled: Any, count: int) -> np.ndarray | None:

@@ -135,8 +135,9 @@ class CLMB(FinetuneObjective):
         features_l, features_s = self.model.features(x_l), self.model.features(x_s)  # two batches to BatchNorm
         logits_l, logits_s = (self.model.classify(f, size).float() for f in (features_l, features_s))
         known = y_s != IGNORE_INDEX
-        pseudo = masked_mean(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known)
-        uncertainty = masked_mean(entropy(logits_s), known) / math.log(self.classes)
+        counted = torch.cat([unlabeled["counted"]] * 2) if "counted" in unlabeled else None  # of both strong views
+        pseudo = masked_mean(F.cross_entropy(logits_s, y_s, reduction="none") * sure**self.power, known, counted)
+        uncertainty = masked_mean(entropy(logits_s), known, counted) / math.log(self.classes)
         both = (features_l, y_l, labeled["key"]), (features_s, y_s, torch.cat(keys))
         contrast = sum(self.contrast(*part, *memory) for part in both)
         supervised = cross_entropy(logits_l, y_l, counted=labeled.get("counted"))

@@ -81,13 +81,13 @@ class FixMatch(FinetuneObjective):
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), unlabeled["index"], logits_l.softmax(1), t)
         supervised = self.supervised(logits_l, labeled, t)
-        valid = unlabeled.get("valid")  # pixels inside the image
-        consistency = masked_mean(w * F.cross_entropy(logits_s, target, reduction="none"), valid)
+        inside = unlabeled.get("valid"), unlabeled.get("counted")  # pixels inside the image
+        consistency = masked_mean(w * F.cross_entropy(logits_s, target, reduction="none"), *inside)
         return {
             "loss": supervised + self.lambda_u * consistency + self.rule.penalty(logits_s, w),
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "mask_ratio": masked_mean(w, valid),
+            "mask_ratio": masked_mean(w, *inside),
         }
 
     def predict(self, x_l: Tensor, x_w: Tensor, x_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:

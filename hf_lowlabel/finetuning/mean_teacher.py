@@ -48,7 +48,8 @@ class MeanTeacher(FinetuneObjective):
         with torch.no_grad():
             _, teacher = predict(self.ema, labeled["image"], unlabeled["weak2"])
         supervised = cross_entropy(logits_l, labeled["target"], counted=labeled.get("counted"))
-        agreement = masked_mean((logits_u.softmax(1) - teacher.softmax(1)).square().mean(1), unlabeled.get("valid"))
+        difference = (logits_u.softmax(1) - teacher.softmax(1)).square().mean(1)
+        agreement = masked_mean(difference, unlabeled.get("valid"), unlabeled.get("counted"))
         return {
             "loss": supervised + sigmoid_rampup(t, self.ramp) * self.lambda_u * agreement,
             "supervised": supervised.detach(),

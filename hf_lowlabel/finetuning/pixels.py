@@ -32,22 +32,20 @@ def cross_entropy(
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     loss = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
     known = target != IGNORE_INDEX
-    if counted is None:
-        return masked_mean(loss, known)
-    return torch.where(known, loss, 0.0).sum() / counted.sum().clamp(min=1 / world())
+    return masked_mean(loss, known, counted)
 
 
-def count_pixels(target: Tensor) -> Tensor:
-    """float [M], the same for all: pixels of an image that are not IGNORE_INDEX, in the mean over all ranks. target:
-    int64 [M, H, W]."""
-    return all_mean((target != IGNORE_INDEX).sum() / len(target)).expand(len(target))
+def count_pixels(known: Tensor) -> Tensor:
+    """float [M], the same for all: pixels of an image that count, in the mean over all ranks. known: bool [M, H, W]."""
+    return all_mean(known.sum() / len(known)).expand(len(known))
 
 
 def hard_cross_entropy(logits: Tensor, target: Tensor, tau: float, least: int) -> Tensor:
     """Cross-entropy of the hard pixels alone: those with p(target) <= tau, and at least the `least` hardest.
 
     Online hard example mining, as UniMatch's authors have it (util/ohem.py): where fewer than `least` pixels of the
-    batch have a target, all of them count. The pixels are those of one process.
+    batch have a target, all of them count. The pixels are those of one process, and of one micro-batch: which of
+    a step are hard is not known before all of its parts are.
     """
     known = target != IGNORE_INDEX
     with torch.no_grad():
@@ -59,11 +57,15 @@ def hard_cross_entropy(logits: Tensor, target: Tensor, tau: float, least: int) -
     return masked_mean(F.cross_entropy(logits, target, reduction="none"), hard)
 
 
-def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of `values` where `valid`, on all ranks together; 0 where nothing is. None: everything is valid."""
+def masked_mean(values: Tensor, valid: Tensor | None, counted: Tensor | None = None) -> Tensor:
+    """Mean of `values` where `valid`, on all ranks together; 0 where nothing is. None: everything is valid.
+
+    counted: float [M], see `cross_entropy`. Mixing moves a few valid pixels from part to part, which it leaves out.
+    """
     if valid is None:
         return values.mean()
-    count = all_mean(valid.sum().float())  # DDP averages the gradients of the ranks' quotients
+    # DDP averages the gradients of the ranks' quotients
+    count = all_mean(valid.sum().float()) if counted is None else counted.sum()
     return torch.where(valid, values, 0.0).sum() / count.clamp(min=1 / world())
 
 

@@ -92,10 +92,11 @@ class UniMatch(FinetuneObjective):
         logits_1, logits_2 = predict(self.model, *strong)
 
         confidence, label = logits_w.detach().softmax(1).max(1)  # [M, H, W]
-        perturbed = sure_loss(logits_fp, label, confidence, valid, self.tau)
+        counted = unlabeled.get("counted")
+        perturbed = sure_loss(logits_fp, label, confidence, valid, self.tau, counted)
         pairs = (label, other[1]), (confidence, other[0]), (valid, valid)
         first, second = (
-            sure_loss(z, *(paste(box, partner(theirs), own) for own, theirs in pairs), self.tau)
+            sure_loss(z, *(paste(box, partner(theirs), own) for own, theirs in pairs), self.tau, counted)
             for box, z in zip(boxes, (logits_1, logits_2))
         )
         supervised = supervised_loss(logits_l, labeled, self.hard)
@@ -104,7 +105,7 @@ class UniMatch(FinetuneObjective):
             "loss": (supervised + consistency) / 2,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "mask_ratio": masked_mean((confidence >= self.tau).float(), valid),
+            "mask_ratio": masked_mean((confidence >= self.tau).float(), valid, counted),
         }
 
 
@@ -118,10 +119,12 @@ def supervised_loss(logits: Tensor, labeled: dict[str, Tensor], hard: int) -> Te
     )
 
 
-def sure_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, tau: float) -> Tensor:
+def sure_loss(
+    logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, tau: float, counted: Tensor | None
+) -> Tensor:
     """mean over valid pixels of 1[confidence >= tau] H(label, softmax(logits))"""
     loss = F.cross_entropy(logits, label, reduction="none")
-    return masked_mean(torch.where(confidence >= tau, loss, 0.0), valid)
+    return masked_mean(torch.where(confidence >= tau, loss, 0.0), valid, counted)
 
 
 def drop_channels(x: Tensor, key: Tensor, chance: float, purpose: str = "map") -> Tensor:

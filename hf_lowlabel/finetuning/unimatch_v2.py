@@ -83,8 +83,9 @@ class UniMatchV2(FinetuneObjective):
         maps = [complementary_dropout(f, whole, key) for f in self.model.encode(torch.cat(strong))]
         logits_1, logits_2 = self.model.classify(self.model.decode(maps), size).float().chunk(2)
 
+        counted = unlabeled.get("counted")
         first, second = (
-            sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau)
+            sure_loss(z, *(paste(box, partner(v), v) for v in (label, confidence, valid)), self.tau, counted)
             for box, z in zip(boxes, (logits_1, logits_2))
         )
         supervised = supervised_loss(logits_l, labeled, self.hard)
@@ -93,7 +94,7 @@ class UniMatchV2(FinetuneObjective):
             "loss": (supervised + consistency) / 2,
             "supervised": supervised.detach(),
             "consistency": consistency.detach(),
-            "mask_ratio": masked_mean((confidence >= self.tau).float(), valid),
+            "mask_ratio": masked_mean((confidence >= self.tau).float(), valid, counted),
         }
 
 

@@ -34,6 +34,7 @@ from ..selection.labels import Task
 from ..selection.other_rounds import NOTE, number_of, places
 from ..selection.verbs import select
 from ..tasks import get_task
+from ..tasks.base import Task as Kinds
 from ..training.folder import IGNORED, SEARCH, claim, release
 from .answers import (
     LABELED,
@@ -152,7 +153,7 @@ def loop(
     given_models = model if isinstance(model, (list, tuple)) else [model]
     models = [str(by_name("model", one, A_MODEL)) for one in given_models]
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
-    given, of, kind = dict(data or {}), get_task(task), kind_of(task)
+    given, of, kind, begins_with = dict(data or {}), get_task(task), kind_of(task), dict(first or {})
     if kind.page == "mask":
         check_paintable(of, dataset, given)
     folder = claim(output_dir, resume=True)
@@ -162,10 +163,10 @@ def loop(
         check_own(folder, images, task, lambda: of.open(images))
         brought_up(folder, task)
         if places(folder, ("to_label",)):
-            tell_changes(folder, first or {}, given.get("classes", []))
+            tell_changes(folder, begins_with, given.get("classes", []))
         else:
             masks = masks_beside(dataset, images.dataset_split) if kind.page == "mask" else None
-            note_first(folder, first or {}, masks, given.get("classes", []))
+            note_first(folder, begins_with, masks, given.get("classes", []))
         learned = False  # a round in this call
         while True:
             state = state_of(folder, per_round, task)
@@ -181,26 +182,11 @@ def loop(
                 state = state_of(folder, per_round, task)
             if state.open and not partial:
                 return state
-            begins = state.to_label is None and not state.rounds
-            if (
-                begins
-                and kind.page == "mask"
-                and not (first or {}).get("split")
-                and not has_any(of, images, given.get("classes", []))
-            ):
+            if has_nothing(state, of, images, begins_with):
                 first_images(images, models[0], folder / "round-0", budget, {**common, "task": task})
                 continue
             brought_up(folder, task)
-            before = [p for p in places(folder, ("to_label",)) if number_of(p) <= len(state.rounds)]
-            asked = state.to_label or (before[-1] if state.rounds and before else None)
-            place = asked or of_first(first or {})
-            if kind.page == "mask":
-                labels = taken(asked, dataset, folder) if asked else dict(first or {})
-            elif place is not None:
-                gathered(place, of.open(images), kind.several).save(folder / LABELED)
-                labels = dict(split=folder / LABELED)
-            else:
-                labels = dict(first or {})
+            labels = labels_of_next(state, folder, of, images, begins_with)
             run = folder / f"round-{len(state.rounds) + 1}"
             check_unanswered(run / "to_label", kind)
             if not (run / SEARCH).is_file():  # nothing that `auto` goes on from
@@ -224,6 +210,34 @@ def loop(
         raise
     finally:
         release(folder)
+
+
+def has_nothing(state: State, task: Kinds, images: DataArguments, first: Mapping[str, Any]) -> bool:
+    """Whether no round has begun and nobody has painted a mask yet; of classes `auto` says it (NoLabels)."""
+    if state.to_label is not None or state.rounds or kind_of(task.name).page != "mask" or first.get("split"):
+        return False
+    return not has_any(task, images, images.classes)
+
+
+def labels_of_next(
+    state: State, folder: Path, task: Kinds, images: DataArguments, first: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `auto` is told of the labels that the next round learns from.
+
+    Those of the folder that waits for labels, else of the last one that had its answers, with all that it knows of; of
+    masks they lie beside the images by then. Before there is any such folder, those that there were at the beginning,
+    in a folder to label or as `auto` reads them by itself.
+    """
+    kind = kind_of(task.name)
+    done = [place for place in places(folder, ("to_label",)) if number_of(place) <= len(state.rounds)]
+    answered = state.to_label or (done[-1] if state.rounds and done else None)
+    if kind.page == "mask":
+        return taken(answered, images.dataset, folder) if answered else dict(first)
+    place = answered or of_first(first)
+    if place is None:
+        return dict(first)
+    gathered(place, task.open(images), kind.several).save(folder / LABELED)
+    return dict(split=folder / LABELED)
 
 
 def first_images(data: DataArguments, model: str, folder: Path, budget: int | None, common: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from .translation_own import own_names
 from .wrapping import KEEPS, check_same, checkpoint_of, timm_module
 
 log = logging.getLogger(__name__)
+NAMED_BY = 'pretrained_cfg["label_names"] of the module'
 
 
 @dataclass
@@ -55,7 +56,7 @@ class LoadReport:
 
 
 def create_classifier(
-    name: str | nn.Module,
+    name: str | os.PathLike[str] | nn.Module,
     num_labels: int,
     *,
     pretrained: bool = True,
@@ -72,10 +73,11 @@ def create_classifier(
     """A float32 classifier of `num_labels` classes; `model.load_report` says what was loaded.
 
     name: a timm name (`resnet18`, `resnet18.a1_in1k`), a Hub id (`org/name`, `hf_hub:org/name`), a local folder, ours
-    or in timm's layout, or a module of timm or a model of ours, whose tensors are copied. The body is loaded; the head
-    too when the checkpoint has one of the same size and, where `class_names` are given, the same names in the same
-    order; otherwise it is fresh. `image_size` (px), `mean`, `std`, `crop_pct` (share of the short side that evaluation
-    keeps) and `interpolation` replace the checkpoint's own values.
+    or in timm's layout, a finished run, or a module of timm or a model of ours, whose tensors are copied. The body is
+    loaded; the head too when the checkpoint has one of the same size and, where `class_names` are given, the same names
+    in the same order; otherwise it is fresh. A module of timm says its names by `module.pretrained_cfg["label_names"]`,
+    if at all: without them its head may be a random one, or of other classes. `image_size` (px), `mean`, `std`,
+    `crop_pct` (share of the short side that evaluation keeps) and `interpolation` replace the checkpoint's own values.
     pretrained=False: `name` is an architecture and the weights are random. revision: commit, tag or branch of a Hub id.
     drop_rate: dropout before the last layer; model_args: further arguments of the architecture, saved with the model.
     """
@@ -87,8 +89,19 @@ def create_classifier(
             f"that of the {num_labels} classes is fresh.",
             stacklevel=2,
         )
-    same = names in (None, found.label_names) or found.module is not None and found.label_names is None
-    kept = found.filled and found.num_classes == num_labels and same
+    kept = found.filled and found.num_classes == num_labels and names in (None, found.label_names)
+    if (
+        found.filled
+        and found.module is not None
+        and found.num_classes == num_labels
+        and not (kept or found.label_names)
+    ):
+        log.info(
+            "the head of %s is not kept: it does not say which class each of its outputs is. Where it was trained on "
+            "these classes in this order, put their names into %s first",
+            found.source,
+            NAMED_BY if timm_module(found.module) is found.module else "config.id2label of the model",
+        )
     # a kept head without names: None lets transformers recognise ImageNet's classes
     names = names or (found.label_names if kept else [f"LABEL_{i}" for i in range(num_labels)])
     args = {**(model_args or {}), **({"drop_rate": drop_rate} if drop_rate else {})}
@@ -99,7 +112,7 @@ def create_classifier(
 
 
 def create_backbone(
-    name: str | nn.Module,
+    name: str | os.PathLike[str] | nn.Module,
     *,
     pretrained: bool = True,
     image_size: int | None = None,
@@ -133,9 +146,9 @@ def create_backbone(
     return _told(_fill(_construct(LowLabelBackbone, config, found.source), found, keep_head=False))
 
 
-def _find(name: str | nn.Module, pretrained: bool, revision: str | None) -> Checkpoint:
+def _find(name: str | os.PathLike[str] | nn.Module, pretrained: bool, revision: str | None) -> Checkpoint:
     if isinstance(name, (str, os.PathLike)):
-        return locate(str(name), pretrained, revision)
+        return locate(os.fspath(name), pretrained, revision)  # of a finished run its folder
     found = checkpoint_of(name)
     count = found.num_classes
     config = _config(found, count, [f"LABEL_{i}" for i in range(count)], {}, None)

@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Any)
 ADAPTER = "adapter_config.json"  # leads transformers to other files, and to other models
 
 
-def open_model(cls: type[M], name: str | Path, revision: str | None = None) -> M:
+def open_model(cls: type[M], name: str | os.PathLike[str], revision: str | None = None) -> M:
     """A saved model of a folder or of the Hub.
 
     Args:
@@ -31,8 +31,9 @@ def open_model(cls: type[M], name: str | Path, revision: str | None = None) -> M
         UserError: there is none, its files are damaged or have changed since they were written, they do not belong
             together, or they lead to other files.
     """
-    model_config(str(name), revision)  # its types
-    folder = Path(name) if os.path.isdir(name) else download_model(str(name), revision)
+    name = os.fspath(name)
+    model_config(name, revision)  # its types
+    folder = Path(name) if os.path.isdir(name) else download_model(name, revision)
     if (folder / ADAPTER).exists():
         raise UserError(f"There is an {ADAPTER} in {name}. Merge the adapter into the model and save it again.")
     verify(find_weights(folder))

@@ -107,11 +107,13 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
                 tensor.copy_(fresh)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As in transformers, from safetensors only: to open a pickle can run code."""
+        name = pretrained_model_name_or_path
+        name = os.fspath(name) if isinstance(name, os.PathLike) else name  # transformers takes str() of a finished run
         if not kwargs.setdefault("use_safetensors", True):
             raise ValueError("use_safetensors=False would open a pickle, which can run code. Leave the argument out.")
-        out = super().from_pretrained(*args, **kwargs)
+        out = super().from_pretrained(name, *args, **kwargs)
         (out[0] if isinstance(out, tuple) else out).__dict__["_fresh"] = {}
         return out
 

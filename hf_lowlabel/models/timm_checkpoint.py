@@ -73,9 +73,11 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
         """As in transformers, from safetensors only."""
         if not kwargs.setdefault("use_safetensors", True):
             raise UserError("use_safetensors=False would open a pickle, which can run code. Leave the argument out.")
-        if os.path.isdir(pretrained_model_name_or_path):
-            find_weights(pretrained_model_name_or_path)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        name = pretrained_model_name_or_path
+        name = os.fspath(name) if isinstance(name, os.PathLike) else name  # transformers takes str() of a finished run
+        if os.path.isdir(name):
+            find_weights(name)
+        loaded = super().from_pretrained(name, *args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).__dict__.pop("_fresh", None)
         return loaded
 

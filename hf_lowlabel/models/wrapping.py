@@ -58,8 +58,9 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
         cfg["input_size"] = [3, *side]  # of which its positions are
     state = {k: v.detach().cpu() for k, v in timm_names(net.state_dict()).items()}
     classes = {state[k].shape[0] for k in head_names(net) if state[k].dim() > 1}
-    named = getattr(config, "id2label", None) or {}
-    names = [str(named[i]) for i in sorted(named)] if config is not None and {len(named)} == classes else None
+    given = cfg.get("label_names") or () if config is None else getattr(config, "id2label", None) or {}
+    named = [given[k] for k in (given if config is None else sorted(given))] if isinstance(given, dict) else [*given]
+    names = [str(name) for name in named] if {len(named)} == classes else None
     if names == [f"LABEL_{i}" for i in range(len(named))]:
         names = None
     count = classes.pop() if len(classes) == 1 else 0

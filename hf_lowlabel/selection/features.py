@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ BATCH = 4 * CHUNK  # images in a forward pass; the shares of processes are whole
 
 
 def extract(
-    model: str | nn.Module,
+    model: str | os.PathLike[str] | nn.Module,
     source: ImageDataset,
     members: np.ndarray | None = None,
     *,
@@ -66,8 +67,8 @@ def extract(
     Raises:
         UserError: for NaN or infinite features, or too many unreadable images.
     """
-    named = isinstance(model, (str, Path))
-    encoder = create_backbone(str(model), image_size=image_size, revision=revision) if named else model
+    named = isinstance(model, (str, os.PathLike))
+    encoder = create_backbone(model, image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
     data_print = print_of(source, members)

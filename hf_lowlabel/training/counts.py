@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ..data.dataset import ImageDataset
+from ..data.labels import parts_of
 from ..data.splits import SplitIndices
 from ..errors import UserError
 from ..text import listed
@@ -16,7 +19,8 @@ from ..text import listed
 log = logging.getLogger("hf_lowlabel")
 MOST = 20  # names that are listed
 FEWEST, SHORT = 4, 4  # labels, and letters of a name, below which a class with one label is no sign of a slip
-NUMBERS = re.compile(r"\d+")
+NUMBERS, WORDS = re.compile(r"\d+"), re.compile(r"[\s_-]+")
+KIND = re.compile("[a-z]|[ivx]+")  # what a word of a name is that tells kinds of one thing apart
 
 
 def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[str]) -> None:
@@ -57,12 +61,24 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
     tell_without(never)
 
 
+def count_names(labels: Iterable[str | None], several: bool) -> dict[str, int]:
+    """Labels by class. several: a label may name several classes; None: the data has it."""
+    known = [label for label in labels if label is not None]
+    return Counter(name for label in known for name in (parts_of(label) if several else [label]))
+
+
 def tell_misspelt(counts: dict[str, int]) -> None:
     """Warn of classes with one label whose name is a letter off that of another with more. counts: labels by class."""
-    if sum(counts.values()) < FEWEST:
+    rare = [name for name, count in counts.items() if count == 1]
+    if sum(counts.values()) < FEWEST or not rare:
         return
-    for name in (name for name, count in counts.items() if count == 1):
-        if near := [other for other, count in counts.items() if count > 1 and a_letter_off(name, other)]:
+    by_rest: dict[str, list[str]] = {}  # names that are a letter off share what is left without it
+    for name in (name for name, count in counts.items() if count > 1):
+        for rest in without_a_letter(name):
+            by_rest.setdefault(rest, []).append(name)
+    for name in rare:
+        alike = {other: None for rest in without_a_letter(name) for other in by_rest.get(rest, ())}
+        if near := [other for other in alike if a_letter_off(name, other)]:
             meant = max(near, key=lambda other: counts[other])
             log.warning(
                 "one label is of the class %r, and %d are of %r: did you mean %r? Correct the label, or leave it where "
@@ -74,15 +90,29 @@ def tell_misspelt(counts: dict[str, int]) -> None:
             )
 
 
+def without_a_letter(name: str) -> list[str]:
+    """A name without regard to case, whole and without each of its letters, each once."""
+    name = name.casefold()
+    return list(dict.fromkeys([name, *(name[:i] + name[i + 1 :] for i in range(len(name)))]))
+
+
 def a_letter_off(one: str, other: str) -> bool:
     """Whether two names differ in case, or by a letter that is missing, another or in its neighbour's place; short ones
-    and those that are told apart by numbers do not count."""
+    and those that are told apart by numbers, or by a word of one letter, do not count."""
     a, b = sorted((one.casefold(), other.casefold()), key=len)
-    if len(a) < SHORT or abs(len(a) - len(b)) > 1 or NUMBERS.sub("", a) == NUMBERS.sub("", b) and a != b:
+    by_design = a != b and (NUMBERS.sub("", a) == NUMBERS.sub("", b) or kinds(a, b))
+    if len(a) < SHORT or abs(len(a) - len(b)) > 1 or by_design:
         return False
     at = next((i for i in range(len(a)) if a[i] != b[i]), len(a))
     swapped = a[:at] + a[at + 1 : at + 2] + a[at : at + 1] + a[at + 2 :]
     return b in (a, swapped) or (a[at:] == b[at + 1 :] if len(a) < len(b) else a[at + 1 :] == b[at + 1 :])
+
+
+def kinds(a: str, b: str) -> bool:
+    """Whether names differ in one word alone that is a letter or a Roman number in both: `type a` and `type b`."""
+    mine, theirs = WORDS.split(a), WORDS.split(b)
+    differ = [pair for pair in zip(mine, theirs) if pair[0] != pair[1]]
+    return len(mine) == len(theirs) and len(differ) == 1 and all(map(KIND.fullmatch, differ[0]))
 
 
 def tell_without(names: list[str]) -> None:

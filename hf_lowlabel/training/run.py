@@ -26,6 +26,7 @@ from ..models.timm_checkpoint import freeze_stages
 from ..objective import Objective
 from ..records import Row
 from ..tasks.base import Task
+from ..tasks.parts import Examples
 from . import frozen, setup
 from .callbacks import Callback
 from .guard import skipped_words
@@ -125,7 +126,7 @@ def make_objective(ready: Prepared) -> Objective:
 
 
 LOOKED_AT = 8  # images
-ASKED, FEW_IMAGES = 500, 10  # training images whose classes are looked at in the end, and below which they tell nothing
+ASKED, FEW_IMAGES = 500, 10  # images of a part that are asked about in the end; training images that tell nothing
 FEW = 128  # images a micro-batch below which their BatchNorm statistics say less than those the weights came with
 
 
@@ -265,19 +266,39 @@ def look_at_answers(ready: Prepared, model: nn.Module) -> None:
 
 
 def one_class_words(ready: Prepared, model: nn.Module) -> str | None:
-    """A sentence for a classifier that says one class of everything."""
+    """A sentence for a classifier that says one class of everything, images that are known to be of others too.
+
+    Training images alone do not tell: of a class that is rare there may be none among those asked.
+    """
     task: Any = ready.task
     if not task.labels_score or len(ready.names) < 2 or len(ready.training) < FEW_IMAGES:
         return None
-    asked = torch.linspace(0, len(ready.training) - 1, min(ASKED, len(ready.training))).long()
-    said = np.unique(task.predictions(model, ready.training, asked).argmax(1))
-    if len(said) > 1:
+    known = [some_of_each(images) for images in (ready.labeled, *ready.held.values())]
+    shown = {int(y) for images in known if images.targets is not None for y in images.targets}
+    if len(shown) < 2:
         return None
+    spread = torch.linspace(0, len(ready.training) - 1, min(ASKED, len(ready.training))).long()
+    said, asked = set[int](), 0
+    for cache, members in [*((images.cache, images.members) for images in known), (ready.training, spread)]:
+        if len(members):  # the same on all processes, which answer together
+            said |= {*task.predictions(model, cache, members).argmax(1).tolist()}
+            asked += len(members)
+        if len(said) > 1:
+            return None
     return (
-        f"The model says {ready.names[said[0]]!r} of all {len(asked)} training images that it was asked about, "
-        f"whatever they show: it tells none of the {len(ready.names)} classes apart. Train again for longer "
-        "(--max-steps), with a lower --learning-rate, or with --method probe, which trains a linear layer alone."
+        f"The model says {ready.names[said.pop()]!r} of all {asked} images that it was asked about, whatever they "
+        f"show, those with a label of {len(shown)} classes too: it tells none of the {len(ready.names)} classes apart. "
+        "Train again for longer (--max-steps), with a lower --learning-rate, or with --method probe, which trains a "
+        "linear layer alone."
     )
+
+
+def some_of_each(images: Examples) -> Examples:
+    """`ASKED` images at most, of all classes in turn."""
+    y = images.targets.cpu().numpy() if images.targets is not None else np.zeros(0, int)
+    order = np.argsort(y, kind="stable")
+    turn = np.arange(len(y)) - np.searchsorted(y[order], y[order])  # of an image among those of its class
+    return images.some(order[np.argsort(turn, kind="stable")][:ASKED])
 
 
 def tell_frozen(ready: Prepared, reached: float | None) -> None:

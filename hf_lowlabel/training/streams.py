@@ -11,6 +11,7 @@ from ..data.permutation import epoch_permutation
 from ..distributed import world
 from ..errors import UserError
 from ..finetuning.pixels import count_pixels
+from ..objective import IGNORE_INDEX
 from ..views.transforms import BatchTransform, Draws
 
 
@@ -103,13 +104,16 @@ class ViewStream:
 def micro_batches(batch: dict, parts: int) -> list[dict]:
     """A batch cut into `parts` of equal length along the first axis of every tensor.
 
-    Masks bring "counted", by which a part weighs as much as its pixels that count (pixels.cross_entropy).
+    Images with masks, and those of which only a part is `valid`, bring "counted", by which a micro-batch weighs as much
+    as its pixels that count (pixels.masked_mean).
     """
     if parts == 1:
         return [batch]
     target = batch.get("labeled", {}).get("target")
     if target is not None and target.dim() == 3:
-        batch = {**batch, "labeled": {**batch["labeled"], "counted": count_pixels(target)}}
+        batch = {**batch, "labeled": {**batch["labeled"], "counted": count_pixels(target != IGNORE_INDEX)}}
+    if (valid := batch.get("unlabeled", {}).get("valid")) is not None:
+        batch = {**batch, "unlabeled": {**batch["unlabeled"], "counted": count_pixels(valid)}}
     cut: list[dict] = [{} for _ in range(parts)]
     for key, value in batch.items():
         pieces = micro_batches(value, parts) if isinstance(value, dict) else _equal(value, parts)

@@ -8,7 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.evaluation.near_copies import copies_of_each, copies_tested, near_copies, pictures_by, small_copies
+from hf_lowlabel.evaluation.near_copies import (
+    SAME,
+    copies_of_each,
+    copies_tested,
+    near_copies,
+    pictures_by,
+    small_copies,
+    told_apart,
+)
 
 
 def picture(seed: int, size=(96, 64)) -> Image.Image:
@@ -147,6 +155,25 @@ def test_a_film_is_one_group_whose_frames_that_differ_are_judged(monkeypatch):
         first, *others = small[picture == number]
         contrast = min(one.reshape(3, -1).std(1).mean() for one in (first, *others))
         assert all(np.sqrt(np.square(one - first).mean()) <= 0.11 * contrast for one in others)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_frames_that_are_compared_many_at_a_time_are_told_apart_as_one_by_one(classes):
+    """Those of a long film that drifts, of films that are cut, all blank and all different ones."""
+    rng = np.random.default_rng(0)
+    drift = 100 + np.cumsum(rng.normal(0, 2, (150, 768)), 0)
+    small = np.concatenate([drift, np.zeros((20, 768)), rng.uniform(0, 255, (80, 768)), drift[::3] + 0.1])
+    small, targets = small.astype(np.float32), rng.integers(0, classes, len(small))
+    contrast = small.reshape(300, 3, -1).std(2).mean(1)
+    away = np.sqrt([np.square(small - one).mean(1) for one in small])
+    same = (away <= SAME * np.minimum(contrast[:, None], contrast)) & (targets[:, None] == targets)
+    for groups in (np.zeros(300, int), np.arange(300) % 3, np.arange(300)):
+        expected, count = np.full(300, -1), 0
+        for i in np.argsort(groups, kind="stable"):
+            if expected[i] < 0:
+                expected[same[i] & (groups == groups[i]) & (expected < 0)], count = count, count + 1
+        found = told_apart(small, groups, targets if classes > 1 else None)
+        assert found.tolist() == expected.tolist() and (count < 300) == (groups.max() < 299)
 
 
 def test_of_one_file_alone_each_page_is_judged_by_the_others(monkeypatch, caplog):

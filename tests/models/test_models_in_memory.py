@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import warnings
 
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import nn
 
-from hf_lowlabel import create_backbone, create_classifier, create_segmenter, finetune
+from hf_lowlabel import (
+    LowLabelBackbone,
+    LowLabelForImageClassification,
+    LowLabelForSemanticSegmentation,
+    create_backbone,
+    create_classifier,
+    create_segmenter,
+    finetune,
+    load_source,
+)
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.models.opening import open_model
+from hf_lowlabel.selection.features import extract
 from tests.test_open_api import pairs
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -61,7 +73,7 @@ def test_what_timm_does_not_build_by_the_name_is_refused(make, said):
 
 def test_it_is_seen_as_the_module_wants_it_and_stays_as_it_was(tmp_path):
     torch.manual_seed(0)
-    seen = dict(mean=(0.1, 0.2, 0.3), interpolation="bilinear")
+    seen = dict(mean=(0.1, 0.2, 0.3), interpolation="bilinear", label_names=["b", "g", "r"])  # of the data
     module = timm.create_model("resnet10t", num_classes=3, pretrained_cfg_overlay=seen).half()
     module.train()
     done = finetune(
@@ -115,6 +127,26 @@ def test_a_head_stays_for_the_same_names_alone():
     assert create_classifier(normed, 3).load_report.head == "kept"
 
 
+def test_a_head_without_names_is_kept_where_none_are_asked_for_alone(caplog):
+    """It is as random as timm makes it, or of a thousand other classes; who trained it on these can say so."""
+    names, module = ["a", "b", "c"], timm.create_model("resnet10t", num_classes=3)
+    unnamed = create_classifier(module, 3)
+    assert unnamed.load_report.head == "kept"
+    for given, said in ((module, 'pretrained_cfg["label_names"]'), (unnamed, "config.id2label")):
+        with caplog.at_level("INFO", "hf_lowlabel"):
+            assert create_classifier(given, 3, class_names=names).load_report.head == "fresh"
+        assert said in caplog.messages[-2] and "is not kept" in caplog.messages[-2]
+    module.pretrained_cfg["label_names"] = tuple(names)
+    unnamed.config.id2label = dict(enumerate(names))
+    caplog.clear()
+    for given in (module, unnamed):
+        heads = [create_classifier(given, 3, class_names=order).load_report.head for order in (names, names[::-1])]
+        assert heads == ["kept", "fresh"]
+        again = create_classifier(given, 3)
+        assert again.load_report.head == "kept" and list(again.config.id2label.values()) == names
+    assert "is not kept" not in caplog.text
+
+
 def own_layers():
     return nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 3))
 
@@ -159,3 +191,36 @@ def test_compiled_modules_are_those_that_were_compiled():
     assert again.timm_model.conv1[0].weight.equal(module.conv1[0].weight)
     made.timm_model = torch.compile(made.timm_model)
     assert create_classifier(made, 3).load_report.head == "kept"
+
+
+class Ended:
+    """What a finished run is to those that open models: it has a folder, and its text is another."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __fspath__(self):
+        return str(self.folder)
+
+
+def test_a_finished_run_is_opened_by_its_folder(tmp_path):
+    """By its text it was looked for as a name of timm, or on the Hub."""
+    names = ["a", "b", "c"]
+    made = create_classifier("resnet10t", 3, pretrained=False, class_names=names, image_size=32)
+    made.save_pretrained(tmp_path / "c")
+    backbone = create_backbone(made)
+    backbone.save_pretrained(tmp_path / "b")
+    create_segmenter(backbone, 3, architecture="linear").save_pretrained(tmp_path / "s")
+    run, weight = Ended(tmp_path / "c"), made.timm_model.conv1[0].weight
+    for again in (
+        create_classifier(run, 3, class_names=names),
+        create_backbone(run),
+        create_segmenter(run, 3, architecture="linear"),
+        LowLabelForImageClassification.from_pretrained(run),
+        LowLabelBackbone.from_pretrained(Ended(tmp_path / "b")),
+        LowLabelForSemanticSegmentation.from_pretrained(Ended(tmp_path / "s")),
+        open_model(LowLabelForImageClassification, run),
+    ):
+        assert any(p.shape == weight.shape and p.equal(weight) for p in again.parameters())
+    features = extract(run, load_source("digits"), np.arange(4), device="cpu")
+    assert features.values.shape == (4, made.num_features)

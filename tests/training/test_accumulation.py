@@ -138,3 +138,32 @@ def test_few_strokes_weigh_as_much_in_parts_as_in_one_batch(name, tmp_path):
     assert float(one["loss"]) > 0.1
     for (key, mine), theirs in zip(parts.inner.model.named_parameters(), whole.inner.model.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=2e-6, msg=lambda m: f"{key}: {m}")
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("fixmatch", dict(tau=0.3)),
+        ("mean-teacher", dict(ramp=0.0)),
+        ("unimatch", dict(tau=0.3, drop=0.0, box=0.0)),
+        ("unimatch-v2", dict(tau=0.3, box=0.0)),
+        ("clmb", dict(lambda_c=0.0, lambda_e=0.5, ramp=0.0, mix=0.0, width=8, memory=6)),
+    ],
+)
+def test_views_that_lie_outside_of_their_images_weigh_by_what_is_inside(name, arguments, tmp_path):
+    """A part whose views show next to nothing weighed as much as one of whole images."""
+    torch.manual_seed(1)
+    net = segmenter_stand_in.TinySegmenter()
+    objective = build_objective(name, net, arguments, num_classes=segmenter_stand_in.K)
+    batch = segmenter_stand_in.make_batch(0, labeled=4, unlabeled=8)
+    valid = batch["unlabeled"]["valid"]
+    valid[:2] = True
+    valid[2:] = False
+    valid[4:6, 3, :2] = True
+    whole, parts = (loop_for(copy.deepcopy(objective), tmp_path, n) for n in (1, PARTS))
+    one, other = whole.train_step(batch), parts.train_step(batch)
+    for key in ("loss", "consistency"):
+        torch.testing.assert_close(other[key], one[key], rtol=1e-4, atol=1e-6)
+    assert float(one["consistency"]) > 1e-3
+    for (key, mine), theirs in zip(parts.inner.model.named_parameters(), whole.inner.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=2e-6, msg=lambda m: f"{key}: {m}")

@@ -114,16 +114,43 @@ def test_a_class_that_is_a_letter_off_another_is_asked_about(photos, nothing_com
     assert "one label is of the class 'dandelionn', and 5 are of 'dandelion': did you mean 'dandelion'?" in said
 
 
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_split_asks_too_whether_a_class_is_a_letter_off_another(photos, tmp_path, capsys, task):
+    photos("rose", *["dandelion", "rose"] * 5, "dandelionn")
+    (tmp_path / "photos" / "labels.csv").rename(tmp_path / "labels.csv")
+    if task == "multilabel":
+        text = (tmp_path / "labels.csv").read_text()
+        (tmp_path / "labels.csv").write_text(text.replace("1.png,dandelion\n", "1.png,dandelion;rose\n"))
+    argv = ["split", "--task", task, "--dataset", "photos", "--from", "labels.csv", "--new-classes"]
+    assert main([*argv, "--output", "s.json", "--test-fraction", "0.2", "--seed", "1"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("one label is of the class 'dandelionn', and 5 are of 'dandelion'") == 1
+
+
 @pytest.mark.parametrize(
     "one, other, off",
     [
         *[("tulip", other, True) for other in ("tulp", "tuliip", "tulib", "tulpi", "utlip", "Tulip", "atulip")],
         *[("tulip", other, False) for other in ("tulips!", "talib", "cat", "piltu")],
         *[("cat", "car", False), ("grade 1", "grade 2", False), ("n02123045", "n02123046", False)],
+        *[("Type A", "type b", False), ("grade I", "grade II", False), ("oak_a", "oak_b", False)],
+        *[("stage-iv", "stage-v", False), ("T cell", "B cell", False), ("type-x-left", "type-y-left", False)],
+        *[("Type A", "type a", True), ("red oak", "red oac", True), ("oak a", "oac a", True), ("oak_a", "oak_", True)],
     ],
 )
 def test_what_is_a_letter_off(one, other, off):
     assert counts.a_letter_off(one, other) == counts.a_letter_off(other, one) == off
+
+
+def test_of_thousands_of_classes_few_are_compared(monkeypatch, caplog):
+    """Every pair of them took half a minute, in each process."""
+    letters = "abcdefghijklmnopqrst"
+    counted = {f"{a}{b}{c}{d}{a}{c}": 5 for a in letters[:8] for b in letters for c in letters for d in "ab"}
+    compared, real = [], counts.a_letter_off
+    monkeypatch.setattr(counts, "a_letter_off", lambda *names: compared.append(names) or real(*names))
+    with caplog.at_level("WARNING"):
+        counts.tell_misspelt({**counted, "tttttt": 9, "tttutt": 1, **{f"zz{name}zz": 1 for name in counted}})
+    assert len(compared) < 100 and [record.args[0] for record in caplog.records] == ["tttutt"]
 
 
 def test_classes_that_differ_by_a_letter_and_have_labels_are_classes(caplog):

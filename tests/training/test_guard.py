@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from hf_lowlabel import api, load_segmentation, load_source
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.tasks.multilabel import scenes
+from hf_lowlabel.tasks.parts import Examples
 from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop
-from hf_lowlabel.training.run import LOOKED_AT
+from hf_lowlabel.training.run import LOOKED_AT, one_class_words
 
 from .conftest import tensors
 
@@ -110,6 +112,33 @@ def test_a_classifier_that_says_one_class_of_everything_is_told(task, tiny, few_
     api.finetune(**given, output_dir=str(tmp_path))
     for text in (caplog.text, (tmp_path / "README.md").read_text()):
         assert ("tells none of the 10 classes apart" in text) == (task == "classification")
+
+
+@pytest.mark.parametrize(
+    "labeled, tested, right, told",
+    [
+        ([*range(600), 7005], [], True, False),  # the rare class has the last label of many
+        (range(20), [1, 7005], True, False),  # or is held out alone
+        (range(20), [], True, False),  # nobody knows an image of it: there may be none
+        (range(20), [], False, False),
+        ([*range(600), 7005], [], False, True),
+        (range(20), [1, 7005], False, True),
+    ],
+)
+def test_of_a_rare_class_the_images_that_are_known_are_asked(labeled, tested, right, told):
+    """100,000 images in small: of five that are defect none is among 500 that are spread over all."""
+    truth = torch.zeros(10_000, dtype=torch.long)
+    truth[7003:7008] = 1
+    answers = torch.eye(2)[truth if right else torch.zeros_like(truth)].numpy()
+
+    def images(at):
+        return Examples(None, torch.tensor([*at]), truth[[*at]])
+
+    task = SimpleNamespace(labels_score=True, predictions=lambda model, cache, members: answers[members.numpy()])
+    held = {"test": images(tested)} if tested else {}
+    ready = SimpleNamespace(task=task, names=["ok", "defect"], training=truth, labeled=images(labeled), held=held)
+    words = one_class_words(ready, None)
+    assert ("tells none of the 2 classes apart" in words) if told else words is None
 
 
 @pytest.mark.parametrize("tested", [True, False])

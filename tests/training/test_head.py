@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from torch import nn
@@ -51,6 +52,17 @@ def test_training_starts_from_what_frozen_features_know(encoder, tmp_path, metho
     random = finetune("digits", encoder, method, output_dir=tmp_path / "b", head_init="random", **still)
     probe = known.recorder.comparisons[0].metrics["accuracy"]
     assert known.metrics["accuracy"] > probe - 0.03 > random.metrics["accuracy"] + 0.1
+
+
+@pytest.mark.parametrize("asked, starts", [(None, True), ("random", False)])
+def test_a_module_with_a_head_of_as_many_classes_starts_from_a_probe_too(asked, starts, tmp_path, caplog):
+    """timm makes it at random: nothing that the module knows is lost."""
+    torch.manual_seed(0)
+    module = timm.create_model("resnet10t", num_classes=10)
+    with caplog.at_level("INFO", "hf_lowlabel"):
+        run = finetune("digits", module, "supervised", output_dir=tmp_path / "a", head_init=asked, **SMALL)
+    assert run.recorder.report.head == "fresh"
+    assert ("the head starts from a probe of 40 labels" in caplog.text) == starts
 
 
 def test_priors_are_a_start_too(encoder, tmp_path):

@@ -16,7 +16,9 @@ from hf_lowlabel import (
     Best,
     Split,
     auto,
+    create_backbone,
     create_classifier,
+    create_segmenter,
     evaluate,
     finetune,
     predict,
@@ -521,6 +523,28 @@ def test_a_model_in_memory_is_given_back_as_it_was(photos, how):
     with contextlib.suppress(UserError):
         evaluate(model, str(photos / "labeled"), device="cpu")
     assert [module.training for module in model.modules()] == modes and any(modes) and not all(modes)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_one_process_of_a_launch_may_predict_alone(masks, photos, monkeypatch):
+    """As under `if is_main_process` of a script that has trained: the others are at something else."""
+    images = find_images(photos / "labeled")[:2]
+    if masks:
+        encoder = create_backbone("test_resnet", pretrained=False, image_size=32)
+        model = create_segmenter(encoder, 2, architecture="linear")
+    else:
+        model = create_classifier("test_resnet", 2, pretrained=False, image_size=32)
+
+    def waits(*_, **__):
+        raise AssertionError("it waits for the others")
+
+    for name, value in dict(is_initialized=lambda: True, get_world_size=lambda: 2, get_rank=lambda: 0).items():
+        monkeypatch.setattr(torch.distributed, name, value)
+    for name in ("barrier", "all_gather", "all_reduce", "broadcast"):
+        monkeypatch.setattr(torch.distributed, name, waits)
+    assert len(predict(images, model, device="cpu").rows) == 2
+    with pytest.raises(AssertionError, match="waits"):  # all have to look before one writes
+        predict(images, model, device="cpu", output=photos / ("new" if masks else "new.csv"))
 
 
 def test_of_masks_what_is_not_said_is_as_the_run_was_trained(tmp_path):
