@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
-from ..commands import DONE, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
+from ..commands import MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.image_cache import workers_are_there
 from ..data.splits import Split
@@ -33,14 +33,14 @@ from ..selection.mask_places import refuse_half
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import as_path, label_rules
-from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, release, was_empty
+from ..training.folder import SEARCH, claim, forget, release, was_empty
 from ..training.preparing import Run, check_labels, prepare
 from ..training.stopping import Interrupted
 from .answers import without_masks
 from .asked import DRAW, checked
 from .from_words import from_words
 from .frozen import Tried
-from .keeping import TRIALS, check_unseen, take_up
+from .keeping import TRIALS, check_unseen, has_begun, holds_any, take_up
 from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
@@ -231,11 +231,12 @@ def auto(
 
 @contextlib.contextmanager
 def claimed(output_dir: str | Path) -> Iterator[Path]:
-    """The run folder; one that was left before its end is gone on with, from the features it has."""
+    """The run folder; one that was left before its end is gone on with, from the features it has.
+
+    After bad input nothing stays but features; trials do with what they are of, for the same search to go on with.
+    """
     path = Path(output_dir).expanduser()
-    begun = any((path / kept).exists() for kept in (*KEPT, SEARCH)) or has_notes_alone(path)
-    begun = begun and not (path / DONE).exists()
-    folder, new = claim(path, begun, "Give another --output-dir."), False
+    folder, new = claim(path, has_begun(path), "Give another --output-dir."), False
     try:
         new = is_main_process() and not (folder / SEARCH).is_file()
         if new:
@@ -246,10 +247,11 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         if is_main_process():
             (folder / SEARCH).unlink(missing_ok=True)
     except (UserError, OSError):
-        if is_main_process() and was_empty(folder):
-            forget(folder)
-        elif new and not (folder / TRIALS).is_dir():  # beside files of the user
-            (folder / SEARCH).unlink(missing_ok=True)
+        if is_main_process() and not holds_any(folder / TRIALS):
+            if was_empty(folder):
+                forget(folder)
+            elif new:  # beside files of the user
+                (folder / SEARCH).unlink(missing_ok=True)
         raise
     except (KeyboardInterrupt, Interrupted):
         if is_main_process():

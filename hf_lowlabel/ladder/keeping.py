@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..commands import DONE
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import read_json, remove_folder, write_json
 from ..models.layout import best_layout
 from ..selection.features import Features, check, fingerprint, read, rounded, write
 from ..settings import private_names, recorded
-from ..training.folder import SEARCH
+from ..training.folder import SEARCH, has_notes_alone
 from ..training.lineage import labels_seen, lineage_of
 from ..training.preparing import Prepared
 
@@ -33,6 +34,21 @@ class OtherSearch(UserError):
 
 def read_kept(path: Path) -> dict[str, Any]:
     return dict(read_json(path, "Give another --output-dir."))
+
+
+def holds_any(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a search was left in a folder before its end. Folders called features or trials say nothing of that:
+    people have such too, and what stands beside them is theirs."""
+    if (folder / DONE).exists():
+        return False
+    if not (folder / SEARCH).is_file():
+        return has_notes_alone(folder)
+    known = read_json(folder / SEARCH, "Give another --output-dir.")
+    return known == {} or isinstance(known, dict) and "facts" in known  # else another tool's
 
 
 def take_up(ready: Prepared, models: Sequence[str], minutes: float) -> None:
@@ -59,7 +75,7 @@ def take_up(ready: Prepared, models: Sequence[str], minutes: float) -> None:
         log.warning("this search was planned for %g minutes, and %s", planned, goes)
     barrier()  # all have read
     if is_main_process():
-        if minutes > planned:
+        if minutes > planned or "facts" not in known:  # nothing says what trials are of
             known.pop("encoders", None)
             forget_trials(ready.folder)
         write_json(path, {**known, "facts": facts, "minutes": max(minutes, planned)})

@@ -1,5 +1,6 @@
 """`auto` as people use it: photos in folders, labels in a table, no labels at all, and input that cannot work."""
 
+import contextlib
 import inspect
 import json
 import os
@@ -565,3 +566,64 @@ def test_a_search_that_was_ended_before_its_features_goes_on(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"), claimed(tmp_path):
         pass
+
+
+FEATURES = {"features/test-0.safetensors": "", "split.json": ""}
+
+
+@pytest.mark.parametrize(
+    "files, begun",
+    [
+        (FEATURES, True),
+        ({"search.json": "{}", "trials/plan.json": "{}", "model.safetensors": ""}, True),
+        ({"features/mine.npy": ""}, False),
+        ({"features": ""}, False),
+        ({"trials/1/study.db": "", "split.json": ""}, False),
+        ({**FEATURES, "checkpoints/mine.pt": ""}, False),
+        ({"trials/mine.csv": "", "notes.txt": "", "log.jsonl": ""}, False),
+        ({"search.json": '{"query": 1}', "trials/mine.csv": ""}, False),
+        ({"search.json": "[]", "trials/mine.csv": ""}, False),
+    ],
+)
+def test_a_folder_of_somebody_is_no_search_whatever_its_folders_are_called(tmp_path, files, begun):
+    """Going on would write a model among them, and remove checkpoints and trials."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with contextlib.nullcontext() if begun else pytest.raises(UserError, match="is not empty"):
+        with claimed(tmp_path) as folder:
+            assert folder.samefile(tmp_path)
+    if not begun:
+        assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("every way diverged")])
+def test_trials_of_a_search_that_failed_are_not_those_of_another(found, network, tmp_path, monkeypatch, error):
+    """They stay with what they are of: other labels are refused, and the same search goes on with them."""
+    _, data, _ = found
+    given, plan = dict(num_labels=9, output_dir=tmp_path / "run", to_label=0), tmp_path / "run/trials/plan.json"
+
+    def fails(ready, *_):
+        plan.parent.mkdir(exist_ok=True)
+        plan.write_text("{}")
+        raise error
+
+    with monkeypatch.context() as m, pytest.raises(type(error)):
+        m.setattr("hf_lowlabel.ladder.auto.from_features", fails)
+        auto(data, network, **given)
+    with pytest.raises(UserError, match="other settings, labels or images"):
+        auto(data, network, **{**given, "num_labels": 12})
+    assert plan.is_file()
+    best = auto(data, network, **given)
+    assert plan.is_file() and len(best.run.recorder.split.labeled) == 9
+
+
+def test_trials_of_which_nothing_says_what_they_are_of_are_not_taken_over(found, network, tmp_path):
+    """As a version before left them."""
+    _, data, _ = found
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials/plan.json").write_text("{}")
+    (tmp_path / "search.json").write_text("{}")
+    auto(data, network, num_labels=9, output_dir=tmp_path, to_label=0)
+    assert not (tmp_path / "trials").exists()
