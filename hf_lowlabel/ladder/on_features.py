@@ -18,7 +18,7 @@ from ..hub.callback import CardCallback
 from ..records import Row
 from ..text import percent
 from ..training.frozen import Fit
-from ..training.preparing import Prepared, Run, check_labels, close, network_of
+from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
@@ -28,7 +28,6 @@ from .last_run import first_that_ends, said_diverged
 from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
 from .sizes import rebuilt
-from .trained import hushed
 
 log = logging.getLogger("hf_lowlabel")
 Answer = tuple[Run, list[Any], Advice, Path | None]  # the run, what was tried, advice, the folder to label next
@@ -59,9 +58,6 @@ def from_features(
     begin = time.perf_counter()
     y = ready.labeled.targets.numpy()
     check_labels(ready.chosen.split)
-    for model in models[1:]:  # one that cannot be had is told before the first has been asked for hours
-        with hushed():
-            network_of(ready.task, ready.config.replace(model=model), ready.dataset, ready.names, "cpu")
     readies, encoders = looked_at(ready, models, keep, begin + 0.7 * seconds, names)
     tried = climb(encoders, y, seed=ready.config.training.seed)
     best = tried[0]

@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,10 +174,13 @@ def fingerprint(encoder: nn.Module, without: Collection[str] = ()) -> str:
     """sha256 over names, shapes and bytes of all tensors but those `without`, and over the preprocessing."""
     prep = encoder.preprocessing
     seen = [prep[k] for k in ("mean", "std")], prep["input_size"], square_of(prep)
-    digest = hashlib.sha256(str(seen).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        if name in without:
-            continue
+    return print_of_tensors({k: v for k, v in encoder.state_dict().items() if k not in without}, str(seen))
+
+
+def print_of_tensors(named: Mapping[str, torch.Tensor], beside: str = "") -> str:
+    """sha256 over names, shapes and bytes of tensors, and what is said beside."""
+    digest = hashlib.sha256(beside.encode())
+    for name, tensor in sorted(named.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

@@ -627,3 +627,39 @@ def test_trials_of_which_nothing_says_what_they_are_of_are_not_taken_over(found,
     (tmp_path / "search.json").write_text("{}")
     auto(data, network, num_labels=9, output_dir=tmp_path, to_label=0)
     assert not (tmp_path / "trials").exists()
+
+
+def encoder(folder, seed):
+    torch.manual_seed(seed)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
+    return folder
+
+
+def test_a_search_is_of_the_weights_and_not_of_their_names(found, network, tmp_path, monkeypatch):
+    """A second encoder of the same name, one trained again at its place; what an older version noted is taken up."""
+    _, data, _ = found
+    one, other = encoder(tmp_path / "a/backbone", 1), encoder(tmp_path / "b/backbone", 2)
+    given = dict(num_labels=9, output_dir=tmp_path / "run", to_label=0)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    def begin(*models):
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr("hf_lowlabel.ladder.auto.from_features", stopped)
+            auto(data, models, **given)
+
+    begin(network, one)
+    with pytest.raises(UserError, match="tried with other weights"):
+        auto(data, [network, other], **given)
+    shutil.copytree(one, tmp_path / "c/backbone")
+    begin(network, tmp_path / "c/backbone")
+    encoder(one, 3)
+    with pytest.raises(UserError, match="tried with other weights"):
+        auto(data, [network, one], **given)
+    known = json.loads((tmp_path / "run/search.json").read_text())
+    known["facts"] = {name: known["facts"][name] for name in ("settings", "images", "labels")}
+    (tmp_path / "run/search.json").write_text(json.dumps({k: v for k, v in known.items() if k != "train"}))
+    (tmp_path / "run/trials").mkdir()
+    begin(network, one)
+    assert (tmp_path / "run/trials").is_dir()

@@ -554,6 +554,24 @@ def test_frozen_features_are_computed_once(network, tmp_path, monkeypatch):
     assert again["map"] == pytest.approx(best.run.metrics["map"], abs=1e-6)
 
 
+def test_networks_are_tried_where_a_search_without_them_was_stopped(network, tmp_path, short, monkeypatch, caplog):
+    """Its plan, and the side of its images, are of heads that cost no time."""
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    given = dict(task="multilabel", num_labels=24, image_size=32, output_dir=tmp_path / "run", to_label=0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(on_training.frozen, "fit", stopped)
+        auto("scenes", network, train=False, **given)
+    size = tmp_path / "run/trials/size.json"
+    size.write_text("{}")
+    best = auto("scenes", network, **given)
+    assert "planned without training networks" in caplog.text and not size.is_file()
+    assert {one.name for one in best.ladder} == {"linear probe", "supervised", "FixMatch"}
+    assert not any("there was no time" in sentence for sentence in best.advice.sentences)
+
+
 @pytest.mark.slow
 def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0)
