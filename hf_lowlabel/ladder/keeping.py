@@ -30,6 +30,7 @@ from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
+ENCODERS, ROUNDS = "encoders", "rounds"  # that there was time for
 
 
 class OtherSearch(UserError):
@@ -123,7 +124,7 @@ def take_up(
     barrier()  # all have read
     if is_main_process():
         if not there or minutes > planned or train and not trained:
-            known.pop("encoders", None)
+            known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
             forget_trials(ready.folder)
         elif trained and not train:
             forget_last(ready.folder)  # of a network, beside a head on frozen features
@@ -196,15 +197,15 @@ def weights_of(ready: Prepared, models: Sequence[Any]) -> list[str]:
     return found
 
 
-def encoders_looked_at(folder: Path) -> int | None:
-    """How many encoders a search that was begun has had the time for."""
-    found = read_kept(folder / SEARCH).get("encoders")
+def noted(folder: Path, what: str) -> int | None:
+    """How many encoders, or rounds, a search that was begun has had the time for."""
+    found = read_kept(folder / SEARCH).get(what)
     return None if found is None else int(found)
 
 
-def note_encoders(folder: Path, count: int) -> None:
+def note(folder: Path, what: str, count: int) -> None:
     if is_main_process():
-        write_json(folder / SEARCH, {**read_kept(folder / SEARCH), "encoders": count})
+        write_json(folder / SEARCH, {**read_kept(folder / SEARCH), what: count})
     barrier()
 
 

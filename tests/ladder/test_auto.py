@@ -9,6 +9,7 @@ import shlex
 import shutil
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,10 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pretrain
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.ladder import on_features
 from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.ladder.estimates import Interval
+from hf_lowlabel.ladder.frozen import rounds_of
 from hf_lowlabel.ladder.report import why_less
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.labels import Task
@@ -516,15 +519,16 @@ def test_an_encoder_that_had_no_time_has_none_when_the_search_goes_on(found, net
     def end(*args, **given):
         raise Killed
 
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr("hf_lowlabel.ladder.on_features.take", end)
-        auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr("hf_lowlabel.ladder.on_features.take", end)
-        auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
-    assert json.loads((tmp_path / "run" / "search.json").read_text())["encoders"] == 1
+    for rounds in (1, 2):  # of cross-validation: another number may have another best rung
+        with monkeypatch.context() as m, pytest.raises(Killed):
+            m.setattr("hf_lowlabel.ladder.on_features.take", end)
+            auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
+        kept = json.loads((tmp_path / "run" / "search.json").read_text())
+        assert (kept["encoders"], kept["rounds"]) == (1, rounds)
+        (tmp_path / "run" / "search.json").write_text(json.dumps({**kept, "rounds": 2}))
     best = auto(data, [network, tmp_path / "other"], minutes=5, **given)
     assert {one.encoder for one in best.ladder} == {network.name, "other"}
+    assert rounds_of(best.ladder) == 3
 
 
 def test_an_encoder_that_cannot_be_had_is_told_before_the_first_is_asked(found, network, tmp_path, monkeypatch):
@@ -663,3 +667,27 @@ def test_a_search_is_of_the_weights_and_not_of_their_names(found, network, tmp_p
     (tmp_path / "run/trials").mkdir()
     begin(network, one)
     assert (tmp_path / "run/trials").is_dir()
+
+
+def test_the_curve_is_drawn_before_the_time_of_networks_is_planned(found, network, tmp_path, monkeypatch):
+    """Of many images it takes minutes, which were over when networks had had all of the time."""
+    _, data, _ = found
+    drawn, left, clock = [], [], 0.0
+
+    def curve(encoders, tried, seconds):
+        nonlocal clock
+        drawn.append(seconds)
+        clock += 100.0  # seconds that it takes
+        return None
+
+    def finetune_from(ready, given, encoders, best, seconds):
+        left.append(seconds)
+        return []
+
+    counter = on_features.time.perf_counter
+    monkeypatch.setattr(on_features, "time", SimpleNamespace(perf_counter=lambda: counter() + clock))
+    monkeypatch.setattr(on_features, "curve_of", curve)
+    monkeypatch.setattr(on_features, "finetune_from", finetune_from)
+    monkeypatch.setattr(on_features, "adapt", lambda *_: None)
+    auto(data, network, num_labels=9, output_dir=tmp_path / "run", to_label=0, train=True, minutes=10)
+    assert len(drawn) == 1 and left[0] < 500 and drawn[0] < 60
