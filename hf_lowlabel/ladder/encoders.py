@@ -36,7 +36,7 @@ class Features:
     they are among them. The others are labels of the probe alone. by_names: what
     the names of the classes say of all images, [N, K], or None. copies: what labeled images share with each other, int
     [L, 2], or None (`copies_of_each`); `group`, `first`: the same by `group_of`. once: labels that are judged, bool
-    [L], of a picture with copies the first.
+    [L], of a picture with copies the first. among: how many encoders are kept at a time.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Features:
         num_classes: int,
         by_names: np.ndarray | None = None,
         copies: np.ndarray | None = None,
+        among: int = 1,
     ):
         self.copies = copies
         self.group, self.first = group_of(np.arange(len(y)) if copies is None else copies)
@@ -61,7 +62,7 @@ class Features:
         part = len(self.some) < len(x)
         pooled = x[self.some] if part else x
         self.pool = Pool(pooled)
-        self.reach = self.pool.reach(self.at)
+        self.reach = self.pool.reach(self.at, among=among)
         self.seeds = None if by_names is None else self.pool.seeds(by_names[self.some])
         self.probe = ProbeBeliefs(x, rows, y, num_classes, copies)
         shows = None if copies is None else copies[self.inside]

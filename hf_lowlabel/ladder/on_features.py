@@ -130,7 +130,7 @@ def looked_at(
         started = time.perf_counter()
         x = features_of_encoder(readies[-1], keep)
         name = unique(name_of(model), [e.name for e in encoders])
-        encoders.append(Features(name, x, rows, y, len(ready.names), said, copies))
+        encoders.append(Features(name, x, rows, y, len(ready.names), said, copies, len(models)))
         log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
         late = of_first(float(time.perf_counter() > until)) if before is None else number + 1 >= before
         if late and number + 1 < len(models):

@@ -493,3 +493,17 @@ def test_ordinary_images_beside_copies_are_no_strangers():
         len(advice.strangers(np.concatenate([x, again]))) == 20
     )  # those without copies, where nobody says what is one
     assert advice.strangers(np.concatenate([x[:1], x[:1]]), [advice.Remark((0, 1), "")]) == []
+
+
+def test_several_encoders_keep_no_more_of_the_graph_than_one(known, monkeypatch):
+    """[images, labels] of each: of more labels in all, what spreads is solved for, and says the same."""
+    x, y, rows, encoder, tried = known
+    monkeypatch.setattr(graph, "MOST_REACHED", 2 * len(rows) - 1)
+    assert isinstance(Features("net", x, rows, y[rows], 4).reach, np.ndarray)
+    of_two = Features("net", x, rows, y[rows], 4, among=2)
+    assert isinstance(of_two.reach, graph.Solved)
+    for one, other in zip(tried, climb([of_two], y[rows]), strict=True):
+        assert (
+            one.name == other.name
+            and np.abs(softmax(one.logits / one.t) - softmax(other.logits / other.t)).max() < 0.01
+        )
