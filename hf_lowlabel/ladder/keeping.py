@@ -200,6 +200,7 @@ def weights_of(ready: Prepared, models: Sequence[Any]) -> list[str]:
 def noted(folder: Path, what: str) -> int | None:
     """How many encoders, or rounds, a search that was begun has had the time for."""
     found = read_kept(folder / SEARCH).get(what)
+    barrier()  # all have read
     return None if found is None else int(found)
 
 
