@@ -80,13 +80,13 @@ class Graph:
             raise UserError(f"Label spreading has not converged after {most} steps. Use a smaller alpha.")
         return np.maximum(z.reshape(y.shape), 0)
 
-    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> Reach:
+    def reach(self, rows: np.ndarray, alpha: float = ALPHA, among: int = 1) -> Reach:
         """How far each of some images reaches, [N, len(rows)]: Z is a sum of these columns, whatever their labels.
 
         Of more than `MOST_REACHED` no matrix is made, which would grow with their square: what asks for a sum of
-        columns solves the equation for it.
+        columns solves the equation for it. among: how many graphs have one at a time.
         """
-        if len(rows) > MOST_REACHED:
+        if len(rows) * among > MOST_REACHED:
             return Solved(self, rows, alpha)
         y = np.zeros((self.similarity.shape[0], len(rows)))
         y[rows, np.arange(len(rows))] = 1
@@ -178,8 +178,8 @@ class Pool:
         self.rounds_head = LeastSquares(x)  # goes round with the graph
         self.saved_head = LeastSquares(features)  # is a layer on the network
 
-    def reach(self, rows: np.ndarray, alpha: float = ALPHA) -> Reach:
-        return self.graph.reach(rows, alpha)
+    def reach(self, rows: np.ndarray, alpha: float = ALPHA, among: int = 1) -> Reach:
+        return self.graph.reach(rows, alpha, among)
 
     def seeds(self, priors: np.ndarray, weight: float = 1.0, alpha: float = ALPHA) -> np.ndarray:
         """What priors [N, K] of all images send over the graph, [N, K]: a class counts as `weight` labels.

@@ -74,6 +74,7 @@ def adapt(
     keep: Path,
     seconds: float,
     names: ByNames | None = None,
+    rounds: int | None = None,
 ) -> Adapted | None:
     """The rung, where the time allows `FEWEST` steps and a label can be left out.
 
@@ -84,6 +85,7 @@ def adapt(
         keep: folder of features.
         seconds: time left.
         names: what the names of the classes say of the images.
+        rounds: of cross-validation, those of the rungs before.
     """
     folder, begin, seconds = ready.folder / TRIALS / "adapted", time.perf_counter(), of_first(seconds)
     if before.accuracy is None or not (seconds > LEAST or (folder / "steps.json").is_file()):
@@ -103,7 +105,8 @@ def adapt(
     x = features_of_encoder(own, keep)
     said = None if names is None else names.p
     found = Features(name, x, encoder.rows, encoder.y, encoder.num_classes, said, encoder.copies)
-    out = Adapted(own, found, climb([found], encoder.y, seed=ready.config.training.seed), before, steps)
+    tried = climb([found], encoder.y, seed=ready.config.training.seed, rounds=rounds)
+    out = Adapted(own, found, tried, before, steps)
     log.info("%s in %.0f s", out.sentence().rstrip("."), time.perf_counter() - begin)
     return out
 

@@ -20,27 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
-from ..commands import DONE, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
+from ..commands import MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
-from ..data.image_cache import workers_are_there
 from ..data.splits import Split
-from ..distributed import barrier, is_main_process
 from ..errors import UserError
-from ..files import write_json
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import as_path, label_rules
-from ..training.folder import KEPT, SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.preparing import Run, check_labels, prepare
-from ..training.stopping import Interrupted
 from .answers import without_masks
 from .asked import DRAW, checked
 from .from_words import from_words
 from .frozen import Tried
-from .keeping import TRIALS, check_unseen, take_up
+from .keeping import check_unseen, claimed, take_up
 from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
@@ -210,7 +205,8 @@ def auto(
                 if not len(ready.unseen.get("test", [0])):
                     raise UserError("Every test image is a copy of a labeled one. Hold out others.")
                 check_unseen(ready, models)
-                take_up(ready, [name_of(one) for one in models], minutes)
+                asked = (text_model, words, list(prompts))
+                take_up(ready, models, [name_of(one) for one in models], minutes, train, asked)
                 names = None
                 if text_model is not None:
                     names = by_names(ready, text_model, words, prompts, keep, device, max_bad)
@@ -227,36 +223,6 @@ def auto(
         with claimed(name) as folder:
             keep = Path(features) if features is not None else folder / "features"
             return Best(*from_words(kind, given, text_model, class_names, prompts, folder, keep, to_label))
-
-
-@contextlib.contextmanager
-def claimed(output_dir: str | Path) -> Iterator[Path]:
-    """The run folder; one that was left before its end is gone on with, from the features it has."""
-    path = Path(output_dir).expanduser()
-    begun = any((path / kept).exists() for kept in (*KEPT, SEARCH)) or has_notes_alone(path)
-    begun = begun and not (path / DONE).exists()
-    folder, new = claim(path, begun, "Give another --output-dir."), False
-    try:
-        new = is_main_process() and not (folder / SEARCH).is_file()
-        if new:
-            write_json(folder / SEARCH, {})
-        with workers_are_there():
-            yield folder
-        barrier()  # all is written
-        if is_main_process():
-            (folder / SEARCH).unlink(missing_ok=True)
-    except (UserError, OSError):
-        if is_main_process() and was_empty(folder):
-            forget(folder)
-        elif new and not (folder / TRIALS).is_dir():  # beside files of the user
-            (folder / SEARCH).unlink(missing_ok=True)
-        raise
-    except (KeyboardInterrupt, Interrupted):
-        if is_main_process():
-            log.warning("stopped; the same command goes on from what is in %s", folder)
-        raise
-    finally:
-        release(folder)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ import numpy as np
 
 from ..finetuning.graph import weight_by_class
 from ..text import percent
-from .frozen import Features, Tried, said
+from .encoders import Features
+from .frozen import Tried, said
+from .planning import in_time
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
@@ -119,13 +121,19 @@ class Curve:
 
 
 def learning_curve(
-    encoders: Sequence[Features], y: np.ndarray, best: Tried, now: Interval | None, seed: int = 0
+    encoders: Sequence[Features],
+    y: np.ndarray,
+    best: Tried,
+    now: Interval | None,
+    seed: int = 0,
+    seconds: float = float("inf"),
 ) -> Curve | None:
     """The best rung with parts of the labels, tested on the rest, and what that says of more labels; now: `accuracy`.
 
     Several families are fitted, each through today's estimate, and averaged: a + b log m, a - b m^-1/2 and
     1 - c m^-b (Mahmood et al. 2022 on why one is not enough). Their slopes are uncertain at so few labels, so that the
-    usual one counts three times as much. None where the labels are too few.
+    usual one counts three times as much. None where the labels are too few. seconds: that it may take; each part is
+    drawn once in any case.
     """
     one, first = encoders[0], encoders[0].first
     if now is None or best.accuracy is None or len(first) < 3 * len(np.unique(y)):
@@ -133,22 +141,22 @@ def learning_curve(
     random = np.random.default_rng(seed)
     if not best.votes:
         encoders = [encoder for encoder in encoders if encoder.name == best.encoder]
-    sizes, scores = [], []
-    for part in PARTS:
-        correct, used, draws = 0.0, 0, 0
-        for _ in range(DRAWS):
-            out = left_out_part(y[first], part, random)
+    drawn = [[left_out_part(y[first], part, random) for _ in range(DRAWS)] for part in PARTS]
+    correct, used, draws = np.zeros(len(PARTS)), np.zeros(len(PARTS), int), 0
+    for draw in in_time(range(DRAWS), seconds):
+        draws += 1
+        for part, out in ((part, masks[draw]) for part, masks in enumerate(drawn)):
             if out is None:
                 continue
             without = out[one.group]
             asked = one.asked(without)
             z = said(encoders, one.without(without), asked, [best.rung])[best.key]
             truth = y[asked]
-            correct += float(weight_by_class(truth, z.shape[1]) @ (z.argmax(1) == truth))
-            used, draws = used + int((~out).sum()), draws + 1
-        if draws:
-            sizes.append(round(used / draws))
-            scores.append(correct / draws)
+            correct[part] += float(weight_by_class(truth, z.shape[1]) @ (z.argmax(1) == truth))
+            used[part] += int((~out).sum())
+    known = used > 0  # of the others all labels of each class are used
+    sizes = [round(count / draws) for count in used[known]]
+    scores = (correct[known] / draws).tolist()
     if len(sizes) < 2:
         return None
     m = np.array([*sizes, len(first)], float)
@@ -157,6 +165,14 @@ def learning_curve(
     value = expected(MORE * len(first))
     sd = float(np.hypot(CARRIED * (now.high - now.low) / (2 * Z80), FORECAST_ERROR))
     return Curve([int(v) for v in m], [float(v) for v in a], Interval.around(value, sd), expected)
+
+
+def curve_of(encoders: Sequence[Features], tried: Sequence[Tried], seconds: float = float("inf")) -> Curve | None:
+    """`learning_curve` of the best of what was tried."""
+    best = tried[0]
+    encoder = next(e for e in encoders if e.name == best.encoder)
+    now = accuracy(best, confidence(encoder, best))
+    return learning_curve(encoders, encoder.y, best, now, seconds=seconds)
 
 
 def left_out_part(y: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray | None:

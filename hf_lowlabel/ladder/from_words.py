@@ -16,6 +16,7 @@ from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..evaluation.neighbors import unit
+from ..files import write_json
 from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
 from ..selection.by_class import within_classes
@@ -24,11 +25,11 @@ from ..selection.strategies import choose, identical
 from ..tasks.base import Task
 from ..text import percent
 from ..training import frozen
-from ..training.folder import WORDS
+from ..training.folder import SEARCH, WORDS
 from ..training.preparing import prepare
 from ..training.priors import load_priors
 from .advice import Remark
-from .keeping import TRIALS, features_of_encoder
+from .keeping import TRIALS, check_same, features_of_encoder, print_of, print_of_words, read_kept
 from .on_features import Answer
 from .report import Advice, write_advice
 
@@ -62,7 +63,12 @@ def from_words(
         raise UserError(
             "Class names need a --model by name, and this is a network in memory. Save it to a folder first."
         )
-    said = folder / TRIALS / WORDS
+    said, known = folder / TRIALS / WORDS, read_kept(folder / SEARCH)
+    of = [str(given["model"]), given["seed"], given["image_size"], print_of_words(text_model, *names, *(prompts or ()))]
+    facts = {"no labels": print_of(of)}
+    check_same(folder, known, facts)
+    if is_main_process():
+        write_json(folder / SEARCH, {**known, "facts": facts})
     if not (said.is_file() and manifest_beside(said).is_file()):  # else of a search that was killed after it
         if is_main_process():
             said.parent.mkdir(parents=True, exist_ok=True)

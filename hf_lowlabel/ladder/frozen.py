@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..finetuning.graph import MASSES, Pool, weight_by_class
-from ..finetuning.linear import DEFAULT_T, ProbeBeliefs, first_of_each, group_of, left_out_in_turn, softmax, temperature
-from ..finetuning.pooling import pooled_rows, tell_pooled
-from ..finetuning.probes import Propagation
+from ..finetuning.graph import MASSES, weight_by_class
+from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax, temperature
+from ..finetuning.pooling import tell_pooled
 from ..text import percent
+from .encoders import Features, Once
+from .planning import in_time
 
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
 
@@ -127,95 +128,14 @@ class Tried:
         return self.rung, self.encoder, self.votes
 
 
-class Features:
-    """The features [N, D] of all training images by one encoder, ready for any labels.
-
-    rows: of the labeled images, int64 [L]. y: their classes. Above `pooling.MOST_POOLED` images a part of them, `some`
-    [n], makes the graph, as in the method `propagation`; `inside`: which labels are of those, bool [L], `at`: where
-    they are among them. The others are labels of the probe alone. by_names: what
-    the names of the classes say of all images, [N, K], or None. copies: what labeled images share with each other, int
-    [L, 2], or None (`copies_of_each`); `group`, `first`: the same by `group_of`. once: labels that are judged, bool
-    [L], of a picture with copies the first.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        x: np.ndarray,
-        rows: np.ndarray,
-        y: np.ndarray,
-        num_classes: int,
-        by_names: np.ndarray | None = None,
-        copies: np.ndarray | None = None,
-    ):
-        self.copies = copies
-        self.group, self.first = group_of(np.arange(len(y)) if copies is None else copies)
-        self.once = first_of_each(len(y), copies)
-        self.name, self.x, self.rows, self.y, self.num_classes = name, x, rows, y, num_classes
-        labels = np.full(len(x), -1)
-        labels[rows] = y
-        self.some = pooled_rows(labels)
-        self.inside = np.isin(rows, self.some)
-        self.at = np.searchsorted(self.some, rows[self.inside])
-        part = len(self.some) < len(x)
-        pooled = x[self.some] if part else x
-        self.pool = Pool(pooled)
-        self.reach = self.pool.reach(self.at)
-        self.seeds = None if by_names is None else self.pool.seeds(by_names[self.some])
-        self.probe = ProbeBeliefs(x, rows, y, num_classes, copies)
-        shows = None if copies is None else copies[self.inside]
-        own = (pooled, self.at, y[self.inside], num_classes, shows)
-        self.believed = ProbeBeliefs(*own) if part else self.probe
-
-    def without(self, out: np.ndarray) -> np.ndarray:
-        """The classes, -1 of labels that are left out."""
-        return np.where(out, -1, self.y)
-
-    def asked(self, out: np.ndarray) -> np.ndarray:
-        """Of labels that are left out, bool [L], those that are judged, int64."""
-        return np.flatnonzero(out & self.once)
-
-    def targets(self, rung: Rung, labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
-        """[n, K], of the images of the graph."""
-        seeds = self.seeds if rung.names else None
-        return Propagation(**rung.args).targets(self.pool, self.reach, self.at, labels[self.inside], believed, seeds)
-
-    def left_out(self, targets: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Logits [m, K] of labeled images by a head that was fitted without them. out: which, int64 [m]."""
-        place = np.cumsum(self.inside) - 1
-        known = self.inside[out]
-        z = self.pool.left_out(targets, self.at[place[out[known]]])
-        if known.all():
-            return z
-        weight, bias = self.pool.layer(targets)
-        every = self.x[self.rows[out]] @ weight.T.astype(np.float64) + bias
-        every[known] = z
-        return every
-
-    def head(self, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """(weight float32 [K, D], bias float32 [K]) of a rung's layer on the network."""
-        if tried.targets is None:
-            return self.probe.head(self.y, tried.t)
-        return self.pool.head(tried.targets, tried.t)
-
-    def say(self, tried: Tried) -> np.ndarray:
-        """Probabilities [N, K] of all images by the rung, of those in the graph when their own target is left out."""
-        return self.believe(tried.targets, tried.t, self.y)
-
-    def believe(self, targets: np.ndarray | None, t: float, labels: np.ndarray) -> np.ndarray:
-        """The same for targets [n, K], or for a probe of labels (None)."""
-        if targets is None:
-            return softmax(self.probe.logits(labels) / t)
-        own = softmax(self.pool.left_out(targets, np.arange(len(targets))) / t)
-        if len(own) == len(self.x):
-            return own
-        weight, bias = self.pool.layer(targets)
-        out = softmax((self.x @ weight.T + bias) / t)
-        out[self.some] = own
-        return out
-
-
-def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list[Tried]:
+def climb(
+    encoders: Sequence[Features],
+    y: np.ndarray,
+    *,
+    seed: int = 0,
+    seconds: float = float("inf"),
+    rounds: int | None = None,
+) -> list[Tried]:
     """All frozen rungs, judged, and the blend of all; the answer first.
 
     The blend, targets sum_r w_r T_r with w_r propto exp(SHARPNESS sqrt(L / 40) score_r), comes before its parts unless
@@ -228,18 +148,23 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
         encoders: features of the same images by one or more encoders.
         y: classes of the labeled images, int [L].
         seed: decides which labels are left out together.
+        seconds: that cross-validation may take, which is done once in any case.
+        rounds: of cross-validation, where that is known; None: as many as usual, and as fit the time.
     """
     any_one = encoders[0]
     groups, group = len(any_one.first), None if any_one.copies is None else any_one.group
     tell_pooled(int(any_one.inside.sum()), len(y))
     repeats = next((times for most, times in REPEATS if groups <= most), 1)
-    masks = left_out_in_turn(y, repeats=repeats, seed=seed, copies=any_one.copies)
+    upto = [left_out_in_turn(y, repeats=r, seed=seed, copies=any_one.copies) for r in range(repeats + 1)]
+    parts, masks = [upto[r][len(upto[r - 1]) :] for r in range(1, repeats + 1)], list[np.ndarray]()
     named = WITH_NAMES if any_one.seeds is not None else ()
     rungs = (*RUNGS, BELIEFS, *named)
     logits: dict[Key, list[np.ndarray]] = {}
-    for out in masks:
-        for key, value in said(encoders, any_one.without(out), any_one.asked(out), rungs).items():
-            logits.setdefault(key, []).append(value)
+    for some in in_time(parts, seconds) if rounds is None else parts[:rounds]:
+        masks += some
+        for out in some:
+            for key, value in said(encoders, any_one.without(out), any_one.asked(out), rungs).items():
+                logits.setdefault(key, []).append(value)
     label = np.concatenate([any_one.asked(out) for out in masks]) if masks else np.zeros(0, np.int64)
     none = np.zeros((0, any_one.num_classes))
     tried = []
@@ -267,6 +192,11 @@ def climb(encoders: Sequence[Features], y: np.ndarray, *, seed: int = 0) -> list
     tried.sort(key=rank)
     best = next(one.encoder for one in tried if not one.votes)
     return [one for one in tried if not one.votes or one.encoder == best]
+
+
+def rounds_of(tried: Sequence[Tried]) -> int:
+    """How often cross-validation was done."""
+    return int(np.bincount(tried[0].label).max(initial=0))
 
 
 def clearly_more(one: np.ndarray, other: np.ndarray) -> bool:
@@ -322,11 +252,11 @@ def wanted(
     """Targets of each head from these labels, None for the probe."""
     out: dict[Key, np.ndarray | None] = {}
     for encoder in encoders:
-        believed = encoder.believed(labels[encoder.inside])
+        believed, once = encoder.believed(labels[encoder.inside]), Once(encoder.pool)
         for rung in rungs:
             own: np.ndarray | None = believed
             if rung is not BELIEFS:
-                own = None if rung is PROBE else encoder.targets(rung, labels, believed)
+                own = None if rung is PROBE else encoder.targets(rung, labels, believed, once)
             out[rung, encoder.name, False] = own
     if len(encoders) > 1:
         for rung in rungs:

@@ -3,29 +3,35 @@ features of all training images."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..commands import DONE
+from ..data.image_cache import workers_are_there
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
-from ..files import read_json, remove_folder, write_json
+from ..files import read_json, remove_folder, sha256, write_json
 from ..models.layout import best_layout
+from ..models.quiet import unsaid
 from ..selection.feature_file import Features, read, write
-from ..selection.features import check, fingerprint, print_of, rounded
+from ..selection.features import check, fingerprint, print_of_images, print_of_tensors, rounded
 from ..settings import private_names, recorded
-from ..training.folder import SEARCH
+from ..training.folder import SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.lineage import labels_seen, lineage_of
-from ..training.preparing import Prepared
+from ..training.preparing import Prepared, network_of
+from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
+ENCODERS, ROUNDS = "encoders", "rounds"  # that there was time for
 
 
 class OtherSearch(UserError):
@@ -36,35 +42,106 @@ def read_kept(path: Path) -> dict[str, Any]:
     return dict(read_json(path, "Give another --output-dir."))
 
 
-def take_up(ready: Prepared, models: Sequence[str], minutes: float) -> None:
-    """Go on with the search in the run folder. With more minutes than it was planned for, its trials begin anew.
+def holds_any(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a search was left in a folder before its end. Folders called features or trials say nothing of that:
+    people have such too, and what stands beside them is theirs."""
+    if (folder / DONE).exists():
+        return False
+    if not (folder / SEARCH).is_file():
+        return has_notes_alone(folder)
+    known = read_json(folder / SEARCH, "Give another --output-dir.")
+    return known == {} or isinstance(known, dict) and "facts" in known  # else another tool's
+
+
+@contextlib.contextmanager
+def claimed(output_dir: str | Path) -> Iterator[Path]:
+    """The run folder; one that was left before its end is gone on with, from the features it has.
+
+    After bad input nothing stays but features; trials do with what they are of, for the same search to go on with.
+    """
+    path = Path(output_dir).expanduser()
+    folder, new = claim(path, has_begun(path), "Give another --output-dir."), False
+    try:
+        new = is_main_process() and not (folder / SEARCH).is_file()
+        if new:
+            write_json(folder / SEARCH, {})
+        with workers_are_there():
+            yield folder
+        barrier()  # all is written
+        if is_main_process():
+            (folder / SEARCH).unlink(missing_ok=True)
+    except (UserError, OSError):
+        if is_main_process() and not holds_any(folder / TRIALS):
+            if was_empty(folder):
+                forget(folder)
+            elif new:  # beside files of the user
+                (folder / SEARCH).unlink(missing_ok=True)
+        raise
+    except (KeyboardInterrupt, Interrupted):
+        if is_main_process():
+            log.warning("stopped; the same command goes on from what is in %s", folder)
+        raise
+    finally:
+        release(folder)
+
+
+def take_up(
+    ready: Prepared,
+    models: Sequence[Any],
+    names: Sequence[str],
+    minutes: float,
+    train: bool = True,
+    words: Sequence[Any] = (),
+) -> None:
+    """Go on with the search in the run folder. With more minutes than it was planned for, or with networks where it was
+    planned without, its trials begin anew.
 
     Args:
         ready: the run, with the settings of its first attempt.
-        models: names of all encoders.
+        models: all encoders; one that cannot be had is told here, before the first has been asked for hours.
+        names: of them.
         minutes: of the search.
+        train: whether networks are trained.
+        words: model, classes and sentences of a search by class names too.
 
     Raises:
-        OtherSearch: the folder's is of other settings, labels or images.
+        OtherSearch: the folder's is of other settings, labels, images or weights.
     """
     path, trials = ready.folder / SEARCH, ready.folder / TRIALS
-    facts, known = facts_of(ready, models), read_kept(path) if path.is_file() else {}
-    if known.get("facts", facts) != facts:
-        raise OtherSearch(
-            f"What was tried in {ready.folder} was tried with other settings, labels or images. Give another "
-            "--output-dir."
-        )
-    planned = known.get("minutes", minutes)
-    if minutes != planned and trials.is_dir():
+    facts, known = facts_of(ready, models, names, words), read_kept(path) if path.is_file() else {}
+    check_same(ready.folder, known, facts)
+    there = "facts" in known  # else nothing says what trials are of
+    planned, trained = known.get("minutes", minutes), there and known.get("train", True)
+    if trials.is_dir() and there:
         goes = "goes on so" if minutes < planned else f"with {minutes:g} its trials begin anew"
-        log.warning("this search was planned for %g minutes, and %s", planned, goes)
+        if minutes != planned:
+            log.warning("this search was planned for %g minutes, and %s", planned, goes)
+        elif train and not trained:
+            log.warning("this search was planned without training networks: with it its trials begin anew")
     barrier()  # all have read
     if is_main_process():
-        if minutes > planned:
-            known.pop("encoders", None)
+        if not there or minutes > planned or train and not trained:
+            known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
             forget_trials(ready.folder)
-        write_json(path, {**known, "facts": facts, "minutes": max(minutes, planned)})
+        elif trained and not train:
+            forget_last(ready.folder)  # of a network, beside a head on frozen features
+        plan = {"minutes": max(minutes, planned), "train": bool(train or trained)}
+        write_json(path, {**known, "facts": facts, **plan})
     barrier()
+
+
+def check_same(folder: Path, known: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+    """OtherSearch where a folder's search is of something else; what an older version lacks is no difference."""
+    before = known.get("facts", {})
+    other = [name for name in facts if before.get(name, facts[name]) != facts[name]]
+    if other:
+        of_models = set(other) <= {"weights", "words"}
+        what = "weights or class names" if of_models else "settings, labels or images"
+        raise OtherSearch(f"What was tried in {folder} was tried with other {what}. Give another --output-dir.")
 
 
 def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
@@ -81,28 +158,56 @@ def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
             )
 
 
-def facts_of(ready: Prepared, models: Sequence[str]) -> dict[str, Any]:
+def facts_of(ready: Prepared, models: Sequence[Any], names: Sequence[str], words: Sequence[Any] = ()) -> dict[str, str]:
     """What a search is of."""
     aside = private_names() | {"split"}
     settings = {k: v for k, v in recorded(ready.config).items() if k not in aside}
     attempts = [(attempt.name, attempt.settings) for attempt in ready.task.attempts]
-    text = json.dumps([settings, attempts, list(models)], sort_keys=True, default=str)
     return {
-        "settings": hashlib.sha256(text.encode()).hexdigest(),
+        "settings": print_of([settings, attempts, list(names)]),
         "images": ready.dataset.fingerprint,
         "labels": ready.chosen.split.hash,
+        "weights": print_of(weights_of(ready, models)),
+        "words": print_of_words(*words),
     }
 
 
-def encoders_looked_at(folder: Path) -> int | None:
-    """How many encoders a search that was begun has had the time for."""
-    found = read_kept(folder / SEARCH).get("encoders")
+def print_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def print_of_words(model: str | None = None, *said: Any) -> str:
+    """Of a model that knows words, by the content of its files where it is a folder, and of what it is asked."""
+    files = sorted(Path(model).glob("*.safetensors")) if model is not None else []
+    return print_of([[sha256(file) for file in files] or model, *said])
+
+
+def weights_of(ready: Prepared, models: Sequence[Any]) -> list[str]:
+    """Of every encoder the fingerprint of its weights, without a head, which each run makes anew."""
+    found = list[str]()
+    for number, model in enumerate(models):
+        network = ready.network
+        if number:
+            with unsaid(log.name, logging.ERROR):
+                network = network_of(ready.task, ready.config.replace(model=model), ready.dataset, ready.names, "cpu")
+        net: Any = network.model
+        painted = not hasattr(net, "head_names")  # of a segmenter the encoder
+        encoder = net.network.encoder if painted else net
+        fresh = set() if painted else net.head_names()
+        found.append(print_of_tensors({k: v for k, v in encoder.state_dict().items() if k not in fresh}))
+    return found
+
+
+def noted(folder: Path, what: str) -> int | None:
+    """How many encoders, or rounds, a search that was begun has had the time for."""
+    found = read_kept(folder / SEARCH).get(what)
+    barrier()  # all have read
     return None if found is None else int(found)
 
 
-def note_encoders(folder: Path, count: int) -> None:
+def note(folder: Path, what: str, count: int) -> None:
     if is_main_process():
-        write_json(folder / SEARCH, {**read_kept(folder / SEARCH), "encoders": count})
+        write_json(folder / SEARCH, {**read_kept(folder / SEARCH), what: count})
     barrier()
 
 
@@ -125,7 +230,7 @@ def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
     model.to(memory_format=layout)  # as `extract` has it; what comes later is the same with kept features
     model_print = fingerprint(model, without=model.head_names())
     indices = np.asarray(cache.indices, dtype=np.int64)
-    data_print = print_of(ready.dataset, indices)
+    data_print = print_of_images(ready.dataset, indices)
     name = re.sub(r"[^\w.-]+", "-", f"{model.config.architecture}-{model_print[:12]}")
     path = keep / f"{name}.safetensors"
     found = read(path, model_print, data_print)

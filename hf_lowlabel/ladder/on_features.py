@@ -18,19 +18,21 @@ from ..hub.callback import CardCallback
 from ..records import Row
 from ..text import percent
 from ..training.frozen import Fit
-from ..training.preparing import Prepared, Run, check_labels, close, network_of
+from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
+from .estimates import curve_of
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
-from .frozen import Features, Tried, climb
-from .keeping import encoders_looked_at, features_of_encoder, note_encoders
+from .frozen import Features, Tried, climb, rounds_of
+from .keeping import ENCODERS, ROUNDS, features_of_encoder, note, noted
 from .last_run import first_that_ends, said_diverged
 from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
 from .sizes import rebuilt
-from .trained import hushed
 
 log = logging.getLogger("hf_lowlabel")
+CLIMB = 0.5  # share of the time left that the frozen rungs may take
+CURVE = {True: 0.1, False: 0.5}  # likewise of the learning curve, where networks are trained and where not
 Answer = tuple[Run, list[Any], Advice, Path | None]  # the run, what was tried, advice, the folder to label next
 
 
@@ -59,27 +61,30 @@ def from_features(
     begin = time.perf_counter()
     y = ready.labeled.targets.numpy()
     check_labels(ready.chosen.split)
-    for model in models[1:]:  # one that cannot be had is told before the first has been asked for hours
-        with hushed():
-            network_of(ready.task, ready.config.replace(model=model), ready.dataset, ready.names, "cpu")
     readies, encoders = looked_at(ready, models, keep, begin + 0.7 * seconds, names)
-    tried = climb(encoders, y, seed=ready.config.training.seed)
+    climbing, known = time.perf_counter(), noted(ready.folder, ROUNDS)
+    most = CLIMB * (seconds - (climbing - begin))
+    tried = climb(encoders, y, seed=ready.config.training.seed, seconds=most, rounds=known)
+    rounds, took = rounds_of(tried), (time.perf_counter() - climbing) / len(encoders)
+    note(ready.folder, ROUNDS, rounds)
     best = tried[0]
     at = [encoder.name for encoder in encoders].index(best.encoder)
     ready, encoder = readies[at], encoders[at]
     take(ready, tried, names)
+    curve = curve_of(encoders, tried, CURVE[train] * (seconds - (time.perf_counter() - begin)))
     left, found = seconds - (time.perf_counter() - begin), []
     if train:
         found = finetune_from(ready, {**given, "model": models[at]}, encoders, best, left)
     kept: list[Any] = [one for one in found if one[0].kept]
     adapted = None
     if train and not kept:  # with the time that is left
-        left = seconds - (time.perf_counter() - begin)
-        adapted = adapt(ready, {**given, "model": models[at]}, encoder, best, keep, left, names)
+        left = seconds - (time.perf_counter() - begin) - took
+        adapted = adapt(ready, {**given, "model": models[at]}, encoder, best, keep, left, names, rounds)
     if adapted is not None and adapted.kept:
         ready, encoder, encoders = adapted.ready, adapted.encoder, [adapted.encoder]
         tried = [*adapted.tried, *tried]
         best = tried[0]
+        curve = curve_of(encoders, tried, CURVE[False] * (seconds - (time.perf_counter() - begin)))
     rows = list(ready.recorder.comparisons)
 
     def answer(better: tuple[Finetuned, FromFrozen] | None, gone: list[str]) -> Answer:
@@ -87,7 +92,7 @@ def from_features(
         take(ready, tried, names)
         ready.recorder.comparisons = list(rows)
         metrics = tested(ready, encoder, tried, answer=better is None)
-        advice = advise(ready, encoders, tried, {} if better else metrics, to_label, better is not None)
+        advice = advise(ready, encoders, tried, {} if better else metrics, to_label, curve, better is not None)
         if names is not None:
             advice.sentences.append(names.sentence(tried))
         advice.sentences += [*(sentence(one) for one, _ in found), *said_diverged(gone)]
@@ -117,7 +122,7 @@ def looked_at(
 ) -> tuple[list[Prepared], list[Features]]:
     """The run with each encoder, and their features; after the time `until` no further one is looked at."""
     y, rows = ready.labeled.targets.numpy(), ready.labeled.members.numpy()
-    readies, encoders, before = [ready], list[Features](), encoders_looked_at(ready.folder)
+    readies, encoders, before = [ready], list[Features](), noted(ready.folder, ENCODERS)
     said, copies = None if names is None else names.p, copies_of_each(ready.labeled)
     for number, model in enumerate(models):
         if number:
@@ -125,7 +130,7 @@ def looked_at(
         started = time.perf_counter()
         x = features_of_encoder(readies[-1], keep)
         name = unique(name_of(model), [e.name for e in encoders])
-        encoders.append(Features(name, x, rows, y, len(ready.names), said, copies))
+        encoders.append(Features(name, x, rows, y, len(ready.names), said, copies, len(models)))
         log.info("features of %d images by %s in %.0f s", len(x), name, time.perf_counter() - started)
         late = of_first(float(time.perf_counter() > until)) if before is None else number + 1 >= before
         if late and number + 1 < len(models):
@@ -134,7 +139,7 @@ def looked_at(
                 ", ".join(map(name_of, models[number + 1 :])),
             )
             break
-    note_encoders(ready.folder, len(encoders))
+    note(ready.folder, ENCODERS, len(encoders))
     return readies, encoders
 
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
+from ..distributed import of_first
 from ..tasks.parts import Attempt
 
 log = logging.getLogger("hf_lowlabel")
 FOLDS = (3, 2)  # tried in this order, as time allows
 FEWEST, MOST = 60, 600  # steps of a trial
 SPENT = 0.85  # share of the time left that is planned: the rest is for reading, testing and saving
+Round = TypeVar("Round")
+
+
+def in_time(rounds: Sequence[Round], seconds: float) -> Iterator[Round]:
+    """The first of some rounds of the same work, and more while the next one fits the time; all processes go by the
+    clock of the first."""
+    begin = time.perf_counter()
+    for done, one in enumerate(rounds, 1):
+        yield one
+        needed = (time.perf_counter() - begin) * (done + 1) / done
+        if done < len(rounds) and of_first(needed) > of_first(seconds):
+            return
 
 
 class Fitting(NamedTuple):

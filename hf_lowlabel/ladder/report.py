@@ -23,7 +23,7 @@ from ..text import listed, percent
 from ..training.preparing import Prepared
 from . import advice as find
 from .advice import SHOWN, Remark
-from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, learning_curve, unlabeled_help
+from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
 from .frozen import Features, Tried
 from .likeness import Likeness, likeness, some_without
 
@@ -63,17 +63,18 @@ def advise(
     tried: list[Tried],
     metrics: dict[str, Any],
     count: int,
+    curve: Curve | None,
     trained_on: bool = False,
 ) -> Advice:
-    """All that can be said from the labels, the images and what was tried. trained_on: whether the answer is a network
-    that was trained on from the frozen features."""
+    """All that can be said from the labels, the images and what was tried. curve: what parts of the labels give.
+    trained_on: whether the answer is a network that was trained on from the frozen features."""
     best, names = tried[0], ready.names
     encoder = next(e for e in encoders if e.name == best.encoder)
     y, rows = encoder.y, encoder.rows
     p, x = encoder.say(best), encoder.x
     free = np.setdiff1d(np.arange(len(p)), rows)
     now = accuracy(best, confidence(encoder, best))
-    help, curve = unlabeled_help(tried), learning_curve(encoders, y, best, now)
+    help = unlabeled_help(tried)
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
     wanted = ready.chosen.split.without_passed_over(free, ready.training.ids)
     out.next = find.next_to_label(p, x, wanted, names, count)

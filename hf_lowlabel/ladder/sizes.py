@@ -75,15 +75,16 @@ def at_fitting_side(
 def measured(
     ready: Prepared, sides: Sequence[dict[str, Any]], given: Mapping[str, Any], configs: Callable, seconds: float
 ) -> dict[str, Any]:
-    """By the seconds of a step at the smallest side, which grow with the area."""
+    """By the seconds of a step, and of a fit, at the smallest side, which grow with the area."""
     small = sides[-1]
     trials = Trials(rebuilt(ready, **small), configs({**given, **small}), ready.folder / TRIALS)
     with hushed():  # what diverges at this side is tried at the one that is taken
-        each = trials.timed(seconds)
+        each, fits, left = trials.looked(seconds)
     for side in sides:
-        grown = {a: s * (side["image_size"] / small["image_size"]) ** 2 for a, s in each.items()}
+        area = (side["image_size"] / small["image_size"]) ** 2
+        grown = {a: s * area for a, s in each.items()}
         labels = len(ready.labeled.members)
-        found = settle(grown, seconds, labels, choices=trials.choices, longer=trials.longer, quiet=True)
+        found = settle(grown, left - fits * area, labels, choices=trials.choices, longer=trials.longer, quiet=True)
         if found.steps >= ENOUGH and len(found.attempts) == len(each):
             return side
     return small

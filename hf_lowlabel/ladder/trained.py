@@ -164,16 +164,22 @@ class Trials:
         found = {a: unless_diverged(a, partial(self.seconds, a, LOOKED * seconds)) for a in self.configs}
         return {attempt: each for attempt, each in found.items() if each is not None}
 
+    def looked(self, seconds: float) -> tuple[dict[Attempt, float], float, float]:
+        """`timed`, the seconds that all fits to frozen features take, and those that may be planned with them, of
+        `seconds` that were left before this."""
+        begin = time.perf_counter()
+        each = self.timed(seconds)
+        fits = (max(self.choices) + 1) * sum(self.fit_seconds(a) for a in each if a.frozen)  # folds and the last
+        return each, fits, SPENT * (seconds - (time.perf_counter() - begin))
+
     def plan(self, seconds: float) -> dict[str, Any]:
         """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
         path = self.folder / "plan.json"
         if path.is_file():
             return read_kept(path)
-        begin = time.perf_counter()
-        each = self.timed(seconds)
-        fits = (max(self.choices) + 1) * sum(self.fit_seconds(a) for a in each if a.frozen)  # folds and the last
-        left = SPENT * (seconds - (time.perf_counter() - begin)) - fits
-        found = settle(each, left, self.groups, self.needed, self.choices, self.longer, quiet=not is_main_process())
+        each, fits, left = self.looked(seconds)
+        quiet = not is_main_process()
+        found = settle(each, left - fits, self.groups, self.needed, self.choices, self.longer, quiet)
         names, gone = [a.name for a in found.attempts], [a.name for a in self.configs if a not in each]
         plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names, "diverged": gone}
         if is_main_process():

@@ -17,7 +17,7 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def extract(
     encoder = create_backbone(model, image_size=image_size, revision=revision) if named else model
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
-    data_print = print_of(source, members)
+    data_print = print_of_images(source, members)
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
     if found is not None and holds_all(found, source, members, workers, encoder.preprocessing):
@@ -178,10 +178,13 @@ def fingerprint(encoder: nn.Module, without: Collection[str] = ()) -> str:
     """sha256 over names, shapes and bytes of all tensors but those `without`, and over the preprocessing."""
     prep = encoder.preprocessing
     seen = [prep[k] for k in ("mean", "std")], prep["input_size"], square_of(prep)
-    digest = hashlib.sha256(str(seen).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        if name in without:
-            continue
+    return print_of_tensors({k: v for k, v in encoder.state_dict().items() if k not in without}, str(seen))
+
+
+def print_of_tensors(named: Mapping[str, torch.Tensor], beside: str = "") -> str:
+    """sha256 over names, shapes and bytes of tensors, and what is said beside."""
+    digest = hashlib.sha256(beside.encode())
+    for name, tensor in sorted(named.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
@@ -191,7 +194,7 @@ def fingerprint(encoder: nn.Module, without: Collection[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def print_of(source: ImageDataset, members: np.ndarray) -> str:
+def print_of_images(source: ImageDataset, members: np.ndarray) -> str:
     """sha256 over the data, and how the file of each image begins and ends: a photo that is turned in its place keeps
     its size, and its data their fingerprint, so that runs go on."""
     mine = np.unique(share(members) // source.squares).tolist()

@@ -106,9 +106,16 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 def has_notes_alone(folder: Path) -> bool:
-    """Whether a run was ended here before its first step."""
-    left = {p.name for p in folder.iterdir() if not is_left(p.name)} if folder.is_dir() else set()
-    return bool(left) and left <= NOTES | IGNORED
+    """Whether a search was ended here before its first step: there are notes, and features of images, alone."""
+    left = [*folder.iterdir(), *folder.glob("features/*")] if folder.is_dir() else []
+    left = [p for p in left if not (is_left(p.name) or p.name in IGNORED)]
+
+    def is_note(path: Path) -> bool:
+        if path.parent != folder:
+            return path.suffix == ".safetensors" and path.is_file()
+        return path.name in NOTES or path.name == "features" and path.is_dir()
+
+    return bool(left) and all(map(is_note, left))
 
 
 def was_empty(folder: Path) -> bool:

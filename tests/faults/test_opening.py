@@ -99,7 +99,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/export.py": "open_image",
     "ladder/first_labels.py": "read_bytes read_json read_json",  # labels again, and what we noted of them
     "ladder/gathering.py": "read_json",  # ours
-    "ladder/keeping.py": "read_json",  # ours
+    "ladder/keeping.py": "read_json read_json",  # ours
     "ladder/report.py": "read_json",
     "ladder/rounds.py": "read_json",  # ours
     "ladder/last_run.py": "read_json",  # ours

@@ -1,5 +1,6 @@
 """`auto` as people use it: photos in folders, labels in a table, no labels at all, and input that cannot work."""
 
+import contextlib
 import inspect
 import json
 import os
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,8 +22,10 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pretrain
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.ladder import on_features
 from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.ladder.estimates import Interval
+from hf_lowlabel.ladder.frozen import rounds_of
 from hf_lowlabel.ladder.report import why_less
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.labels import Task
@@ -515,15 +519,16 @@ def test_an_encoder_that_had_no_time_has_none_when_the_search_goes_on(found, net
     def end(*args, **given):
         raise Killed
 
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr("hf_lowlabel.ladder.on_features.take", end)
-        auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr("hf_lowlabel.ladder.on_features.take", end)
-        auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
-    assert json.loads((tmp_path / "run" / "search.json").read_text())["encoders"] == 1
+    for rounds in (1, 2):  # of cross-validation: another number may have another best rung
+        with monkeypatch.context() as m, pytest.raises(Killed):
+            m.setattr("hf_lowlabel.ladder.on_features.take", end)
+            auto(data, [network, tmp_path / "other"], minutes=1e-9, **given)
+        kept = json.loads((tmp_path / "run" / "search.json").read_text())
+        assert (kept["encoders"], kept["rounds"]) == (1, rounds)
+        (tmp_path / "run" / "search.json").write_text(json.dumps({**kept, "rounds": 2}))
     best = auto(data, [network, tmp_path / "other"], minutes=5, **given)
     assert {one.encoder for one in best.ladder} == {network.name, "other"}
+    assert rounds_of(best.ladder) == 3
 
 
 def test_an_encoder_that_cannot_be_had_is_told_before_the_first_is_asked(found, network, tmp_path, monkeypatch):
@@ -565,3 +570,124 @@ def test_a_search_that_was_ended_before_its_features_goes_on(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"), claimed(tmp_path):
         pass
+
+
+FEATURES = {"features/test-0.safetensors": "", "split.json": ""}
+
+
+@pytest.mark.parametrize(
+    "files, begun",
+    [
+        (FEATURES, True),
+        ({"search.json": "{}", "trials/plan.json": "{}", "model.safetensors": ""}, True),
+        ({"features/mine.npy": ""}, False),
+        ({"features": ""}, False),
+        ({"trials/1/study.db": "", "split.json": ""}, False),
+        ({**FEATURES, "checkpoints/mine.pt": ""}, False),
+        ({"trials/mine.csv": "", "notes.txt": "", "log.jsonl": ""}, False),
+        ({"search.json": '{"query": 1}', "trials/mine.csv": ""}, False),
+        ({"search.json": "[]", "trials/mine.csv": ""}, False),
+    ],
+)
+def test_a_folder_of_somebody_is_no_search_whatever_its_folders_are_called(tmp_path, files, begun):
+    """Going on would write a model among them, and remove checkpoints and trials."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with contextlib.nullcontext() if begun else pytest.raises(UserError, match="is not empty"):
+        with claimed(tmp_path) as folder:
+            assert folder.samefile(tmp_path)
+    if not begun:
+        assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("every way diverged")])
+def test_trials_of_a_search_that_failed_are_not_those_of_another(found, network, tmp_path, monkeypatch, error):
+    """They stay with what they are of: other labels are refused, and the same search goes on with them."""
+    _, data, _ = found
+    given, plan = dict(num_labels=9, output_dir=tmp_path / "run", to_label=0), tmp_path / "run/trials/plan.json"
+
+    def fails(ready, *_):
+        plan.parent.mkdir(exist_ok=True)
+        plan.write_text("{}")
+        raise error
+
+    with monkeypatch.context() as m, pytest.raises(type(error)):
+        m.setattr("hf_lowlabel.ladder.auto.from_features", fails)
+        auto(data, network, **given)
+    with pytest.raises(UserError, match="other settings, labels or images"):
+        auto(data, network, **{**given, "num_labels": 12})
+    assert plan.is_file()
+    best = auto(data, network, **given)
+    assert plan.is_file() and len(best.run.recorder.split.labeled) == 9
+
+
+def test_trials_of_which_nothing_says_what_they_are_of_are_not_taken_over(found, network, tmp_path):
+    """As a version before left them."""
+    _, data, _ = found
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials/plan.json").write_text("{}")
+    (tmp_path / "search.json").write_text("{}")
+    auto(data, network, num_labels=9, output_dir=tmp_path, to_label=0)
+    assert not (tmp_path / "trials").exists()
+
+
+def encoder(folder, seed):
+    torch.manual_seed(seed)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
+    return folder
+
+
+def test_a_search_is_of_the_weights_and_not_of_their_names(found, network, tmp_path, monkeypatch):
+    """A second encoder of the same name, one trained again at its place; what an older version noted is taken up."""
+    _, data, _ = found
+    one, other = encoder(tmp_path / "a/backbone", 1), encoder(tmp_path / "b/backbone", 2)
+    given = dict(num_labels=9, output_dir=tmp_path / "run", to_label=0)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    def begin(*models):
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr("hf_lowlabel.ladder.auto.from_features", stopped)
+            auto(data, models, **given)
+
+    begin(network, one)
+    with pytest.raises(UserError, match="tried with other weights"):
+        auto(data, [network, other], **given)
+    shutil.copytree(one, tmp_path / "c/backbone")
+    begin(network, tmp_path / "c/backbone")
+    encoder(one, 3)
+    with pytest.raises(UserError, match="tried with other weights"):
+        auto(data, [network, one], **given)
+    known = json.loads((tmp_path / "run/search.json").read_text())
+    known["facts"] = {name: known["facts"][name] for name in ("settings", "images", "labels")}
+    (tmp_path / "run/search.json").write_text(json.dumps({k: v for k, v in known.items() if k != "train"}))
+    (tmp_path / "run/trials").mkdir()
+    begin(network, one)
+    assert (tmp_path / "run/trials").is_dir()
+
+
+def test_the_curve_is_drawn_before_the_time_of_networks_is_planned(found, network, tmp_path, monkeypatch):
+    """Of many images it takes minutes, which were over when networks had had all of the time."""
+    _, data, _ = found
+    drawn, left, clock = [], [], 0.0
+
+    def curve(encoders, tried, seconds):
+        nonlocal clock
+        drawn.append(seconds)
+        clock += 100.0  # seconds that it takes
+        return None
+
+    def finetune_from(ready, given, encoders, best, seconds):
+        left.append(seconds)
+        return []
+
+    counter = on_features.time.perf_counter
+    monkeypatch.setattr(on_features, "time", SimpleNamespace(perf_counter=lambda: counter() + clock))
+    monkeypatch.setattr(on_features, "curve_of", curve)
+    monkeypatch.setattr(on_features, "finetune_from", finetune_from)
+    monkeypatch.setattr(on_features, "adapt", lambda *_: None)
+    auto(data, network, num_labels=9, output_dir=tmp_path / "run", to_label=0, train=True, minutes=10)
+    assert len(drawn) == 1 and left[0] < 500 and drawn[0] < 60

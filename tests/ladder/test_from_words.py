@@ -1,11 +1,13 @@
 """`auto` with the names of the classes, without a label and with some."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hf_lowlabel import auto, predict
 from hf_lowlabel.cli import main
@@ -91,3 +93,33 @@ def test_what_names_alone_cannot_do(made, tmp_path, given, says):
     with pytest.raises(UserError, match=says):
         auto(made / "pictures", made / "net", output_dir=tmp_path / "run", **given)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_a_search_by_other_names_is_another(made, tmp_path, monkeypatch, labeled):
+    """What was tried, and what the names say without a label, was tried with these."""
+    rows = "".join(f"{i:02d}.png,{list(COLOURS)[i % 3]}\n" for i in range(6))
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{rows}")
+    given = dict(text_model=str(made / "clip"), output_dir=tmp_path / "run", train=False, to_label=0)
+    if labeled:
+        given["labels"] = tmp_path / "labels.csv"
+    names = list(COLOURS)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_lowlabel.ladder.auto.from_features", stopped)
+    monkeypatch.setattr("hf_lowlabel.ladder.from_words.prepare", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            auto(made / "pictures", made / "net", class_names=names, **given)
+    shutil.copytree(made / "clip", tmp_path / "clip")
+    weights = load_file(tmp_path / "clip/model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, tmp_path / "clip/model.safetensors", {"format": "pt"})
+    for other in (
+        dict(class_names=["red=crimson", *names[1:]]),
+        dict(class_names=names, prompts=["a drawing of {}"]),
+        dict(class_names=names, text_model=str(tmp_path / "clip")),
+    ):
+        with pytest.raises(UserError, match="tried with other"):
+            auto(made / "pictures", made / "net", **{**given, **other})

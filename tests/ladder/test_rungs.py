@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.finetuning import graph
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates, frozen, report
 from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Rung, Tried, climb, said
@@ -261,6 +262,41 @@ def test_a_forecast_never_falls_and_stays_below_one(known):
     assert estimates.labels_for(curve, curve.expected(20), 20) == 20
 
 
+def test_where_time_is_short_labels_are_left_out_less_often(known, monkeypatch):
+    """Once in any case; what was said in that round stays as it is, and the curve keeps its points."""
+    _, y, rows, encoder, tried = known
+    short, once = climb([encoder], y[rows], seconds=0), climb([encoder], y[rows], rounds=1)
+    assert (frozen.rounds_of(tried), frozen.rounds_of(short)) == (3, 1)
+    for one, other in zip(short, once, strict=True):
+        assert one.name == other.name and np.array_equal(one.logits, other.logits)
+    of_all = {one.key: one for one in tried if not one.blend}
+    for one in (one for one in short if not one.blend):
+        assert np.array_equal(one.logits, of_all[one.key].logits[: len(one.logits)])
+    asked, count = [], estimates.said
+    monkeypatch.setattr(estimates, "said", lambda *given: asked.append(1) or count(*given))
+    curves = [estimates.curve_of([encoder], tried, seconds) for seconds in (0, float("inf"))]
+    assert len(asked) == len(estimates.PARTS) * (1 + estimates.DRAWS)
+    assert curves[0].labels == curves[1].labels
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_labels_spread_once_for_all_rungs(known, monkeypatch, names):
+    """Each takes seconds where images are many."""
+    x, y, rows, encoder, _ = known
+    if names:
+        encoder = Features("net", x, rows, y[rows], 4, names_that_are_right(y, 0.8))
+    made, propagate = [], graph.Pool.propagate
+    monkeypatch.setattr(
+        graph.Pool, "propagate", lambda *given, **own: made.append(own["masses"]) or propagate(*given, **own)
+    )
+    rungs = (*RUNGS, *(WITH_NAMES if names else ()))
+    found = frozen.wanted([encoder], y[rows], rungs)
+    assert sorted(made) == sorted(graph.MASSES * (1 + names))
+    for rung in rungs[1:]:
+        alone = frozen.wanted([encoder], y[rows], [rung])[rung, "net", False]
+        assert np.array_equal(found[rung, "net", False], alone)
+
+
 def test_labels_for_a_goal_come_with_the_range_of_the_forecast():
     def curve(wide):
         value = estimates.Interval(0.7, 0.7 - wide, 0.7 + wide)
@@ -457,3 +493,17 @@ def test_ordinary_images_beside_copies_are_no_strangers():
         len(advice.strangers(np.concatenate([x, again]))) == 20
     )  # those without copies, where nobody says what is one
     assert advice.strangers(np.concatenate([x[:1], x[:1]]), [advice.Remark((0, 1), "")]) == []
+
+
+def test_several_encoders_keep_no_more_of_the_graph_than_one(known, monkeypatch):
+    """[images, labels] of each: of more labels in all, what spreads is solved for, and says the same."""
+    x, y, rows, encoder, tried = known
+    monkeypatch.setattr(graph, "MOST_REACHED", 2 * len(rows) - 1)
+    assert isinstance(Features("net", x, rows, y[rows], 4).reach, np.ndarray)
+    of_two = Features("net", x, rows, y[rows], 4, among=2)
+    assert isinstance(of_two.reach, graph.Solved)
+    for one, other in zip(tried, climb([of_two], y[rows]), strict=True):
+        assert (
+            one.name == other.name
+            and np.abs(softmax(one.logits / one.t) - softmax(other.logits / other.t)).max() < 0.01
+        )

@@ -554,6 +554,24 @@ def test_frozen_features_are_computed_once(network, tmp_path, monkeypatch):
     assert again["map"] == pytest.approx(best.run.metrics["map"], abs=1e-6)
 
 
+def test_networks_are_tried_where_a_search_without_them_was_stopped(network, tmp_path, short, monkeypatch, caplog):
+    """Its plan, and the side of its images, are of heads that cost no time."""
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    given = dict(task="multilabel", num_labels=24, image_size=32, output_dir=tmp_path / "run", to_label=0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(on_training.frozen, "fit", stopped)
+        auto("scenes", network, train=False, **given)
+    size = tmp_path / "run/trials/size.json"
+    size.write_text("{}")
+    best = auto("scenes", network, **given)
+    assert "planned without training networks" in caplog.text and not size.is_file()
+    assert {one.name for one in best.ladder} == {"linear probe", "supervised", "FixMatch"}
+    assert not any("there was no time" in sentence for sentence in best.advice.sentences)
+
+
 @pytest.mark.slow
 def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     given = dict(num_labels=40, class_balanced=True, image_size=16, to_label=0)
@@ -680,7 +698,7 @@ def test_doubt_is_of_the_image_it_is_given_for(masks):
         np.testing.assert_allclose(together[1][at], alone[1][0], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("seconds, side", [(10**6, 200), (220, 160), (1, 96)])
+@pytest.mark.parametrize("seconds, side", [(10**6, 200), (260, 160), (220, 96)])
 def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, seconds, side):
     """Views and stored images go together, a search that is taken up keeps its size, and it is said."""
     rng = np.random.default_rng(0)
@@ -709,7 +727,14 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
     if side == 160:  # an attempt that diverges at the side where it is timed decides nothing
         monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: diverges() if attempt is ONE else 0.1)
         both = lambda settings: dict.fromkeys((PLAIN, ONE), configs(settings)[PLAIN])  # noqa: E731
-        assert sizes.measured(ready, ready.task.sides(ready.dataset), given, both, seconds=220)["image_size"] == 160
+        assert sizes.measured(ready, ready.task.sides(ready.dataset), given, both, seconds=260)["image_size"] == 160
+        monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 0.1)
+        head = Attempt("head", {}, unlabeled=False, frozen=True)
+        with_head = lambda settings: dict.fromkeys((head, PLAIN), configs(settings)[PLAIN])  # noqa: E731
+        for fit, side in ((1.0, 160), (10.0, 96)):  # s at 96 px, for each of three folds and one on all labels
+            monkeypatch.setattr(sizes.Trials, "fit_seconds", lambda self, attempt, fit=fit: fit)
+            found = sizes.measured(ready, ready.task.sides(ready.dataset), given, with_head, seconds=280)
+            assert found["image_size"] == side
 
 
 def test_a_network_is_taken_for_more_than_one_label():
