@@ -23,6 +23,7 @@ from PIL import Image
 from ..errors import UserError, unknown
 from ..files import read_text
 from ..text import series
+from .mask_colors import RGB, from_colors
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
@@ -49,7 +50,7 @@ class MaskFormat:
     kind: str = "index"
     ignore: tuple[int, ...] = ()
     table: tuple[int, ...] | None = None
-    colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
+    colors: tuple[tuple[RGB, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in FORMATS:
@@ -63,6 +64,13 @@ class MaskFormat:
         if wrong:
             raise UserError(f"The ignored mask value {wrong[0]} is not in 0..255.")
 
+    def class_colors(self) -> list[list[int]] | None:
+        """The first colour of each class, in order, where masks are of colours."""
+        first: dict[int, RGB] = {}
+        for color, k in self.colors:
+            first.setdefault(k, color)
+        return [list(first[k]) for k in range(len(first.keys() - {IGNORE}))] if self.kind == "colors" else None
+
 
 def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: str) -> np.ndarray:
     """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
@@ -74,7 +82,7 @@ def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: st
     if coding.kind == "instances":
         return _from_instances(image, coding, id)
     if coding.kind == "colors":
-        return _from_colors(np.asarray(image.convert("RGB")), coding, id)
+        return from_colors(image, coding.colors, num_classes, id)
     raw = _one_channel(image, id)
     low, high = int(raw.min()), int(raw.max())
     if low < 0 or high > 255:
@@ -167,25 +175,6 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
             "if the values are class numbers, or save the masks as 0 and 255."
         )
     return (gray >= 128).astype(np.uint8)
-
-
-def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
-    def packed(c: np.ndarray) -> np.ndarray:
-        c = c.astype(np.int32)
-        return c[..., 0] << 16 | c[..., 1] << 8 | c[..., 2]
-
-    codes = packed(np.array([color for color, _ in coding.colors]))
-    order = np.argsort(codes, kind="stable")
-    pixels = packed(rgb)
-    at = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
-    strange = codes[at] != pixels
-    if strange.any():
-        color = tuple(int(v) for v in rgb[strange][0])
-        raise UserError(
-            f"The mask of image {id!r} has the colour {color}, which is none of {len(codes)} declared ones. Declare "
-            "it, under the name 'ignore' if it is no class (JPEG blurs colours: use PNG)."
-        )
-    return np.array([k for _, k in coding.colors], np.uint8)[at]
 
 
 def _beyond(id: str, value: int, num_classes: int) -> NoNumbers:

@@ -223,6 +223,8 @@ def network_of(task: Task, config: Config, dataset: Any, names: list[str], devic
     network.model.to(device)
     if config.data.value_range:  # for whoever uses the model
         network.model.config.value_range = list(config.data.value_range)
+    if dataset.masks is not None:  # in which colours its own masks can lie among those
+        network.model.config.class_colors = dataset.masks.format.class_colors()
     return network
 
 

@@ -1,0 +1,90 @@
+"""Masks whose colours say the classes: how they are read, and the palette of those that this library writes.
+
+A mask of ours is a palette PNG of class numbers; in data whose colours are declared its palette has those, so that its
+numbers and its colours say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from ..text import listed
+
+RGB = tuple[int, int, int]
+IGNORE = 255
+IGNORED: RGB = (128, 128, 128)  # in palettes of ours, of pixels that take no part
+FIRST = 24  # from here on a palette of ours has PASCAL VOC's colours, where no class has a number so high
+
+
+def voc_color(k: int) -> RGB:
+    """PASCAL VOC's colour of class k: its bits 0, 3, 6 ... from the top of red, 1, 4 ... of green, 2, 5 ... of blue."""
+    red, green, blue = (sum((k >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+    return red, green, blue
+
+
+def from_colors(image: Image.Image, pairs: Sequence[tuple[RGB, int]], num_classes: int, id: str) -> np.ndarray:
+    """uint8 [H, W] of classes by the colour of each pixel. pairs: (colour, class); class 255 takes no part.
+
+    Raises:
+        UserError: a colour is none of these, or it is a mask of ours with other colours.
+    """
+    if (own := palette_of_ours(image, num_classes)) is not None:
+        return _by_number(np.asarray(image), own, pairs, id)
+    rgb = np.asarray(image.convert("RGB"))
+    codes = _packed(np.array([color for color, _ in pairs]))
+    order = np.argsort(codes, kind="stable")
+    pixels = _packed(rgb)
+    at = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
+    strange = codes[at] != pixels
+    if strange.any():
+        color = tuple(int(v) for v in rgb[strange][0])
+        if image.mode in ("L", "P", "1", "I;16", "I") and not _beyond(np.asarray(image), num_classes):
+            raise UserError(_numbers(id, f"its values are {listed(map(str, np.unique(np.asarray(image))), 8)}"))
+        raise UserError(
+            f"The mask of image {id!r} has the colour {color}, which is none of {len(codes)} declared ones. Declare "
+            "it, under the name 'ignore' if it is no class (JPEG blurs colours: use PNG)."
+        )
+    return np.array([k for _, k in pairs], np.uint8)[at]
+
+
+def palette_of_ours(image: Image.Image, num_classes: int) -> np.ndarray | None:
+    """uint8 [256, 3] of a palette PNG that `predict` or the page for masks wrote; None of any other picture."""
+    colors = image.getpalette() if image.mode == "P" else None
+    if colors is None or len(colors) != 3 * 256:
+        return None
+    colors = np.array(colors, np.uint8).reshape(256, 3)
+    rest = range(max(FIRST, num_classes), IGNORE)
+    ours = all(tuple(colors[k]) == voc_color(k) for k in rest) and tuple(colors[IGNORE]) == IGNORED
+    return colors if ours else None
+
+
+def _by_number(values: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[RGB, int]], id: str) -> np.ndarray:
+    """A mask of ours, where the colours of its numbers are those of the classes."""
+    classes = {tuple(color): k for color, k in pairs}
+    for k in np.unique(values).tolist():
+        color = tuple(own[k].tolist())
+        if k != IGNORE and classes.get(color) != k:
+            known = [tuple(c) for c, number in pairs if number == k]
+            raise UserError(_numbers(id, f"{k} in it is {color}, and declared {known[0] if known else 'for no class'}"))
+    return values
+
+
+def _numbers(id: str, what: str) -> str:
+    return (
+        f"The mask of image {id!r} looks like class numbers, as `predict` and the page of `label` write them, not like "
+        f"the declared colours ({what}). Let a model that was trained from these colours predict it again, or save it "
+        "in them."
+    )
+
+
+def _beyond(values: np.ndarray, num_classes: int) -> bool:
+    return bool(((values >= num_classes) & (values != IGNORE) | (values < 0)).any())
+
+
+def _packed(c: np.ndarray) -> np.ndarray:
+    c = c.astype(np.int32)
+    return c[..., 0] << 16 | c[..., 1] << 8 | c[..., 2]

@@ -1,0 +1,87 @@
+"""Masks whose colours say the classes: those of the library lie among them, and what is no such mask is said."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_lowlabel import finetune, predict
+from hf_lowlabel.data.masks import MaskFormat, decode_mask, make_coding
+from hf_lowlabel.data.opening import load_segmentation
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.overlays import palette, save_mask
+from hf_lowlabel.models import create_backbone
+
+NAMES = ["background", "cell", "wall"]
+COLORS = {"background": (0, 0, 0), "cell": (213, 94, 0), "wall": (230, 159, 0), "ignore": (255, 255, 255)}
+CLASSES = "background #000000\ncell #d55e00\nwall #e69f00\nignore #ffffff\n"
+CODING = make_coding("colors", NAMES, COLORS, ())
+VALUES = np.arange(16).reshape(4, 4) % 3
+
+
+def written(path, declared, values=VALUES):
+    save_mask(values.astype(np.uint8), NAMES, path, declared)
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def colored(root, count=4, images="images"):
+    """Photos with masks of the declared colours, as an image editor saves them."""
+    for folder in (images, "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    truth = np.kron(VALUES[:2, :2], np.ones((12, 12), int))
+    for i in range(count):
+        pixels = np.array([(20, 20, 20), (90, 200, 90), (200, 90, 200)], np.uint8)[truth]
+        Image.fromarray(pixels + np.uint8(i)).save(root / images / f"{i}.png")
+        Image.fromarray(np.array([COLORS[name] for name in NAMES], np.uint8)[truth]).save(root / "masks" / f"{i}.png")
+    (root / "classes.txt").write_text(CLASSES)
+    return truth
+
+
+def test_what_a_model_of_colours_predicts_lies_among_its_masks(tmp_path):
+    """Its numbers and its colours say the same; where nothing was declared the usual palette stays."""
+    colored(tmp_path / "bio")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    how = dict(task="segmentation", method="knn", model=str(tmp_path / "net"), image_size=32, device="cpu")
+    given = dict(mask_format="colors", classes=[str(tmp_path / "bio" / "classes.txt")])
+    run = finetune(str(tmp_path / "bio"), output_dir=tmp_path / "run", **how, **given)
+    Image.new("RGB", (24, 24), (200, 90, 200)).save(tmp_path / "bio" / "images" / "new.png")
+    said = predict(tmp_path / "bio" / "images" / "new.png", run.folder, output=tmp_path / "said")
+    file = tmp_path / "said" / said.rows[0]["mask"]
+    numbers = np.asarray(Image.open(file))
+    file.rename(tmp_path / "bio" / "masks" / "new.png")
+    data = load_segmentation(str(tmp_path / "bio"), mask_format="colors", classes=given["classes"][0])
+    assert (data.mask(data.ids.index("new.png")) == numbers).all()
+    shown = np.asarray(Image.open(tmp_path / "bio" / "masks" / "new.png").convert("RGB"))
+    assert {tuple(c) for c in shown.reshape(-1, 3).tolist()} <= {*COLORS.values()}
+
+
+@pytest.mark.parametrize("declared", [None, [(0, 0, 0), (230, 159, 0), (213, 94, 0)]])
+def test_numbers_in_other_colours_are_said_and_never_swapped(tmp_path, declared):
+    """The usual palette has the very colours of these classes, in another order."""
+    assert {tuple(c) for c in palette(NAMES)[:8].tolist()} >= {(213, 94, 0), (230, 159, 0)}
+    with pytest.raises(UserError, match=r"mask of image 'a' looks like class numbers, as `predict`.*\(1 in it is"):
+        decode_mask(written(tmp_path / "a.png", declared), CODING, 3, "a")
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_numbers_of_another_tool_are_said_too(mode):
+    image = Image.fromarray(VALUES.astype(np.uint8)).copy()
+    if mode == "P":
+        image.putpalette([9, 9, 9] * 3)
+    with pytest.raises(UserError, match="looks like class numbers.*its values are 0, 1, 2"):
+        decode_mask(image, CODING, 3, "a")
+
+
+def test_pixels_that_nobody_painted_take_no_part(tmp_path):
+    values = VALUES.copy()
+    values[0] = 255
+    image = written(tmp_path / "a.png", [COLORS[name] for name in NAMES], values)
+    assert (decode_mask(image, CODING, 3, "a") == values).all()
+    assert (decode_mask(image, MaskFormat(), 3, "a") == values).all()
+
+
+def test_a_palette_of_another_tool_is_read_by_its_colours():
+    image = Image.fromarray((2 - VALUES).astype(np.uint8)).copy()
+    image.putpalette([v for name in reversed(NAMES) for v in COLORS[name]])
+    assert (decode_mask(image, CODING, 3, "a") == VALUES).all()
