@@ -6,7 +6,7 @@ numbers and its colours say the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..text import listed
 
 RGB = tuple[int, int, int]
+Colors = dict[str, list[RGB]]  # of a class, the one it is painted in first
 IGNORE = 255
 IGNORED: RGB = (128, 128, 128)  # in palettes of ours, of pixels that take no part
 FIRST = 24  # from here on a palette of ours has PASCAL VOC's colours, where no class has a number so high
@@ -41,14 +42,32 @@ def from_colors(image: Image.Image, pairs: Sequence[tuple[RGB, int]], num_classe
     at = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
     strange = codes[at] != pixels
     if strange.any():
-        color = tuple(int(v) for v in rgb[strange][0])
-        if image.mode in ("L", "P", "1", "I;16", "I") and not _beyond(np.asarray(image), num_classes):
+        codes_of, counts = np.unique(pixels[strange], return_counts=True)
+        code = int(codes_of[counts.argmax()])  # of all strange ones, that of the most pixels
+        color = code >> 16, code >> 8 & 255, code & 255
+        if image.mode in ("L", "1", "I;16", "I") and not _beyond(np.asarray(image), num_classes):
             raise UserError(_numbers(id, f"its values are {listed(map(str, np.unique(np.asarray(image))), 8)}"))
+        near, k = min(pairs, key=lambda pair: sum((a - b) ** 2 for a, b in zip(pair[0], color, strict=True)))
+        means = "of no class" if k == IGNORE else f"of class {k}"
+        more = f"{len(counts)} strange colours, such as" if len(counts) > 1 else "the colour"
         raise UserError(
-            f"The mask of image {id!r} has the colour {color}, which is none of {len(codes)} declared ones. Declare "
-            "it, under the name 'ignore' if it is no class (JPEG blurs colours: use PNG)."
+            f"The mask of image {id!r} has {more} {color} in {counts.max()} of its pixels, which is none of the "
+            f"{len(codes)} declared ones; the nearest one is {near}, {means}. If it means the same, add a line with "
+            f"that name and {hexadecimal(color)} to the file of classes; if it is no class, with the name 'ignore'. "
+            "Where edges are smoothed, draw or export the masks without it "
+            "(antialiasing), and as PNG, since JPEG blurs colours."
         )
     return np.array([k for _, k in pairs], np.uint8)[at]
+
+
+def hexadecimal(color: Iterable[int]) -> str:
+    return "#" + "".join(f"{v:02x}" for v in color)
+
+
+def lines_of(names: Iterable[str], colors: Mapping[str, Iterable[Iterable[int]]]) -> str:
+    """The text of a file of classes; colours of no class stay in it too."""
+    of = {name: colors.get(name) or [()] for name in [*names, *colors]}
+    return "".join(f"{name} {hexadecimal(c)}\n" if c else f"{name}\n" for name, every in of.items() for c in every)
 
 
 def palette_of_ours(image: Image.Image, num_classes: int) -> np.ndarray | None:

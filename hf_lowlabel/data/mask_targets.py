@@ -23,6 +23,7 @@ from .division import Division, of_split, opened_as, read_division, split_of
 from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
+from .mask_colors import Colors
 from .mask_files import MaskFiles, strange_masks
 from .mask_folders import annotated_root, find_files, layout, year_folders
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
@@ -159,7 +160,10 @@ class MaskTargets(Targets):
         names: list[str] | None = None, own: MaskFormat | None = None,
     ) -> ImageDataset:  # fmt: skip
         """names, own: the layout's class names and format, which hold unless others are declared."""
-        colors = {names[k]: color for color, k in own.colors if k != IGNORE} if own is not None and names else None
+        colors = Colors()
+        for color, k in own.colors if own is not None and names else ():
+            if k != IGNORE:
+                colors.setdefault((names or [])[k], []).append(color)
         if self.instances and self.mask_format not in (None, "index"):
             raise UserError(f"instances cannot be given with mask_format {self.mask_format!r}. Leave one of them out.")
         if isinstance(self.classes, (str, Path)):

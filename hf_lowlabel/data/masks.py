@@ -23,7 +23,7 @@ from PIL import Image
 from ..errors import UserError, unknown
 from ..files import read_text
 from ..text import series
-from .mask_colors import RGB, from_colors
+from .mask_colors import RGB, Colors, from_colors
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
@@ -220,7 +220,7 @@ def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str,
 
 
 def make_coding(
-    kind: str, names: Sequence[str], colors: Mapping[str, tuple[int, int, int]] | None, ignore: Iterable[int]
+    kind: str, names: Sequence[str], colors: Mapping[str, Sequence[RGB]] | None, ignore: Iterable[int]
 ) -> MaskFormat:
     """The coding a user declared. `colors` may name colours of no class beside those of all classes."""
     pairs = []
@@ -231,19 +231,20 @@ def make_coding(
                 f"There is no colour for class {missing[0]!r}, and masks of colours need one for each class. Add it "
                 "to the file of classes."
             )
-        pairs = [(tuple(colors[n]), k) for k, n in enumerate(names)]
-        pairs += [(tuple(c), IGNORE) for n, c in colors.items() if n in IGNORED_NAMES and n not in names]
+        pairs = [(color, k) for k, n in enumerate(names) for color in colors[n]]
+        pairs += [(color, IGNORE) for n in colors if n in IGNORED_NAMES and n not in names for color in colors[n]]
         twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
         if twice:
             raise UserError(f"The colour {twice[0]} stands for two classes. Give each its own.")
     return MaskFormat(kind, tuple(int(v) for v in ignore), None, tuple(pairs))
 
 
-def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+def read_classes(path: str | Path) -> tuple[list[str], Colors]:
     """(names, colours) from a text file: a class a line, in the order of its index; colours where masks have them.
 
     sky #87ceeb
     road 128 64 128
+    road #81407f        another colour of the same class
     ignore #000000      a colour of no class
     """
     names, colors = list_classes(path)
@@ -251,24 +252,24 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
     return names, colors
 
 
-def list_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+def list_classes(path: str | Path) -> tuple[list[str], Colors]:
     """`read_classes`, of a list that may not be done yet."""
     path = Path(path)
-    names, colors = [], {}
+    names, colors = list[str](), Colors()
     for line in read_text(path, "Give a text file of classes, one a line.").splitlines():
         name, color = parse_class(line)
         if not name or line.startswith("# label:"):
             continue
-        if name in names or name in colors:
-            raise UserError(f"The class {name!r} is twice in {path.name}. List each once.")
+        if (name in names or name in colors) and (color is None or color in colors.get(name, [color])):
+            raise UserError(f"The class {name!r} is twice in {path.name}. List each once, or each of its colours once.")
         if color is not None:
-            colors[name] = color
-        if not (name in IGNORED_NAMES and color is not None):
+            colors.setdefault(name, []).append(color)
+        if name not in names and not (name in IGNORED_NAMES and color is not None):
             names.append(name)
     return names, colors
 
 
-def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
+def parse_class(line: str) -> tuple[str, RGB | None]:
     """("sky", (135, 206, 235)) from 'sky #87ceeb', 'sky, 135 206 235' or 'sky'."""
     text = line.strip()
     if found := re.fullmatch(r"(.*?:\d+,\d+,\d+):[^:]*:[^:]*", text):  # CVAT's labelmap.txt
@@ -277,7 +278,7 @@ def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
         code = int(found[2], 16)
         return found[1].strip(), (code >> 16, code >> 8 & 255, code & 255)
     if found := re.fullmatch(r"(.*?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})", text):
-        color = tuple(int(v) for v in found.groups()[1:])
+        color = int(found[2]), int(found[3]), int(found[4])
         if max(color) > 255:
             raise UserError(f"The colour {color} of class {found[1]!r} has numbers above 255.")
         return found[1].strip(), color

@@ -47,7 +47,7 @@ def _palette(class_names: tuple[str, ...], declared: tuple[RGB, ...]) -> np.ndar
     return colors
 
 
-def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path, declared: Declared = None) -> Path:
+def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path, *, declared: Declared = None) -> Path:
     """uint8 [H, W] as a palette PNG whose values are the classes, and whose colours are theirs where they are
     declared."""
     image = Image.fromarray(np.asarray(mask, np.uint8), mode="P")

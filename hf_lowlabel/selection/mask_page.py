@@ -22,6 +22,7 @@ from PIL import Image
 
 from ..commands import auto_command, command
 from ..data.images import BadImage, decoding, open_image
+from ..data.mask_colors import Colors, lines_of
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
@@ -84,7 +85,7 @@ class MaskSession:
         if (there := self.classes_there()) and there[0] != self.classes:  # those that --classes adds
             self.write_classes()
 
-    def known_classes(self, given: Sequence[str]) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+    def known_classes(self, given: Sequence[str]) -> tuple[list[str], Colors]:
         """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
         there = self.classes_there()
         if given:
@@ -103,7 +104,7 @@ class MaskSession:
             return there
         return list((self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])), {}
 
-    def classes_there(self) -> tuple[list[str], dict[str, tuple[int, int, int]]] | None:
+    def classes_there(self) -> tuple[list[str], Colors] | None:
         """What classes.txt of the folder says; None where there is none."""
         file = self.folder / "classes.txt"
         return list_classes(file) if file.is_file() else None
@@ -169,7 +170,7 @@ class MaskSession:
     def painted_classes(self) -> list[dict]:
         colors = palette(self.classes or ["-"])[: len(self.classes)].tolist()
         return [
-            {"name": name, "color": list(self.colors.get(name, color))}
+            {"name": name, "color": list(self.colors.get(name, [color])[0])}
             for name, color in zip(self.classes, colors, strict=True)
         ]
 
@@ -308,9 +309,7 @@ class MaskSession:
 
     def write_classes(self, names: list[str] | None = None) -> None:
         names = self.classes if names is None else names
-        named = dict.fromkeys([*names, *self.colors])  # colours of no class stay too
-        lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in named]
-        write_text(self.folder / "classes.txt", "".join(f"{line}\n" for line in lines))
+        write_text(self.folder / "classes.txt", lines_of(names, self.colors))
         self.classes = names
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
 

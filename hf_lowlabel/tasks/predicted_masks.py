@@ -89,7 +89,7 @@ def written(image: Segmented, names: Sequence[str], declared: overlays.Declared,
     if output is not None:
         row |= {"mask": f"masks/{image.place}", "overlay": f"overlays/{image.place}"}
         with whole(output / row["mask"], flush=False) as part:
-            overlays.save_mask(image.mask, names, part, declared)
+            overlays.save_mask(image.mask, names, part, declared=declared)
         with whole(output / row["overlay"], flush=False) as part:
             covered = Image.fromarray(overlays.overlay(image.pixels, image.mask, names, declared))
             covered.save(part, "PNG", compress_level=LEVEL)

@@ -5,21 +5,22 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import finetune, predict
-from hf_lowlabel.data.masks import MaskFormat, decode_mask, make_coding
+from hf_lowlabel.data.masks import MaskFormat, decode_mask, make_coding, read_classes
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import palette, save_mask
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection.pages import session_of
 
 NAMES = ["background", "cell", "wall"]
 COLORS = {"background": (0, 0, 0), "cell": (213, 94, 0), "wall": (230, 159, 0), "ignore": (255, 255, 255)}
 CLASSES = "background #000000\ncell #d55e00\nwall #e69f00\nignore #ffffff\n"
-CODING = make_coding("colors", NAMES, COLORS, ())
+CODING = make_coding("colors", NAMES, {name: [color] for name, color in COLORS.items()}, ())
 VALUES = np.arange(16).reshape(4, 4) % 3
 
 
 def written(path, declared, values=VALUES):
-    save_mask(values.astype(np.uint8), NAMES, path, declared)
+    save_mask(values.astype(np.uint8), NAMES, path, declared=declared)
     with Image.open(path) as image:
         image.load()
         return image
@@ -64,11 +65,8 @@ def test_numbers_in_other_colours_are_said_and_never_swapped(tmp_path, declared)
         decode_mask(written(tmp_path / "a.png", declared), CODING, 3, "a")
 
 
-@pytest.mark.parametrize("mode", ["L", "P"])
-def test_numbers_of_another_tool_are_said_too(mode):
-    image = Image.fromarray(VALUES.astype(np.uint8)).copy()
-    if mode == "P":
-        image.putpalette([9, 9, 9] * 3)
+def test_numbers_of_another_tool_are_said_too():
+    image = Image.fromarray(VALUES.astype(np.uint8))
     with pytest.raises(UserError, match="looks like class numbers.*its values are 0, 1, 2"):
         decode_mask(image, CODING, 3, "a")
 
@@ -85,3 +83,26 @@ def test_a_palette_of_another_tool_is_read_by_its_colours():
     image = Image.fromarray((2 - VALUES).astype(np.uint8)).copy()
     image.putpalette([v for name in reversed(NAMES) for v in COLORS[name]])
     assert (decode_mask(image, CODING, 3, "a") == VALUES).all()
+
+
+def test_a_class_may_have_several_colours(tmp_path):
+    """As editors make them that convert colours; the first is the one that the class is painted in."""
+    colored(tmp_path)
+    off = np.full((4, 4, 3), (212, 94, 0), np.uint8)
+    off[:2] = COLORS["cell"]
+    off[0] = (254, 255, 255)
+    with pytest.raises(UserError, match=r"\(212, 94, 0\) in 8 of its pixels.*nearest.*of class 1.*line.*#d45e00"):
+        decode_mask(Image.fromarray(off), CODING, 3, "a")
+    (tmp_path / "classes.txt").write_text(CLASSES + "cell #d45e00\nignore 254 255 255\n")
+    names, colors = read_classes(tmp_path / "classes.txt")
+    assert names == NAMES and colors["cell"] == [(213, 94, 0), (212, 94, 0)]
+    coding = make_coding("colors", names, colors, ())
+    found = decode_mask(Image.fromarray(off), coding, 3, "a")
+    assert set(found[0]) == {255} and set(found[1:].ravel()) == {1}
+    assert coding.class_colors() == [list(COLORS[name]) for name in NAMES]
+    page = session_of(tmp_path, "segmentation", [], None, 400)
+    assert page.state()["classes"][1] == {"name": "cell", "color": [213, 94, 0]}
+    page.rename("cell", "nucleus")
+    names, kept = read_classes(tmp_path / "classes.txt")
+    assert names == ["background", "nucleus", "wall"] and kept["nucleus"] == colors["cell"]
+    assert kept["ignore"] == [(255, 255, 255), (254, 255, 255)]
