@@ -6,7 +6,7 @@ numbers and its colours say the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -62,6 +62,11 @@ def from_colors(image: Image.Image, pairs: Sequence[tuple[RGB, int]], num_classe
 
 def hexadecimal(color: Iterable[int]) -> str:
     return "#" + "".join(f"{v:02x}" for v in color)
+
+
+def free_color(taken: Collection[RGB]) -> RGB:
+    """A colour for a further class: the first of PASCAL VOC's that no class has."""
+    return next(color for color in map(voc_color, range(1, IGNORE)) if color not in {*taken, IGNORED})
 
 
 def lines_of(names: Iterable[str], colors: Mapping[str, Iterable[Iterable[int]]]) -> str:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ..commands import auto_command, command
 from ..data.images import BadImage, decoding, open_image
-from ..data.mask_colors import Colors, lines_of
+from ..data.mask_colors import Colors, free_color, lines_of
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
@@ -278,6 +278,8 @@ class MaskSession:
             name = self.fit(name)
             if len(self.classes) == MAX_CLASSES:
                 raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
+            if self.classes and self.colors.keys() >= {*self.classes}:  # masks of colours have one for each
+                self.colors[name] = [free_color({color for of in self.colors.values() for color in of})]
             self.write_classes([*self.classes, name])
             return self.state()
 

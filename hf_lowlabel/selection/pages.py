@@ -80,7 +80,7 @@ def session_of(
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask" and asked is not None:
-        refuse_mixing(Path(folder))
+        refuse_mixing(Path(folder), asked)
         refuse_unpainted(Path(folder), asked)
         of_the_data(Path(folder), asked)
     if page == "mask":
