@@ -21,6 +21,24 @@ IGNORED: RGB = (128, 128, 128)  # in palettes of ours, of pixels that take no pa
 FIRST = 24  # from here on a palette of ours has PASCAL VOC's colours, where no class has a number so high
 
 
+class MaskFault(UserError):
+    """A mask that cannot be used. what: the fault alone. kind: of faults for which the advice is the same."""
+
+    kind = "size"
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what} {advice}")
+        self.what = what
+
+
+class WrongColors(MaskFault):
+    kind = "colors"
+
+
+class NumbersAmongColors(MaskFault):
+    kind = "numbers among colors"
+
+
 def voc_color(k: int) -> RGB:
     """PASCAL VOC's colour of class k: its bits 0, 3, 6 ... from the top of red, 1, 4 ... of green, 2, 5 ... of blue."""
     red, green, blue = (sum((k >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
@@ -46,16 +64,16 @@ def from_colors(image: Image.Image, pairs: Sequence[tuple[RGB, int]], num_classe
         code = int(codes_of[counts.argmax()])  # of all strange ones, that of the most pixels
         color = code >> 16, code >> 8 & 255, code & 255
         if image.mode in ("L", "1", "I;16", "I") and not _beyond(np.asarray(image), num_classes):
-            raise UserError(_numbers(id, f"its values are {listed(map(str, np.unique(np.asarray(image))), 8)}"))
+            raise _numbers(id, f"its values are {listed(map(str, np.unique(np.asarray(image))), 8)}")
         near, k = min(pairs, key=lambda pair: sum((a - b) ** 2 for a, b in zip(pair[0], color, strict=True)))
         means = "of no class" if k == IGNORE else f"of class {k}"
         more = f"{len(counts)} strange colours, such as" if len(counts) > 1 else "the colour"
-        raise UserError(
+        raise WrongColors(
             f"The mask of image {id!r} has {more} {color} in {counts.max()} of its pixels, which is none of the "
-            f"{len(codes)} declared ones; the nearest one is {near}, {means}. If it means the same, add a line with "
-            f"that name and {hexadecimal(color)} to the file of classes; if it is no class, with the name 'ignore'. "
-            "Where edges are smoothed, draw or export the masks without it "
-            "(antialiasing), and as PNG, since JPEG blurs colours."
+            f"{len(codes)} declared ones; the nearest one is {near}, {means}.",
+            f"If it means the same, add a line with that name and {hexadecimal(color)} to the file of classes; if it "
+            "is no class, with the name 'ignore'. Where edges are smoothed, draw or export the masks without it "
+            "(antialiasing), and as PNG, since JPEG blurs colours.",
         )
     return np.array([k for _, k in pairs], np.uint8)[at]
 
@@ -93,15 +111,15 @@ def _by_number(values: np.ndarray, own: np.ndarray, pairs: Sequence[tuple[RGB, i
         color = tuple(own[k].tolist())
         if k != IGNORE and classes.get(color) != k:
             known = [tuple(c) for c, number in pairs if number == k]
-            raise UserError(_numbers(id, f"{k} in it is {color}, and declared {known[0] if known else 'for no class'}"))
+            raise _numbers(id, f"{k} in it is {color}, and declared {known[0] if known else 'for no class'}")
     return values
 
 
-def _numbers(id: str, what: str) -> str:
-    return (
+def _numbers(id: str, what: str) -> MaskFault:
+    return NumbersAmongColors(
         f"The mask of image {id!r} looks like class numbers, as `predict` and the page of `label` write them, not like "
-        f"the declared colours ({what}). Let a model that was trained from these colours predict it again, or save it "
-        "in them."
+        f"the declared colours ({what}).",
+        "Let a model that was trained from these colours predict it again, or save it in them.",
     )
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from ..errors import UserError, unknown
 from ..files import read_text
 from ..text import series
-from .mask_colors import RGB, Colors, from_colors
+from .mask_colors import RGB, Colors, MaskFault, from_colors
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
@@ -31,12 +31,10 @@ MAX_CLASSES = 255
 IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes that name a colour of no class
 
 
-class NoNumbers(UserError):
-    """A mask that does not hold numbers of classes. what: the fault alone; what to do depends on who reads it."""
+class NoNumbers(MaskFault):
+    """A mask that does not hold numbers of classes; what to do depends on who reads it."""
 
-    def __init__(self, what: str, advice: str):
-        super().__init__(f"{what} {advice}")
-        self.what = what
+    kind = "numbers"
 
 
 @dataclass(frozen=True)
@@ -213,9 +211,10 @@ def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str,
                 "its orientation tag turns. Remove the tag if the image was labeled without it (exiftool -Orientation= "
                 "FILE), or turn the mask too."
             )
-        raise UserError(
+        raise MaskFault(
             f"There is a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
-            f"{image_size[1]} px. Resize the mask by nearest neighbour."
+            f"{image_size[1]} px.",
+            "Resize the mask by nearest neighbour.",
         )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel import finetune, predict
+from hf_lowlabel import evaluate, finetune, predict
 from hf_lowlabel.data.masks import MaskFormat, decode_mask, make_coding, read_classes
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
@@ -106,3 +106,45 @@ def test_a_class_may_have_several_colours(tmp_path):
     names, kept = read_classes(tmp_path / "classes.txt")
     assert names == ["background", "nucleus", "wall"] and kept["nucleus"] == colors["cell"]
     assert kept["ignore"] == [(255, 255, 255), (254, 255, 255)]
+
+
+def test_all_faults_of_masks_are_said_before_a_model_is_loaded(tmp_path):
+    """Each with its colour or size, what to do once for each kind, and how many there are beyond those named."""
+    colored(tmp_path, 12)
+    for i in range(8):
+        off = np.zeros((24, 24, 3) if i else (20, 24, 3), np.uint8)
+        off[:3] = (0, 0, i)
+        Image.fromarray(off).save(tmp_path / "masks" / f"{i}.png")
+    how = dict(
+        task="segmentation", mask_format="colors", classes=[str(tmp_path / "classes.txt")], model="no/such-model"
+    )
+    with pytest.raises(UserError) as said:
+        finetune(str(tmp_path), method="knn", output_dir=tmp_path / "run", **how)
+    head, *lines, rest = str(said.value).splitlines()
+    assert head.startswith("There are 8 faults in the masks of") and rest.strip() == "... and 3 more"
+    assert sum("add a line" in line for line in lines) == 1 and len(lines) == 5
+    assert all(
+        "in 72 of its pixels" in line or "20 px for image '0.png' of 24 x 24 px. Resize" in line for line in lines
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_masks_that_hold_no_numbers_are_said_where_classes_are_counted(tmp_path):
+    colored(tmp_path, 3)
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"There are 3 faults in the masks[^$]*'0.png' is of mode RGB[^$]*'2.png' is of"
+    ):
+        load_segmentation(tmp_path)
+
+
+def test_all_faults_of_masks_to_evaluate_on_are_said_at_once(tmp_path):
+    colored(tmp_path, 3)
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
+    how = dict(task="segmentation", model=str(tmp_path / "net"), image_size=32, device="cpu", mask_format="colors")
+    run = finetune(str(tmp_path), method="knn", output_dir=tmp_path / "run", **how)
+    for i in range(2):
+        Image.new("RGB", (24, 24), (i, 9, 9)).save(tmp_path / "masks" / f"{i}.png")
+    (tmp_path / "run" / "split.json").unlink()
+    with pytest.raises(UserError, match="There are 2 faults in the masks"):
+        evaluate(run.folder, str(tmp_path), device="cpu")
