@@ -23,7 +23,18 @@ ROWS = (
     ("evaluation",),
     (
         *("arguments", "commands", "records", "objective", "methods", "errors", "distributed", "files", "fields"),
-        *("demo_stages", "foreign_names", "licences", "locks", "parts", "ranges", "table_writer", "text", "there"),
+        *(
+            "demo_stages",
+            "foreign_names",
+            "licences",
+            "locks",
+            "mask_palette",
+            "parts",
+            "ranges",
+            "table_writer",
+            "text",
+            "there",
+        ),
         *("view_arguments", "yaml_files"),
     ),
 )

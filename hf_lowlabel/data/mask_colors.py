@@ -12,12 +12,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..mask_palette import IGNORED, RGB, voc_color
 from ..text import listed
 
-RGB = tuple[int, int, int]
 Colors = dict[str, list[RGB]]  # of a class, the one it is painted in first
 IGNORE = 255
-IGNORED: RGB = (128, 128, 128)  # in palettes of ours, of pixels that take no part
 FIRST = 24  # from here on a palette of ours has PASCAL VOC's colours, where no class has a number so high
 
 
@@ -37,12 +36,6 @@ class WrongColors(MaskFault):
 
 class NumbersAmongColors(MaskFault):
     kind = "numbers among colors"
-
-
-def voc_color(k: int) -> RGB:
-    """PASCAL VOC's colour of class k: its bits 0, 3, 6 ... from the top of red, 1, 4 ... of green, 2, 5 ... of blue."""
-    red, green, blue = (sum((k >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
-    return red, green, blue
 
 
 def from_colors(image: Image.Image, pairs: Sequence[tuple[RGB, int]], num_classes: int, id: str) -> np.ndarray:
@@ -82,9 +75,13 @@ def hexadecimal(color: Iterable[int]) -> str:
     return "#" + "".join(f"{v:02x}" for v in color)
 
 
-def free_color(taken: Collection[RGB]) -> RGB:
-    """A colour for a further class: the first of PASCAL VOC's that no class has."""
-    return next(color for color in map(voc_color, range(1, IGNORE)) if color not in {*taken, IGNORED})
+def further_color(name: str, names: Collection[str], colors: Colors) -> Colors:
+    """The colour of a class that is new beside `names`: the first of PASCAL VOC's that is free, where each of them has
+    one; else none."""
+    if not names or not colors.keys() >= {*names}:
+        return {}
+    taken = {IGNORED, *(color for of in colors.values() for color in of)}
+    return {name: [next(color for color in map(voc_color, range(1, IGNORE)) if color not in taken)]}
 
 
 def lines_of(names: Iterable[str], colors: Mapping[str, Iterable[Iterable[int]]]) -> str:

@@ -22,8 +22,9 @@ from PIL import Image
 
 from ..errors import UserError, unknown
 from ..files import read_text
+from ..mask_palette import RGB
 from ..text import series
-from .mask_colors import RGB, Colors, MaskFault, from_colors
+from .mask_colors import Colors, MaskFault, from_colors
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")

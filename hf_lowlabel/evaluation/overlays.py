@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
 
-from ..data.mask_colors import IGNORED, RGB, voc_color
+from ..mask_palette import IGNORED, RGB, voc_color
 from .plots import CYCLE, _cut, _figure, _save
 
 OPACITY = 0.6  # of colours laid over an image

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ..commands import auto_command, command
 from ..data.images import BadImage, decoding, open_image
-from ..data.mask_colors import Colors, free_color, lines_of
+from ..data.mask_colors import Colors, further_color, lines_of
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
@@ -77,6 +77,7 @@ class MaskSession:
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
         self.only = only or {}
         self.model = Segmenter(model) if model else None
+        self.given = {"model": model, "assist": assist, "value_range": list(value_range)}  # for the same page again
         self.value_range = range_of(value_range) or (self.model.value_range if self.model else None)
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
@@ -278,8 +279,7 @@ class MaskSession:
             name = self.fit(name)
             if len(self.classes) == MAX_CLASSES:
                 raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
-            if self.classes and self.colors.keys() >= {*self.classes}:  # masks of colours have one for each
-                self.colors[name] = [free_color({color for of in self.colors.values() for color in of})]
+            self.colors |= further_color(name, self.classes, self.colors)
             self.write_classes([*self.classes, name])
             return self.state()
 
@@ -330,8 +330,8 @@ class MaskSession:
         with contextlib.suppress(UserError, OSError):  # the page has said it; what it knows is counted
             self.look_again()
         done = self.painted()
-        task = None if self.asked else "segmentation"
-        then = self.next_command() if done or self.then is not None else command("label", self.folder, task=task)
+        again = command("label", self.folder, task=None if self.asked else "segmentation", **self.given)
+        then = self.next_command() if done or self.then is not None else again
         return f"{done} of {len(self.places)} images have a mask; next: {then}"
 
 

@@ -17,6 +17,7 @@ from ..data.folders import ALIASES, image_files, is_table, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
+from ..data.own_names import CLASSES_FILE
 from ..data.table_files import stem
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
@@ -24,6 +25,7 @@ from ..files import whole
 from ..text import series
 from .labels import Task
 from .next_steps import colored_by
+from .predicted import is_predicted, predicted
 
 LAYOUTS = ("folder", "beside", None)  # that new masks are written into
 
@@ -52,6 +54,10 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}. Give one of images, or what `hf-lowlabel select` wrote.")
+    if not selected and is_predicted(folder):
+        named = folder / CLASSES_FILE
+        colors = named if named.is_file() and list_classes(named)[1] else None
+        return {name: Place(image, mask, colors) for name, (image, mask) in predicted(folder).items()}
     if not selected:
         refuse_half(folder)
     kind = layout(folder)
