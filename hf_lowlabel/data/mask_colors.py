@@ -17,6 +17,7 @@ from ..text import listed
 
 Colors = dict[str, list[RGB]]  # of a class, the one it is painted in first
 IGNORE = 255
+SMOOTHED = 8  # strange colours in a mask; more of them are mixtures, which no line of a file of classes mends
 FIRST = 24  # from here on a palette of ours has PASCAL VOC's colours, where no class has a number so high
 
 
@@ -32,6 +33,10 @@ class MaskFault(UserError):
 
 class WrongColors(MaskFault):
     kind = "colors"
+
+
+class SmoothedColors(MaskFault):
+    kind = "smoothed colors"
 
 
 class NumbersAmongColors(MaskFault):
@@ -61,12 +66,19 @@ def from_colors(image: Image.Image, pairs: Sequence[tuple[RGB, int]], num_classe
         near, k = min(pairs, key=lambda pair: sum((a - b) ** 2 for a, b in zip(pair[0], color, strict=True)))
         means = "of no class" if k == IGNORE else f"of class {k}"
         more = f"{len(counts)} strange colours, such as" if len(counts) > 1 else "the colour"
-        raise WrongColors(
+        what = (
             f"The mask of image {id!r} has {more} {color} in {counts.max()} of its pixels, which is none of the "
-            f"{len(codes)} declared ones; the nearest one is {near}, {means}.",
+            f"{len(codes)} declared ones; the nearest one is {near}, {means}."
+        )
+        if len(counts) > SMOOTHED:
+            raise SmoothedColors(
+                what,
+                "So many come of smoothed edges (antialiasing) or of JPEG: draw or save the masks without it, as PNG.",
+            )
+        raise WrongColors(
+            what,
             f"If it means the same, add a line with that name and {hexadecimal(color)} to the file of classes; if it "
-            "is no class, with the name 'ignore'. Where edges are smoothed, draw or export the masks without it "
-            "(antialiasing), and as PNG, since JPEG blurs colours.",
+            "is no class, with the name 'ignore' (JPEG blurs colours: use PNG).",
         )
     return np.array([k for _, k in pairs], np.uint8)[at]
 

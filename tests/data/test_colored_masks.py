@@ -148,3 +148,12 @@ def test_all_faults_of_masks_to_evaluate_on_are_said_at_once(tmp_path):
     (tmp_path / "run" / "split.json").unlink()
     with pytest.raises(UserError, match="There are 2 faults in the masks"):
         evaluate(run.folder, str(tmp_path), device="cpu")
+
+
+def test_smoothed_edges_are_told_from_a_colour_that_is_off():
+    """No line in the file of classes mends mixtures of colours."""
+    mixed = np.zeros((4, 4, 3), np.uint8)
+    mixed[..., 0] = np.arange(16).reshape(4, 4) * 10
+    with pytest.raises(UserError, match="15 strange colours, such as.*antialiasing") as said:
+        decode_mask(Image.fromarray(mixed), CODING, 3, "a")
+    assert "add a line" not in str(said.value)
