@@ -18,6 +18,7 @@ from .data.given_images import Given, Images, given_images, look_at
 from .data.image_cache import workers_are_there
 from .data.images import BadImage, decoding, load_rgb
 from .data.left_out import write_left_out
+from .data.mask_faults import check_masks
 from .data.pages import opened_pages
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
@@ -152,6 +153,7 @@ def evaluate(
         images, indices = test_images(kind, data, names, split, own)
     except MissingSplit as error:
         raise MissingSplit(f"{error}{known_of(model)}") from error
+    check_masks((images, indices))
     with workers_are_there():
         held = kind.held(network, data, images, indices, names, "test")
         with contextlib.nullcontext() if folder is None else filling(folder):

@@ -29,6 +29,7 @@ ROWS = (
             "licences",
             "locks",
             "machine",
+            "mask_palette",
             "parts",
             "ranges",
             "table_writer",

@@ -55,6 +55,7 @@ def auto(argv: list[str]) -> int:
     from ..records import why_kept
     from ..selection.kinds import kind_of
     from ..selection.mask_places import why_not_painted
+    from ..selection.next_steps import why_not_mixed
     from ..tasks import get_task
 
     say()
@@ -69,7 +70,8 @@ def auto(argv: list[str]) -> int:
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
         paint = command("label", best.to_label, model=best.folder)
-        why = why_not_painted(data.dataset, data.dataset_split)
+        why = why_not_mixed(vars(data), best.to_label / "images")
+        why = why or why_not_painted(data.dataset, data.dataset_split)
         say(why or f"next: {paint}; it says what comes then, with the masks that are there")
     elif best.to_label is not None:
         then = again(args, data, best.to_label, free(best.folder))

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..commands import SOURCE, command
+from ..commands import MASKS, SOURCE, command, data_flags as data_flags_given
 from ..errors import UserError, above_zero, at_least
 from ..text import say
-from .flags import Parser, data_flags, data_source, label_flags, max_bad_flag, refuse_absent
+from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -23,6 +23,7 @@ def loop(argv: list[str]) -> int:
     above_zero("minutes", args.minutes)
     refuse_absent(args, given["dataset"], args.task)
     data = {k: v for k, v in given.items() if k in SOURCE and k != "dataset"}
+    of_mask = data_flags_given(given, MASKS)
     from dataclasses import asdict
 
     from ..ladder.rounds import State, loop
@@ -31,11 +32,12 @@ def loop(argv: list[str]) -> int:
 
     rest = dict(vars(args))
     of_masks = kind_of(args.task).page == "mask"
-    if (classes := rest.pop("classes")) and not of_masks:
-        raise UserError("--classes are those of masks. Leave it out, or give --task segmentation.")
+    if of_mask and not of_masks:
+        flag = f"--{next(iter(of_mask)).replace('_', '-')}"
+        raise UserError(f"{flag} is of masks. Leave it out, or give --task segmentation.")
     if (assist := rest.pop("assist")) and not of_masks:
         raise UserError("--assist is for masks. Leave it out, or give --task segmentation.")
-    data |= dict(classes=classes) if classes else {}
+    data |= of_mask
     as_json, page, browser = rest.pop("json"), not rest.pop("no_page"), not rest.pop("no_browser")
     first = {name: rest.pop(name) for name in FIRST}
 
@@ -164,14 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         default="classification",
         help="what is learned: classification, multilabel, segmentation (default: classification)",
     )
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        default=[],
-        help="classes of masks in the order of their values, or a file",
-    )
-    parser.add_argument("--assist", metavar="SAM", help="on the page for masks, as for `label`")
+    masks = mask_flags(parser, "masks (--task segmentation), as in finetune")
+    masks.add_argument("--assist", metavar="SAM", help="on the page for masks, as for `label`")
     parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
     parser.add_argument(
         "--budget",

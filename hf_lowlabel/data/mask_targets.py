@@ -23,6 +23,8 @@ from .division import Division, of_split, opened_as, read_division, split_of
 from .encoded import encoded_images
 from .folders import FileReader, listing
 from .images import BadImage, decoding, upright
+from .mask_colors import Colors
+from .mask_faults import fault_of, refuse_masks
 from .mask_files import MaskFiles, strange_masks
 from .mask_folders import annotated_root, find_files, layout, year_folders
 from .masks import IGNORE, MaskFormat, check_names, decode_mask, make_coding, read_classes
@@ -103,8 +105,9 @@ class MaskTargets(Targets):
     def with_own_names(self, path: Path, own: MaskFormat | None) -> MaskTargets:
         """With the names of classes.txt, which the page for masks writes beside them."""
         kind = "instances" if self.instances else self.mask_format or (own or MaskFormat()).kind
-        names = own_names(path, kind) if self.classes is None else []
-        if not names:
+        listed = None if self.classes is None or isinstance(self.classes, (str, Path)) else list(self.classes)
+        names = own_names(path, kind) if self.classes is None or listed and kind == "colors" else []
+        if not names or listed not in (None, names):  # names alone, as a model has them, have no colours
             return self
         return replace(self, classes=path / CLASSES_FILE) if kind == "colors" else replace(self, usual=names)
 
@@ -159,7 +162,10 @@ class MaskTargets(Targets):
         names: list[str] | None = None, own: MaskFormat | None = None,
     ) -> ImageDataset:  # fmt: skip
         """names, own: the layout's class names and format, which hold unless others are declared."""
-        colors = {names[k]: color for color, k in own.colors if k != IGNORE} if own is not None and names else None
+        colors = Colors()
+        for color, k in own.colors if own is not None and names else ():
+            if k != IGNORE:
+                colors.setdefault((names or [])[k], []).append(color)
         if self.instances and self.mask_format not in (None, "index"):
             raise UserError(f"instances cannot be given with mask_format {self.mask_format!r}. Leave one of them out.")
         if isinstance(self.classes, (str, Path)):
@@ -183,7 +189,7 @@ class MaskTargets(Targets):
 
     def found_names(self, name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> list[str]:
         """The usual names where the values of the masks have one each, else their numbers."""
-        seen = present(ids, rows, masks)
+        seen = present(name, ids, rows, masks)
         highest = max((value for value in seen if value != IGNORE), default=-1)
         if self.usual and highest < len(self.usual):
             return list(self.usual)
@@ -221,17 +227,21 @@ def count_classes(name: str, seen: list[int]) -> int:
     return class_count(name, seen)
 
 
-def present(ids: list[str], rows: np.ndarray, masks: Masks) -> list[int]:
+def present(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> list[int]:
     """The values in up to `SCANNED` of the masks, `rows`."""
     seen = np.zeros(IGNORE + 1, bool)
     if not len(rows):
         return []
-    for i in rows[:: -(-len(rows) // SCANNED)]:
+
+    def look(i: int) -> None:
         try:
-            with decoding(), masks.reader(int(i)) as file:
+            with decoding(), masks.reader(i) as file:
                 seen[decode_mask(upright(file), masks.format, IGNORE, ids[i])] = True
         except BadImage as error:
             raise UserError(f"The mask of image {ids[i]!r} cannot be read: {error.reason}") from error
+
+    some = rows[:: -(-len(rows) // SCANNED)].tolist()
+    refuse_masks(name, [fault_of(lambda i=i: look(i)) for i in some])
     return np.flatnonzero(seen).tolist()
 
 

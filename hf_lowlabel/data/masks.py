@@ -22,7 +22,9 @@ from PIL import Image
 
 from ..errors import UserError, unknown
 from ..files import read_text
+from ..mask_palette import RGB
 from ..text import series
+from .mask_colors import Colors, MaskFault, from_colors
 
 IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
@@ -30,12 +32,10 @@ MAX_CLASSES = 255
 IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes that name a colour of no class
 
 
-class NoNumbers(UserError):
-    """A mask that does not hold numbers of classes. what: the fault alone; what to do depends on who reads it."""
+class NoNumbers(MaskFault):
+    """A mask that does not hold numbers of classes; what to do depends on who reads it."""
 
-    def __init__(self, what: str, advice: str):
-        super().__init__(f"{what} {advice}")
-        self.what = what
+    kind = "numbers"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MaskFormat:
     kind: str = "index"
     ignore: tuple[int, ...] = ()
     table: tuple[int, ...] | None = None
-    colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
+    colors: tuple[tuple[RGB, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in FORMATS:
@@ -63,6 +63,13 @@ class MaskFormat:
         if wrong:
             raise UserError(f"The ignored mask value {wrong[0]} is not in 0..255.")
 
+    def class_colors(self) -> list[list[int]] | None:
+        """The first colour of each class, in order, where masks are of colours."""
+        first: dict[int, RGB] = {}
+        for color, k in self.colors:
+            first.setdefault(k, color)
+        return [list(first[k]) for k in range(len(first.keys() - {IGNORE}))] if self.kind == "colors" else None
+
 
 def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: str) -> np.ndarray:
     """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
@@ -74,7 +81,7 @@ def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: st
     if coding.kind == "instances":
         return _from_instances(image, coding, id)
     if coding.kind == "colors":
-        return _from_colors(np.asarray(image.convert("RGB")), coding, id)
+        return from_colors(image, coding.colors, num_classes, id)
     raw = _one_channel(image, id)
     low, high = int(raw.min()), int(raw.max())
     if low < 0 or high > 255:
@@ -169,25 +176,6 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
     return (gray >= 128).astype(np.uint8)
 
 
-def _from_colors(rgb: np.ndarray, coding: MaskFormat, id: str) -> np.ndarray:
-    def packed(c: np.ndarray) -> np.ndarray:
-        c = c.astype(np.int32)
-        return c[..., 0] << 16 | c[..., 1] << 8 | c[..., 2]
-
-    codes = packed(np.array([color for color, _ in coding.colors]))
-    order = np.argsort(codes, kind="stable")
-    pixels = packed(rgb)
-    at = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
-    strange = codes[at] != pixels
-    if strange.any():
-        color = tuple(int(v) for v in rgb[strange][0])
-        raise UserError(
-            f"The mask of image {id!r} has the colour {color}, which is none of {len(codes)} declared ones. Declare "
-            "it, under the name 'ignore' if it is no class (JPEG blurs colours: use PNG)."
-        )
-    return np.array([k for _, k in coding.colors], np.uint8)[at]
-
-
 def _beyond(id: str, value: int, num_classes: int) -> NoNumbers:
     return NoNumbers(
         f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part.",
@@ -224,14 +212,15 @@ def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str,
                 "its orientation tag turns. Remove the tag if the image was labeled without it (exiftool -Orientation= "
                 "FILE), or turn the mask too."
             )
-        raise UserError(
+        raise MaskFault(
             f"There is a mask of {mask_size[0]} x {mask_size[1]} px for image {id!r} of {image_size[0]} x "
-            f"{image_size[1]} px. Resize the mask by nearest neighbour."
+            f"{image_size[1]} px.",
+            "Resize the mask by nearest neighbour.",
         )
 
 
 def make_coding(
-    kind: str, names: Sequence[str], colors: Mapping[str, tuple[int, int, int]] | None, ignore: Iterable[int]
+    kind: str, names: Sequence[str], colors: Mapping[str, Sequence[RGB]] | None, ignore: Iterable[int]
 ) -> MaskFormat:
     """The coding a user declared. `colors` may name colours of no class beside those of all classes."""
     pairs = []
@@ -242,19 +231,20 @@ def make_coding(
                 f"There is no colour for class {missing[0]!r}, and masks of colours need one for each class. Add it "
                 "to the file of classes."
             )
-        pairs = [(tuple(colors[n]), k) for k, n in enumerate(names)]
-        pairs += [(tuple(c), IGNORE) for n, c in colors.items() if n in IGNORED_NAMES and n not in names]
+        pairs = [(color, k) for k, n in enumerate(names) for color in colors[n]]
+        pairs += [(color, IGNORE) for n in colors if n in IGNORED_NAMES and n not in names for color in colors[n]]
         twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
         if twice:
             raise UserError(f"The colour {twice[0]} stands for two classes. Give each its own.")
     return MaskFormat(kind, tuple(int(v) for v in ignore), None, tuple(pairs))
 
 
-def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+def read_classes(path: str | Path) -> tuple[list[str], Colors]:
     """(names, colours) from a text file: a class a line, in the order of its index; colours where masks have them.
 
     sky #87ceeb
     road 128 64 128
+    road #81407f        another colour of the same class
     ignore #000000      a colour of no class
     """
     names, colors = list_classes(path)
@@ -262,24 +252,24 @@ def read_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int,
     return names, colors
 
 
-def list_classes(path: str | Path) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+def list_classes(path: str | Path) -> tuple[list[str], Colors]:
     """`read_classes`, of a list that may not be done yet."""
     path = Path(path)
-    names, colors = [], {}
+    names, colors = list[str](), Colors()
     for line in read_text(path, "Give a text file of classes, one a line.").splitlines():
         name, color = parse_class(line)
         if not name or line.startswith("# label:"):
             continue
-        if name in names or name in colors:
-            raise UserError(f"The class {name!r} is twice in {path.name}. List each once.")
+        if (name in names or name in colors) and (color is None or color in colors.get(name, [color])):
+            raise UserError(f"The class {name!r} is twice in {path.name}. List each once, or each of its colours once.")
         if color is not None:
-            colors[name] = color
-        if not (name in IGNORED_NAMES and color is not None):
+            colors.setdefault(name, []).append(color)
+        if name not in names and not (name in IGNORED_NAMES and color is not None):
             names.append(name)
     return names, colors
 
 
-def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
+def parse_class(line: str) -> tuple[str, RGB | None]:
     """("sky", (135, 206, 235)) from 'sky #87ceeb', 'sky, 135 206 235' or 'sky'."""
     text = line.strip()
     if found := re.fullmatch(r"(.*?:\d+,\d+,\d+):[^:]*:[^:]*", text):  # CVAT's labelmap.txt
@@ -288,7 +278,7 @@ def parse_class(line: str) -> tuple[str, tuple[int, int, int] | None]:
         code = int(found[2], 16)
         return found[1].strip(), (code >> 16, code >> 8 & 255, code & 255)
     if found := re.fullmatch(r"(.*?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})", text):
-        color = tuple(int(v) for v in found.groups()[1:])
+        color = int(found[2]), int(found[3]), int(found[4])
         if max(color) > 255:
             raise UserError(f"The colour {color} of class {found[1]!r} has numbers above 255.")
         return found[1].strip(), color

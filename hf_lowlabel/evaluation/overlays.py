@@ -11,58 +11,67 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
 
+from ..mask_palette import IGNORED, RGB, voc_color
 from .plots import CYCLE, _cut, _figure, _save
 
 OPACITY = 0.6  # of colours laid over an image
 OUTLINED, LINE = 64, (255, 255, 255)  # px from which on an image is outlined, and by what
 DPIS = (110, 90, 75, 62)  # the finest that needs no colours merged is taken, so that the legend holds
 BAND = 128  # rows of an image that are looked up at once: an index is eight bytes
-IGNORED = (128, 128, 128)  # pixels that take no part
 IGNORE = 255
 # Trubetskoy's list of colours that are easy to tell apart
 TWENTY = """#e6194b #3cb44b #ffe119 #4363d8 #f58231 #911eb4 #42d4f4 #f032e6 #bfef45 #fabed4
             #469990 #dcbeff #9a6324 #fffac8 #800000 #aaffc3 #808000 #ffd8b1 #000075 #a9a9a9"""
+Declared = Sequence[Sequence[int]] | None  # the colour of each class, in order; None: the usual ones
 BACKGROUND = ("background", "bg", "other", "others", "none", "nothing")  # names of a class that is no object
 
 
-def palette(class_names: Sequence[str]) -> np.ndarray:
-    """uint8 [256, 3]: black for a first class that is the background; then Okabe and Ito's colours if they suffice,
-    else twenty others, and PASCAL VOC's for more classes.
+def palette(class_names: Sequence[str], declared: Declared = None) -> np.ndarray:
+    """uint8 [256, 3]: the declared colours of the classes; else black for a first class that is the background, then
+    Okabe and Ito's colours if they suffice, else twenty others, and PASCAL VOC's for more classes.
     """
-    return _palette(tuple(class_names))
+    return _palette(tuple(class_names), tuple(map(tuple, declared or ())))
 
 
 @lru_cache(maxsize=8)  # asked for with every mask that is written
-def _palette(class_names: tuple[str, ...]) -> np.ndarray:
+def _palette(class_names: tuple[str, ...], declared: tuple[RGB, ...]) -> np.ndarray:
     first = [(0, 0, 0)] if class_names[0].lower() in BACKGROUND else []
     few = [c for c in CYCLE if c != "#000000"]
     listed = few if len(class_names) <= len(first) + len(few) else TWENTY.split()
     first += [tuple(int(255 * v + 0.5) for v in to_rgb(c)) for c in listed]
     colors = np.array([voc_color(k) for k in range(256)], np.uint8)
     colors[: len(first)] = first
+    colors[: len(declared)] = np.reshape(declared, (-1, 3))
     colors[IGNORE] = IGNORED
     colors.setflags(write=False)
     return colors
 
 
-def voc_color(k: int) -> tuple[int, int, int]:
-    """PASCAL VOC's colour of class k: its bits 0, 3, 6 ... from the top of red, 1, 4 ... of green, 2, 5 ... of blue."""
-    return tuple(sum((k >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
-
-
-def save_mask(mask: np.ndarray, class_names: Sequence[str], path: str | Path, format: str = "PNG") -> Path:
-    """uint8 [H, W] as a palette picture whose values are the classes; format: PNG, TIFF, BMP or GIF."""
+def save_mask(
+    mask: np.ndarray,
+    class_names: Sequence[str],
+    path: str | Path,
+    format: str = "PNG",
+    *,
+    declared: Declared = None,
+) -> Path:
+    """uint8 [H, W] as a palette picture whose values are the classes, and whose colours are theirs where they are
+    declared; format: PNG, TIFF, BMP or GIF."""
     image = Image.fromarray(np.asarray(mask, np.uint8), mode="P")
-    image.putpalette(palette(class_names).tobytes())
+    image.putpalette(palette(class_names, declared).tobytes())
     image.save(path, format, optimize=False)  # which gives the colours of a GIF other numbers
     return Path(path)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str], declared: Declared = None) -> np.ndarray:
     """uint8 [H, W, 3]: the image in grey with the colours of the classes over it, which so are those of the legend, and
     a light line where a class ends, which shows on dark images too; a background stays as it is."""
-    under, out, channels = _under(tuple(class_names)), np.empty_like(image), np.arange(3)
-    covered = (palette(class_names) != 0).any(1)
+    under, out, channels = (
+        _under(tuple(class_names), tuple(map(tuple, declared or ()))),
+        np.empty_like(image),
+        np.arange(3),
+    )
+    covered = (palette(class_names, declared) != 0).any(1)
     for top in range(0, len(mask), BAND):
         band = slice(top, top + BAND)
         pixels, classes = image[band], mask[band][..., None]
@@ -78,9 +87,9 @@ def overlay(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> 
 
 
 @lru_cache(maxsize=8)
-def _under(class_names: tuple[str, ...]) -> np.ndarray:
+def _under(class_names: tuple[str, ...], declared: tuple[RGB, ...]) -> np.ndarray:
     """uint8 [256, 256, 3]: what a value of a channel becomes under the colour of a class."""
-    colors = palette(class_names)[:, None]
+    colors = palette(class_names, declared)[:, None]
     values = np.arange(256)[:, None]
     covered = (colors != 0).any(2, keepdims=True)
     return np.where(covered, (1 - OPACITY) * values + OPACITY * colors, values).round().astype(np.uint8)

@@ -19,6 +19,7 @@ from ..selection.kinds import Kind
 from ..selection.labels import Task
 from ..selection.mask_import import import_masks
 from ..selection.mask_places import find_places, why_not_painted
+from ..selection.next_steps import why_not_mixed
 from ..selection.other_rounds import labels_in, places
 from ..tasks.base import Task as Kinds
 from ..tasks.parts import as_path, of_images_alone
@@ -80,6 +81,8 @@ def check_paintable(task: Kinds, dataset: Any, data: Mapping[str, Any]) -> None:
         raise UserError(
             f"Masks are put beside the images, so that {task.name} needs a folder of images, not {dataset!r}."
         )
+    if why := why_not_mixed(data):
+        raise UserError(why)
     find_places(Path(dataset).expanduser(), str(data.get("dataset_split") or "train"))
 
 

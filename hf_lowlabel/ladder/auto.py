@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
-from ..commands import MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
+from ..commands import MASKS, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
 from ..selection.mask_places import refuse_half
+from ..selection.next_steps import why_not_mixed
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import as_path, label_rules
@@ -292,8 +293,8 @@ class NoLabels(UserError):
         kind = kind_of(task.name)
         painted, of = kind.page == "mask", None if task.climbs else task.name
         path = as_path(given["dataset"])
-        as_numbers = given["mask_format"] in (None, "index") and not given["instances"]
-        self.on_page = not painted or as_numbers and path is not None and path.is_dir()
+        mixed = why_not_mixed(given) if painted else ""
+        self.on_page = not painted or not mixed and path is not None and path.is_dir()
         self.fingerprint, self.images, self.budget = dataset.fingerprint, len(dataset), BUDGETS[painted]
         known = {**data_flags(given), "task": of, "classes": list(given["classes"])}
         known["dataset"] = data = str(given["dataset"]) if path is not None else UNKNOWN
@@ -301,13 +302,13 @@ class NoLabels(UserError):
         budget, folder = min(self.budget, self.images), free("to_label")
         choose = command("select", **known, model=model, budget=budget, output=folder)
         take = command("split", **{"from": folder}, task=of, dataset=data)
-        every = command("loop", data, **{**known, "dataset": None}, model=model)
+        every = command("loop", data, **data_flags(given, MASKS) | known | {"dataset": None}, model=model)
+        no_label = f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}."
+        if mixed or painted and given["mask_format"] == "colors":  # which `select` knows of a finished model alone
+            return super().__init__(f"{no_label} {mixed or f'Choose some (`{every}`) and paint them on its page.'}")
         then = (
             f"and put the masks beside the images (`{take}`), or do all by `{every}`."
             if painted
             else "and give the folder as --labels."
         )
-        super().__init__(
-            f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}. Choose some (`{choose}`), "
-            f"label them (`{command('label', folder)}`), {then}"
-        )
+        super().__init__(f"{no_label} Choose some (`{choose}`), label them (`{command('label', folder)}`), {then}")

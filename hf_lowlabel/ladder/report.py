@@ -18,6 +18,7 @@ from ..finetuning.graph import rooted
 from ..records import why_kept
 from ..selection.labeling import export, is_complete, reasons, thumbnail
 from ..selection.labels import Task as Asked
+from ..selection.next_steps import declared_colors
 from ..selection.suggestions import Suggestions
 from ..text import listed, percent
 from ..training.preparing import Prepared
@@ -287,6 +288,7 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
         test=list(split.test),
         held_labels=dict(split.held_labels),
         passed_over=list(split.passed_over),
+        class_colors=declared_colors(ready.config.data),
     )
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.mask_colors import lines_of
 from ..data.splits import Split
 from ..tasks import LABELING, check_task
 from .labels import Labels, Task, write_labels, write_text
@@ -74,6 +75,8 @@ def _write_masks(folder: Path, task: Task) -> None:
         validation=task.validation,
         test=task.test,
     ).save(folder / "split.json")
+    if task.class_colors:
+        write_text(folder / "classes.txt", lines_of(task.class_names, task.class_colors))
 
 
 KINDS = {

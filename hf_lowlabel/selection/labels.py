@@ -54,6 +54,7 @@ class Task:
     held_labels: dict[str, str] = field(default_factory=dict)  # of those two, where they are not the data's
     passed_over: list[str] = field(default_factory=list)  # before this round, and not to be asked for again
     report: dict = field(default_factory=dict)
+    class_colors: dict = field(default_factory=dict)  # name -> its colours, where the masks of the data are of colours
 
     def save(self, folder: Path) -> None:
         write_text(folder / "selection.json", json.dumps(asdict(self), indent=1, ensure_ascii=False))

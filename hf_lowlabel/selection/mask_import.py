@@ -68,8 +68,9 @@ def import_masks(
             already, a number has two names, or the data are being labeled by another process.
     """
     folder, dataset = Path(folder), Path(dataset)
-    refuse_mixing(folder)
-    task, file, places = Task.load(folder), folder / CLASSES_FILE, find_places(dataset, Task.load(folder).split)
+    task, file = Task.load(folder), folder / CLASSES_FILE
+    refuse_mixing(folder, task)
+    places = find_places(dataset, task.split)
     painted = find_places(folder, selected=True)
     answered = [id for name, id in task.files.items() if name in painted and painted[name].mask.is_file()]
     held = [*task.validation, *task.test]

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..commands import auto_command, command
+from ..data.mask_colors import Colors, further_color, lines_of
 from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
 from ..data.pages import range_of
 from ..errors import UserError, at_least
@@ -75,6 +76,7 @@ class MaskSession:
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
         self.only = only or {}
         self.model = Segmenter(model) if model else None
+        self.given = {"model": model, "assist": assist, "value_range": list(value_range)}  # for the same page again
         self.value_range = range_of(value_range) or (self.model.value_range if self.model else None)
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
@@ -84,7 +86,7 @@ class MaskSession:
         if (there := self.classes_there()) and there[0] != self.classes:  # those that --classes adds
             self.write_classes()
 
-    def known_classes(self, given: Sequence[str]) -> tuple[list[str], dict[str, tuple[int, int, int]]]:
+    def known_classes(self, given: Sequence[str]) -> tuple[list[str], Colors]:
         """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
         there = self.classes_there()
         if given:
@@ -103,7 +105,7 @@ class MaskSession:
             return there
         return list((self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])), {}
 
-    def classes_there(self) -> tuple[list[str], dict[str, tuple[int, int, int]]] | None:
+    def classes_there(self) -> tuple[list[str], Colors] | None:
         """What classes.txt of the folder says; None where there is none."""
         file = self.folder / "classes.txt"
         return list_classes(file) if file.is_file() else None
@@ -174,7 +176,7 @@ class MaskSession:
     def painted_classes(self) -> list[dict]:
         colors = palette(self.classes or ["-"])[: len(self.classes)].tolist()
         return [
-            {"name": name, "color": list(self.colors.get(name, color))}
+            {"name": name, "color": list(self.colors.get(name, [color])[0])}
             for name, color in zip(self.classes, colors, strict=True)
         ]
 
@@ -271,6 +273,7 @@ class MaskSession:
             name = self.fit(name)
             if len(self.classes) == MAX_CLASSES:
                 raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
+            self.colors |= further_color(name, self.classes, self.colors)
             self.write_classes([*self.classes, name])
             return self.state()
 
@@ -305,9 +308,7 @@ class MaskSession:
 
     def write_classes(self, names: list[str] | None = None) -> None:
         names = self.classes if names is None else names
-        named = dict.fromkeys([*names, *self.colors])  # colours of no class stay too
-        lines = [f"{n} #{''.join(f'{v:02x}' for v in self.colors[n])}" if n in self.colors else n for n in named]
-        write_text(self.folder / "classes.txt", "".join(f"{line}\n" for line in lines))
+        write_text(self.folder / "classes.txt", lines_of(names, self.colors))
         self.watch.ours(self.folder / "classes.txt")
         self.classes = names
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
@@ -327,8 +328,8 @@ class MaskSession:
         with contextlib.suppress(UserError, OSError):  # the page has said it; what it knows is counted
             self.look_again()
         done = self.painted()
-        task = None if self.asked else "segmentation"
-        then = self.next_command() if done or self.then is not None else command("label", self.folder, task=task)
+        again = command("label", self.folder, task=None if self.asked else "segmentation", **self.given)
+        then = self.next_command() if done or self.then is not None else again
         return f"{done} of {len(self.places)} images have a mask; next: {then}"
 
 

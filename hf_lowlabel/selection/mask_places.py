@@ -16,11 +16,16 @@ from ..data.division import of_split, opened_as, read_division, split_of
 from ..data.folders import ALIASES, image_files, is_table, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
-from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask
+from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
+from ..data.own_names import CLASSES_FILE
 from ..data.table_files import stem
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
+from ..text import series
+from .labels import Task
+from .next_steps import colored_by
+from .predicted import is_predicted, predicted
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".gif": "GIF"}  # that keep class numbers
 LAYOUTS = ("folder", "beside", None)  # that new masks are written into
@@ -28,10 +33,12 @@ LAYOUTS = ("folder", "beside", None)  # that new masks are written into
 
 @dataclass
 class Place:
-    """image: its file. mask: the file of its mask, which may not be there yet."""
+    """image: its file. mask: the file of its mask, which may not be there yet. colors: the file of the colours that it
+    has, beside the numbers that the page gives it; None: it has class numbers alone."""
 
     image: Path
     mask: Path
+    colors: Path | None = None
 
 
 def find_places(folder: Path, split: str = "train", selected: bool = False) -> dict[str, Place]:
@@ -48,6 +55,10 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}. Give one of images, or what `hf-lowlabel select` wrote.")
+    if not selected and is_predicted(folder):
+        named = folder / CLASSES_FILE
+        colors = named if named.is_file() and list_classes(named)[1] else None
+        return {name: Place(image, mask, colors) for name, (image, mask) in predicted(folder).items()}
     if not selected:
         refuse_half(folder)
     kind = layout(folder)
@@ -76,11 +87,11 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
             "take the place of. Draw those of further images with the tool they are from, into the same folder, where "
             "all of them are read."
         )
-    out = {}
+    out, colors = {}, colored_by(folder, Task.load(folder)) if selected else None
     for id, file in files.items():
         path = PurePosixPath(file.path)
         new = root / path.with_name(f"{path.stem}_mask.png") if masks is None else masks / path.with_suffix(".png")
-        out[id] = Place(root / file.path, known.get(id, new))
+        out[id] = Place(root / file.path, known.get(id, new), colors)
     return out
 
 
@@ -149,20 +160,33 @@ def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
         image = upright(opened)  # as training reads it
         check_size(image.size, image_size(place.image), place.image.name)
         try:
-            found = decode_mask(image, MaskFormat(), max(1, len(names)), place.image.name)
+            found = decode_mask(image, coding_of(place, names), max(1, len(names)), place.image.name)
         except NoNumbers as error:  # masks of one folder are all alike, and no flag says otherwise
             raise UserError(
                 f"{error.what} A mask that is painted over or put beside the images has the number of a class at each "
                 "pixel, in the order of classes.txt from 0, and 255 where nothing is painted. Save it so, in one "
                 f"channel, name more classes, or move {place.mask.name} elsewhere."
             ) from error
-        drawn_binary = image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
+        drawn_binary = place.colors is None and image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
     if drawn_binary:
         raise UserError(
             f"The mask of {place.image.name} has nothing but 0 and 255, as masks of one object have. This page reads "
             "and writes class numbers (0, 1, ...; 255: not painted): save it as 0 and 1, or move it elsewhere."
         )
     return found
+
+
+def coding_of(place: Place, names: list[str]) -> MaskFormat:
+    """How a mask is read. Raises UserError where colours are declared, and not of all the classes."""
+    if place.colors is None:
+        return MaskFormat()
+    colors = list_classes(place.colors)[1] if place.colors.is_file() else {}
+    if missing := [name for name in names if name not in colors]:
+        raise UserError(
+            f"The masks of the data are of colours, and {str(place.colors)!r} says none of {series(missing[:8])}. "
+            f"Write it there, one class a line in the order of its number, such as '{missing[0]} #00ff00'."
+        )
+    return make_coding("colors", names, colors, ())
 
 
 def write_mask(place: Place, mask: np.ndarray, names: list[str]) -> None:
@@ -176,7 +200,7 @@ def write_mask(place: Place, mask: np.ndarray, names: list[str]) -> None:
         return
     format = FORMATS.get(place.mask.suffix.lower())
     with whole(place.mask) as part:
-        save_mask(mask, names, part, format or "PNG")
+        save_mask(mask, names, part, format or "PNG", declared=coding_of(place, names).class_colors())
     if format is None:
         place.mask = with_ending(place.mask, ".png")
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from ..arguments import DataArguments
 from ..commands import MASKS, MODEL, ROUND, SOURCE, UNKNOWN, auto_command, command, data_flags, free
+from ..data.mask_colors import Colors
+from ..data.masks import list_classes
+from ..data.own_names import CLASSES_FILE
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..yaml_files import read_yaml
@@ -17,6 +20,7 @@ from .kinds import kind_of
 from .labels import Task
 
 BUILT_IN = ("digits", "shapes")
+MEANT = tuple(name for name in MASKS if name != "classes")  # what masks mean; a folder to label has its own classes
 HERE = ".here.json"  # paths of this machine, beside selection.json, which may go to somebody else
 PATHS = ("dataset", "model", "features", "text_model")
 USUAL = {"seed": 0, "max_bad": DataArguments.max_bad}  # of settings of a round that are not None without being given
@@ -28,7 +32,7 @@ def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict
     if not isinstance(data.dataset, (str, Path)):
         return {}
     own = {"dataset": shared(str(data.dataset)), "model": model and (shared(model) or MODEL)}
-    given = {**data_flags(vars(data)), **own, **public(more)}
+    given = {**data_flags(vars(data), (*SOURCE, *MEANT)), **own, **public(more)}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -90,8 +94,7 @@ def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
     if run is not None:
         with contextlib.suppress(UserError):  # edited, or cut short: the command has a gap then
             said = read_yaml(run / "training.yaml")
-    meant = tuple(name for name in MASKS if name != "classes")  # which the folder itself has
-    known = {name: said[name] for name in (*SOURCE, *meant, "model") if said.get(name) not in (None, [], False)}
+    known = {name: said[name] for name in (*SOURCE, *MEANT, "model") if said.get(name) not in (None, [], False)}
     known |= {name: value for name, value in rounds(folder, asked, run).items() if name in ROUND}
     dataset, model = known.get("dataset", asked.dataset), known.get("model")
     of_hub = dataset == asked.dataset and "/" in str(dataset)  # kept by its whole name
@@ -120,18 +123,41 @@ def rounds(folder: Path, asked: Task, run: Path | None) -> dict[str, Any]:
     return {}
 
 
-def refuse_mixing(folder: Path) -> None:
-    """UserError where the run that a folder lies in learned from masks that class numbers cannot lie among."""
-    run, kind = run_of(folder), None
-    if run is not None:
-        with contextlib.suppress(UserError):
-            kind = read_yaml(run / "training.yaml").get("mask_format")
-    if kind not in (None, "index"):
-        raise UserError(
-            f"The masks that {run} learned from are of --mask-format {kind}, and those of {folder} are class numbers, "
-            "which cannot lie among them. Paint with the tool that the others are from, or save those as class numbers "
-            "too and start again from them."
-        )
+def refuse_mixing(folder: Path, asked: Task) -> None:
+    """UserError where painted masks cannot lie among those of the data that a folder to label is about."""
+    if why := why_not_mixed(told(folder, asked), folder / "images"):
+        raise UserError(why)
+
+
+def why_not_mixed(said: Mapping[str, Any], images: Path | None = None) -> str:
+    """Why painted masks cannot lie among those of data, of which settings by name are said; "" where they can.
+
+    images: to paint, which the words then name.
+    """
+    kind = "instances" if said.get("instances") else said.get("mask_format")
+    if kind in (None, "index", "colors"):
+        return ""
+    of = "with --instances" if kind == "instances" else f"of --mask-format {kind}"
+    which = f"the images in {str(images)!r}" if images else "further images"
+    return (
+        f"The masks of the data are {of}, and the page paints class numbers, which cannot lie among them. Draw the "
+        f"masks of {which} with the tool that the others are from, and put them where those are; `hf-lowlabel auto` "
+        "into another --output-dir learns from all of them."
+    )
+
+
+def declared_colors(data: DataArguments) -> Colors:
+    """The colours of the classes, of data whose masks are of colours; {} of other data."""
+    if data.mask_format != "colors" or len(data.classes) > 1:
+        return {}
+    own = Path(data.dataset) / CLASSES_FILE if isinstance(data.dataset, (str, Path)) else None
+    file = Path(data.classes[0]) if data.classes else own
+    return list_classes(file)[1] if file is not None and file.expanduser().is_file() else {}
+
+
+def colored_by(folder: Path, asked: Task) -> Path | None:
+    """The file of the colours that the masks of a folder to label have; None where they are class numbers alone."""
+    return folder / CLASSES_FILE if told(folder, asked).get("mask_format") == "colors" else None
 
 
 def after_labels(folder: Path, asked: Task, run: Path | None = None) -> str:

@@ -14,6 +14,7 @@ from .mask_page import MaskSession, Shown
 from .mask_places import why_not_painted
 from .next_steps import refuse_mixing, told
 from .page import Session
+from .predicted import after_corrections, is_predicted, name_classes
 from .server import serve
 
 
@@ -56,6 +57,8 @@ def label(
             or is being labeled by another process; and a port in use.
     """
     session = session_of(folder, task, classes, model, superpixels, only, split, assist, value_range)
+    if then is None and isinstance(session, MaskSession) and session.asked is None and is_predicted(Path(folder)):
+        then = after_corrections(Path(folder))
     session.then = then
     if isinstance(session, MaskSession) and only is None:  # masks may come from another tool than the page
         session.note_classes()
@@ -80,10 +83,12 @@ def session_of(
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
     if page == "mask" and asked is not None:
-        refuse_mixing(Path(folder))
+        refuse_mixing(Path(folder), asked)
         refuse_unpainted(Path(folder), asked)
         of_the_data(Path(folder), asked)
     if page == "mask":
+        if asked is None and is_predicted(Path(folder)):
+            name_classes(Path(folder))
         return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range)
     if asked is None:
         raise UserError(

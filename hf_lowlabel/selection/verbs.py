@@ -15,6 +15,7 @@ import numpy as np
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.left_out import write_left_out
+from ..data.masks import list_classes
 from ..data.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
@@ -36,7 +37,7 @@ from .kinds import Kind, kind_of
 from .labeling import check_folder, export, reasons
 from .labels import Task, read_classes
 from .mask_places import why_not_painted
-from .next_steps import given_to_select, keep_here
+from .next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
 from .so_far import labels_so_far
 from .strategies import STRATEGIES, choose, identical
 
@@ -127,13 +128,15 @@ def select(
     check_folder(folder)
     barrier()
     data = as_trained(of, model, data)
-    unpainted = why_not_painted(data.dataset, data.dataset_split) if kind.page == "mask" else ""
+    unpainted = ""
+    if kind.page == "mask":
+        unpainted = why_not_mixed(vars(data)) or why_not_painted(data.dataset, data.dataset_split)
     if unpainted:
         log.warning("%s", unpainted)
     source = of.open_to_select(data, classes)
     base, left_out = labels_so_far(split, labels, model, source, kind, data, asks)
     at = base.resolve(source) if base else None
-    names = class_list(classes, base, source) or (classes_of_priors(prior) if prior else [])
+    names = class_list(classes, base, source, kind) or (classes_of_priors(prior) if prior else [])
     members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
     if kind.page == "mask" and split is None:
         labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
@@ -191,6 +194,7 @@ def select(
             held_labels=dict(base.held_labels) if base else {},
             passed_over=list(base.passed_over) if base else [],
             report=facts,
+            class_colors=declared_colors(data if not classes else replace(data, classes=listed(classes))),
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
         seen = looked.doubt if looked else None
@@ -259,13 +263,18 @@ def choose_distinct(
     return distinct[pick(distinct)], first
 
 
-def class_list(classes: str | list[str] | None, base: Split | None, source) -> list[str]:
+def listed(classes: str | list[str] | None) -> list[str]:
+    """Names, or one file of them."""
+    return [classes] if isinstance(classes, str) else list(classes or [])
+
+
+def class_list(classes: str | list[str] | None, base: Split | None, source, kind: Kind) -> list[str]:
     """The names a label may have, as far as they are known."""
-    if isinstance(classes, list) and len(classes) != 1:
-        return list(dict.fromkeys(classes))
-    if classes:
-        name = classes if isinstance(classes, str) else classes[0]
-        return read_classes(name)
+    given = listed(classes)
+    if len(given) > 1:
+        return list(dict.fromkeys(given))
+    for name in given:
+        return list_classes(name)[0] if kind.page == "mask" else read_classes(name)
     return list(base.class_names) if base else list(source.class_names)
 
 

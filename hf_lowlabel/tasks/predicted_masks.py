@@ -50,7 +50,8 @@ def mask_rows(
 ) -> Generator[dict[str, Any], None, None]:
     """A row for each image (file, its place below `output`, uint8 [H, W, 3]), in order; pictures are written on all
     cores while the network goes on."""
-    write = partial(written, names=names, output=output)
+    declared = getattr(model.config, "class_colors", None)  # of the masks it learned from
+    write = partial(written, names=names, declared=declared, output=output)
     found = segmented(model, images, batch_size, window)
     yield from in_threads(write, found, cores(), 2 * cores(), lambda image, _: 2 * image.pixels.nbytes)
 
@@ -81,16 +82,16 @@ def alike(
         yield group
 
 
-def written(image: Segmented, names: Sequence[str], output: Path | None) -> dict[str, Any]:
+def written(image: Segmented, names: Sequence[str], declared: overlays.Declared, output: Path | None) -> dict[str, Any]:
     """The row of an image, its mask and its overlay once they are there."""
     shares = np.bincount(image.mask.ravel(), minlength=len(names)) / image.mask.size
     row: dict[str, Any] = {"file": str(image.file)}
     if output is not None:
         row |= {"mask": f"masks/{image.place}", "overlay": f"overlays/{image.place}"}
         with whole(output / row["mask"], flush=False) as part:
-            overlays.save_mask(image.mask, names, part)
+            overlays.save_mask(image.mask, names, part, declared=declared)
         with whole(output / row["overlay"], flush=False) as part:
-            covered = Image.fromarray(overlays.overlay(image.pixels, image.mask, names))
+            covered = Image.fromarray(overlays.overlay(image.pixels, image.mask, names, declared))
             covered.save(part, "PNG", compress_level=LEVEL)
     row["confidence"] = round(image.confidence, 6)
     return row | {f"share_{k}": v for k, v in zip(names, shares.round(6).tolist(), strict=True)}

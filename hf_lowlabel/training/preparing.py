@@ -16,6 +16,7 @@ from torch import nn
 from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
+from ..data.mask_faults import check_masks
 from ..data.several import comma_lists
 from ..data.splits import Split, SplitIndices
 from ..errors import UserError
@@ -119,6 +120,7 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     if task.climbs and (several := [name for name in names if ";" in name] or [*comma_lists(names)]):
         log.warning("classes such as %r name several at once: --task multilabel learns each of them", several[0])
     tell_counts(task, dataset, at, names)
+    check_masks((dataset, np.concatenate([at.labeled, at.validation])), (chosen.test, chosen.test_at))
     with accelerator.main_process_first():
         network = network_of(task, config, dataset, names, accelerator.device)
     model = network.model
@@ -223,6 +225,8 @@ def network_of(task: Task, config: Config, dataset: Any, names: list[str], devic
     network.model.to(device)
     if config.data.value_range:  # for whoever uses the model
         network.model.config.value_range = list(config.data.value_range)
+    if dataset.masks is not None:  # in which colours its own masks can lie among those
+        network.model.config.class_colors = dataset.masks.format.class_colors()
     return network
 
 

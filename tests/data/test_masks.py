@@ -83,16 +83,18 @@ def test_class_numbers_and_palettes_are_not_binary():
 
 
 def test_colors():
-    coding = make_coding("colors", ["sky", "road"], {"road": (9, 8, 7), "sky": (0, 0, 255), "ignore": (1, 1, 1)}, ())
+    coding = make_coding(
+        "colors", ["sky", "road"], {"road": [(9, 8, 7)], "sky": [(0, 0, 255)], "ignore": [(1, 1, 1)]}, ()
+    )
     rgb = np.array([[[0, 0, 255], [9, 8, 7]], [[1, 1, 1], [9, 8, 7]]], np.uint8)
     assert decode_mask(Image.fromarray(rgb), coding, 2, "a").tolist() == [[0, 1], [255, 1]]
     rgb[1, 1] = (9, 8, 6)
     with pytest.raises(UserError, match=r"mask of image 'a' has the colour \(9, 8, 6\).*declared"):
         decode_mask(Image.fromarray(rgb), coding, 2, "a")
     with pytest.raises(UserError, match="no colour for class 'sea'"):
-        make_coding("colors", ["sky", "sea"], {"sky": (0, 0, 255)}, ())
+        make_coding("colors", ["sky", "sea"], {"sky": [(0, 0, 255)]}, ())
     with pytest.raises(UserError, match="for two classes"):
-        make_coding("colors", ["sky", "sea"], {"sky": (0, 0, 255), "sea": (0, 0, 255)}, ())
+        make_coding("colors", ["sky", "sea"], {"sky": [(0, 0, 255)], "sea": [(0, 0, 255)]}, ())
 
 
 def test_values_beyond_the_classes_name_image_and_value():
@@ -126,10 +128,16 @@ def test_files_of_classes(tmp_path):
     file.write_text("sky #87ceeb\ntraffic light, 250 170 30\n\nignore #000000\n", encoding="utf-8")
     names, colors = read_classes(file)
     assert names == ["sky", "traffic light"]
-    assert colors == {"sky": (135, 206, 235), "traffic light": (250, 170, 30), "ignore": (0, 0, 0)}
+    assert colors == {"sky": [(135, 206, 235)], "traffic light": [(250, 170, 30)], "ignore": [(0, 0, 0)]}
     file.write_text("background\nignore\n")
     assert read_classes(file) == (["background", "ignore"], {})  # a class of that name, where there are no colours
-    for text, message in (("a\na\n", "twice"), ("a\n", "There are 1 classes"), ("a 1 2 300\nb", "above 255")):
+    for text, message in (
+        ("a\na\n", "twice"),
+        ("a #000001\nb\na #000001", "twice"),
+        ("a #000001\nb\na", "twice"),
+        ("a\n", "There are 1 classes"),
+        ("a 1 2 300\nb", "above 255"),
+    ):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             read_classes(file)

@@ -144,7 +144,7 @@ def test_a_split_without_masks_beside_one_with(tmp_path):
 def test_colours_as_cvat_lists_them(tmp_path):
     (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nmy cat:48,112,32::\n")
     names, colors = read_classes(tmp_path / "labelmap.txt")
-    assert names == ["background", "my cat"] and colors == {"background": (0, 0, 0), "my cat": (48, 112, 32)}
+    assert names == ["background", "my cat"] and colors == {"background": [(0, 0, 0)], "my cat": [(48, 112, 32)]}
 
 
 # ---- pictures and folders ------------------------------------------------------------------------------------------

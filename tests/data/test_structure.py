@@ -8,7 +8,17 @@ from pathlib import Path
 
 import hf_lowlabel.data
 
-PLAIN = ("errors", "fields", "files", "locks", "machine", "table_writer", "text", "there")  # files beside data/
+PLAIN = (
+    "errors",
+    "fields",
+    "files",
+    "locks",
+    "machine",
+    "mask_palette",
+    "table_writer",
+    "text",
+    "there",
+)  # files beside data/
 FOLDER = Path(hf_lowlabel.data.__file__).parent
 
 

@@ -75,7 +75,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/browser.py": "open open",  # ours
     "selection/steps.py": "open read_bytes",  # ours
     "selection/other_rounds.py": "read_json",  # ours
-    "selection/next_steps.py": "read_json read_yaml read_yaml",  # ours
+    "selection/next_steps.py": "read_json read_yaml",  # ours
+    "selection/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
     "selection/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them
     "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "selection/shown.py": "open_image",

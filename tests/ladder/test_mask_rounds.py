@@ -2,15 +2,19 @@
 
 The folders are those of a loop, made without a model."""
 
+import gzip
 import json
 import os
 import time
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hf_lowlabel.cli import main
 from hf_lowlabel.commands import DONE
+from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder.answers import check_in_order, masks_beside, taken
@@ -122,6 +126,96 @@ def test_a_list_of_another_program_stays_as_it_is(made, caplog):
     assert [c["name"] for c in session_of(made.place(0), None, [], None, 400).state()["classes"]] == BOTH
     assert made.go_on(0) == {IDS[0]: 0, IDS[1]: 1}
     assert (made.data / "classes.txt").read_text() == other and "classes.txt stays as it is" in caplog.text
+
+
+# ---- masks of colours ------------------------------------------------------------------------------------------------
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+COLORED = "ground #ff0000\ndisc #00ff00\n"
+
+
+def test_rounds_of_masks_of_colours_go_on_in_colours(made):
+    """Those that the page paints, with pixels that nobody has painted and a class that is new, and those of another
+    tool lie among the masks of the data, and are read as they are."""
+    made.asks(0, IDS[:3], given=dict(dataset=str(made.data), mask_format="colors"))
+    (made.place(0) / "classes.txt").write_text(COLORED)
+    (made.data / "masks").mkdir()
+    Image.new("RGB", (4, 4), GREEN).save(made.data / "masks" / IDS[7])
+    page = session_of(made.place(0), None, [], None, 400)
+    page.new_class("star")
+    files = list(Task.load(made.place(0)).files)
+    half = np.full((4, 4), 255, np.uint8)
+    half[0] = [0, 1, 2, 255]
+    page.save({"file": files[0], "stamp": page.load(files[0]).stamp}, zlib.compress(half.tobytes()))
+    Image.new("RGB", (4, 4), RED).save(made.place(0) / "masks" / files[1])
+    assert set(np.frombuffer(gzip.decompress(page.load(files[1]).content), np.uint8)) == {0}
+    draw(made.place(0) / "masks" / files[2], 1)
+    with pytest.raises(UserError, match="looks like class numbers"):
+        made.go_on(0)
+    assert [file.name for file in (made.data / "masks").iterdir()] == [IDS[7]]
+    (made.place(0) / "masks" / files[2]).unlink()
+    given = taken(made.place(0), made.data, made.folder)
+    data = load_segmentation(made.data, mask_format="colors", classes=given["classes"][0])
+    assert data.class_names == ["ground", "disc", "star"]
+    found = {id: data.mask(i) for i, id in enumerate(data.ids) if data.has_target[i]}
+    assert {*found} == {IDS[0], IDS[1], IDS[7]} and (found[IDS[0]] == half).all()
+    assert (found[IDS[1]] == 0).all() and (found[IDS[7]] == 1).all()
+
+
+def test_a_class_without_a_colour_is_said_where_masks_are_of_colours(made):
+    made.asks(0, IDS[:1], given=dict(dataset=str(made.data), mask_format="colors"))
+    made.paint(0, {IDS[0]: 1})
+    with pytest.raises(
+        UserError, match="masks of the data are of colours, and .*classes.txt' says none of ground, disc"
+    ):
+        made.go_on(0)
+
+
+@pytest.mark.parametrize("kind", ["colors", "binary"])
+def test_what_auto_and_loop_say_comes_next_is_not_refused(network, tmp_path, capsys, kind):  # noqa: F811
+    data, truth = tmp_path / "photos", discs(tmp_path / "photos", 6)
+    (data / "masks").mkdir()
+    for id in list(truth)[:4]:
+        mask = np.array([RED, GREEN], np.uint8)[truth[id]] if kind == "colors" else 255 * truth[id]
+        Image.fromarray(mask).save(data / "masks" / id)
+    (tmp_path / "classes.txt").write_text(COLORED)
+    how = ["--task", "segmentation", "--mask-format", kind, "--classes", str(tmp_path / "classes.txt")]
+    how += ["--model", network, "--image-size", "48", "--no-train", "--device", "cpu"]
+    run = tmp_path / "run"
+    assert main(["auto", str(data), *how, "--to-label", "1", "--output-dir", str(run)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    loops = ["loop", str(data), *how, "--no-page", "--per-round", "1", "--output-dir", str(tmp_path / "loop")]
+    if kind == "binary":
+        assert "hf-lowlabel label" not in last and "of --mask-format binary" in last and "to_label/images" in last
+        assert main(loops) == 2 and "of --mask-format binary" in capsys.readouterr().err
+        assert not (tmp_path / "loop" / "round-1").exists()
+        return
+    assert last.startswith("next: hf-lowlabel label ")
+    assert main(loops) == 0
+    for place in (run / "to_label", tmp_path / "loop" / "round-1" / "to_label"):
+        page = session_of(place, None, [], None, 400)
+        file = next(iter(page.places))
+        page.save({"file": file}, zlib.compress(truth[Task.load(place).files[file]].tobytes()))
+        assert [c["color"] for c in page.state()["classes"]] == [list(RED), list(GREEN)]
+    assert (
+        main(
+            [
+                "split",
+                "--task",
+                "segmentation",
+                "--from",
+                str(run / "to_label"),
+                "--dataset",
+                str(data),
+                "--output",
+                str(tmp_path / "s.json"),
+            ]
+        )
+        == 0
+    )
+    assert "--mask-format colors" in capsys.readouterr().out.splitlines()[-1]
+    found = load_segmentation(data, mask_format="colors", classes=str(run / "to_label" / "classes.txt"))
+    assert found.has_target.sum() == 5
+    assert all((found.mask(i) == truth[id]).all() for i, id in enumerate(found.ids) if found.has_target[i])
 
 
 # ---- what was painted, corrected or removed since --------------------------------------------------------------------

@@ -221,13 +221,15 @@ def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):
     assert free("x").name == "x-3"
 
 
-@pytest.mark.parametrize("kind", ["colors", "binary"])
-def test_class_numbers_are_not_put_among_masks_of_another_format(chosen, tmp_path, capsys, kind):
+@pytest.mark.parametrize(
+    "meant, said", [("mask_format: binary", "--mask-format binary"), ("instances: true", "--instances")]
+)
+def test_class_numbers_are_not_put_among_masks_of_another_format(chosen, tmp_path, capsys, meant, said):
     """Said before anything is painted, and before anything is copied."""
     folder = chosen("segmentation", "--classes", "a", "line")
     by_another_tool(folder, 4)
-    (tmp_path / "training.yaml").write_text(json.dumps({"dataset": "my photos", "mask_format": kind}))
+    (tmp_path / "training.yaml").write_text(f"dataset: my photos\n{meant}\n")
     assert main(["label", "to label", "--no-browser"]) == 2
-    assert f"--mask-format {kind}" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     assert main(["split", "--task", "segmentation", "--from", "to label", "--dataset", "my photos"]) == 2
     assert not (tmp_path / "my photos" / "masks").exists()
