@@ -32,7 +32,7 @@ from .images import BadImage, decode, resampling
 from .memory import NAME, refuse_nameless, refuse_slice
 from .permutation import epoch_permutation
 from .split_names import SPLIT_COLUMNS
-from .table_paths import Within, beside, is_remote, of_hub
+from .table_paths import Within, beside, is_remote, of_hub, open_encoded
 from .tables import (
     card_license,
     find_image,
@@ -41,7 +41,6 @@ from .tables import (
     id_columns,
     is_binary,
     load,
-    open_encoded,
     open_local,
 )
 

@@ -15,6 +15,8 @@ MOST_REACHED = 2000  # labels whose reach is kept, [N, L]: at 20,000 images 320 
 SHARPNESS = 3.0  # standard deviation of the head's logits when they become beliefs
 L2 = 1e-3  # of the head that goes round with the graph, a share of the number of images
 HEAD_L2 = 3e-4  # of the layer that is saved
+FIRST_STEPS, ALL_STEPS = 3, 10  # of the estimate of shares behind even labels: how uneven they are, and the shares
+CHANCE = 0.5  # times 1 / root of the labels of a class: how uneven they look by chance
 
 
 def rooted(features: np.ndarray) -> np.ndarray:
@@ -124,29 +126,61 @@ def spread(reach: Reach, labels: np.ndarray, num_classes: int, seeds: np.ndarray
     return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes)
 
 
-def class_shares(labels: np.ndarray, num_classes: int, unlabeled: np.ndarray | None = None) -> np.ndarray:
+def class_shares(
+    labels: np.ndarray, num_classes: int, unlabeled: np.ndarray | None = None, even: np.ndarray | None = None
+) -> np.ndarray:
     """Share of each class of all images, from the labels [L], -1 for none; [K].
 
         lambda / C + (1 - lambda) (n_k + 1) / (L + C),   lambda = min(1, (C - 1) / sum_k (n_k - L/C)^2 / (L/C))
 
     C classes have labels; one without has 0, or its share in `unlabeled` [K], which sums to 1. Even shares give a
     chi-square of C - 1 by chance, so counts are believed as far as theirs is larger (James and Stein's shrinkage): two
-    labels a class, drawn at random, say next to nothing about shares.
+    labels a class, drawn at random, say next to nothing about shares. even: what stands in the place of 1 / C, [K]
+    (`shares_behind`).
     """
     counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(float)
     known = counts > 0
-    even = counts.sum() / known.sum()
-    chi_square = float(((counts[known] - even) ** 2).sum() / even)
+    usual = counts.sum() / known.sum()
+    chi_square = float(((counts[known] - usual) ** 2).sum() / usual)
     drawn = min(1.0, (known.sum() - 1) / chi_square) if chi_square else 1.0
     smooth = np.where(known, counts + 1, 0)
-    shares = drawn * known / known.sum() + (1 - drawn) * smooth / smooth.sum()
+    likely = known if even is None else known * even
+    shares = drawn * likely / likely.sum() + (1 - drawn) * smooth / smooth.sum()
     absent = np.where(known, 0, 0 if unlabeled is None else unlabeled)
     return absent + (1 - absent.sum()) * shares
 
 
-def weight_by_class(y: np.ndarray, num_classes: int) -> np.ndarray:
+def weight_by_class(y: np.ndarray, num_classes: int, even: np.ndarray | None = None) -> np.ndarray:
     """Weights [n] of labels int [n] that sum to 1, those of a class to its share of all images (`class_shares`)."""
-    return class_shares(y, num_classes)[y] / np.bincount(y)[y]
+    return class_shares(y, num_classes, even=even)[y] / np.bincount(y)[y]
+
+
+def shares_behind(beliefs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Shares of the classes of all images, [K], where there are as many labels of each class: somebody chose them so,
+    and their counts say nothing. None where the images look evenly divided too.
+
+        pi_k <- 1/N sum_i  p_ik pi_k / sum_j p_ij pi_j      (Saerens, Latinne and Decaestecker 2002, from even shares)
+
+    stopped early, since beliefs from few labels are too sure. How far it goes by chance falls with the root of the
+    labels of a class; the shares keep 1 - (that / how far it went)^2 of the way (James and Stein).
+
+    Args:
+        beliefs: p [N, K] of all images.
+        labels: their classes, int [L].
+    """
+    counts = np.bincount(labels, minlength=beliefs.shape[1])
+    known = counts > 0
+    even = first = shares = known / known.sum()
+    p = np.where(known, beliefs, 0)
+    for step in range(ALL_STEPS):
+        likely = p * shares
+        shares = (likely / np.maximum(likely.sum(1, keepdims=True), 1e-300)).mean(0)
+        shares = shares / shares.sum()
+        if step + 1 == FIRST_STEPS:
+            first = shares
+    far = float(np.abs(first - even).sum())
+    chance = CHANCE / float(counts[known].mean()) ** 0.5
+    return None if far <= chance else even + (1 - (chance / far) ** 2) * (shares - even)
 
 
 def with_masses(priors: np.ndarray, shares: np.ndarray, rounds: int = 50) -> np.ndarray:
@@ -177,6 +211,13 @@ class Pool:
         self.graph = Graph(x, min(k, len(x) - 1))
         self.rounds_head = LeastSquares(x)  # goes round with the graph
         self.saved_head = LeastSquares(features)  # is a layer on the network
+        self.even: np.ndarray | None = None  # what even labels are taken for (`shares_behind`)
+
+    def look_behind(self, reach: Reach, rows: np.ndarray, labels: np.ndarray, believed: np.ndarray) -> None:
+        """Note what shares even labels stand for: by what the graph and a probe of them, [N, K], say of all images."""
+        if len(labels) and np.ptp(np.unique(labels, return_counts=True)[1]) <= 1:
+            p = self.propagate(reach, rows, labels, believed.shape[1])
+            self.even = shares_behind((p + believed) / 2, labels)
 
     def reach(self, rows: np.ndarray, alpha: float = ALPHA, among: int = 1) -> Reach:
         return self.graph.reach(rows, alpha, among)
@@ -223,7 +264,7 @@ class Pool:
         plain[at] = truth
         shares = by_graph = plain.mean(0)
         if masses == "labels":
-            shares = class_shares(labels, num_classes, None if seeds is None else by_graph)
+            shares = class_shares(labels, num_classes, None if seeds is None else by_graph, self.even)
         beliefs = first = with_masses(plain, shares)
         for _ in range(rounds):
             hard = np.eye(num_classes)[beliefs.argmax(1)]

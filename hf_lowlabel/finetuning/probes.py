@@ -311,6 +311,7 @@ class Propagation(FrozenMethod):
         shows = None if copies is None else copies[some][rows]
         reach, probe = pool.reach(rows, self.alpha), ProbeBeliefs(features, rows, y, num_classes, shows)
         seeds = None if priors is None else pool.seeds(priors[some], self.prior_weight, self.alpha)
+        pool.look_behind(reach, rows, y, probe(y))
 
         def targets(known: np.ndarray) -> np.ndarray:
             return self.targets(pool, reach, rows, known, probe(known), seeds)

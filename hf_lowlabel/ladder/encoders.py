@@ -68,6 +68,7 @@ class Features:
         shows = None if copies is None else copies[self.inside]
         own = (pooled, self.at, y[self.inside], num_classes, shows)
         self.believed = ProbeBeliefs(*own) if part else self.probe
+        self.pool.look_behind(self.reach, self.at, y[self.inside], self.believed(y[self.inside]))
 
     def without(self, out: np.ndarray) -> np.ndarray:
         """The classes, -1 of labels that are left out."""

@@ -65,7 +65,8 @@ class Tried:
     votes: whether its targets are the votes of all encoders. blend: whether it is all rungs together.
     label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
     None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. group:
-    number of the group of each label, int [L]; None: each is one (`group_of`).
+    number of the group of each label, int [L]; None: each is one (`group_of`). even: the shares of the classes that as
+    many labels of each stand for, [K], or None (`shares_behind`).
     """
 
     rung: Rung
@@ -77,6 +78,7 @@ class Tried:
     t: float = 1.0
     blend: bool = False
     group: np.ndarray | None = None
+    even: np.ndarray | None = None
 
     def judge(self, y: np.ndarray) -> None:
         """Means over repetitions, [G], for each group of labels that was left out: correct, probability of the class,
@@ -95,7 +97,7 @@ class Tried:
         self.asked = np.unique(self.label)
         group: np.ndarray = self.asked if self.group is None else self.group[self.asked]
         self.place = np.unique(group, return_inverse=True)[1]
-        each = weight_by_class(y[self.asked], p.shape[1])
+        each = weight_by_class(y[self.asked], p.shape[1], self.even)
         self.weight = np.asarray(np.bincount(self.place, each), float)
         count = np.bincount(self.label, minlength=len(y))[self.asked]
 
@@ -173,7 +175,8 @@ def climb(
         if rung is BELIEFS:
             continue
         found, t = logits.get((rung, name, votes)), 1.0 if targets is None else DEFAULT_T
-        one = Tried(rung, name, votes, label, np.concatenate(found) if found else none, targets, t, group=group)
+        z = np.concatenate(found) if found else none
+        one = Tried(rung, name, votes, label, z, targets, t, group=group, even=any_one.pool.even)
         one.judge(y)
         tried.append(one)
     if masks:
@@ -238,7 +241,7 @@ def blended(
     names = any(part.names for part in parts)
     words = "probe and propagations with class names, blended" if names else "probe and propagations, blended"
     rung = Rung(words, "propagation", {"blend": weights.tolist()}, names=names)
-    one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group)
+    one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group, even=ones[0].even)
     one.judge(y)
     return one
 

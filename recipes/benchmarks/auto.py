@@ -2,6 +2,7 @@
 
     python recipes/benchmarks/auto.py --data DATA --sets flowers elpv neu_steel --encoders WEIGHTS --output auto
     python recipes/benchmarks/auto.py --data DATA --sets cifar10 --image-size 64 --per-class 1 4 25 --output auto
+    python recipes/benchmarks/auto.py --data DATA --sets flowers neu_steel --balanced --tail 0.03 --output tail
 
 DATA holds data sets with a train and a test split and real labels. Frozen features are computed once for each encoder
 and kept in OUTPUT/. A draw is SEED and a number of labels: at random over the images, with one of each class at least
@@ -49,7 +50,17 @@ def features(args: argparse.Namespace, name: str, encoder: str, split: str) -> t
     members = members_of(args, len(source))
     file = Path(args.output) / f"{name}-{split}-{Path(encoder).name}-{args.image_size}.safetensors"
     found = extract(encoder, source, members, path=file, image_size=args.image_size)
-    return np.array(found.values), source.labels[found.indices]
+    kept = long_tailed(source.labels[found.indices], args.tail)
+    return np.array(found.values)[kept], source.labels[found.indices][kept]
+
+
+def long_tailed(y: np.ndarray, tail: float) -> np.ndarray:
+    """Rows of which the last class has `tail` times as many as the first, and those between fall evenly; 1: all rows."""
+    if tail == 1:
+        return np.arange(len(y))
+    count = np.bincount(y)
+    share = count.min() * tail ** np.linspace(0, 1, len(count))
+    return np.sort(np.concatenate([np.flatnonzero(y == k)[: max(20, int(n))] for k, n in enumerate(share)]))
 
 
 def members_of(args: argparse.Namespace, count: int) -> np.ndarray:
@@ -229,6 +240,9 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 4, 8, 16], help="labels a class")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--balanced", action="store_true", help="as many labels of each class")
+    parser.add_argument(
+        "--tail", type=float, default=1.0, help="images of the last class, a share of those of the first"
+    )
     parser.add_argument("--fastai", type=int, default=0, metavar="EPOCHS", help="of fastai's fine_tune (default: not)")
     parser.add_argument("--output", required=True, help="folder for features, draws and the table")
     args = parser.parse_args()
@@ -236,14 +250,14 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "draws.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    keys = ("set", "encoder", "image_size", "per_class", "seed", "balanced")
-    done = {tuple(row[k] for k in keys) for row in rows}
+    keys = ("set", "encoder", "image_size", "per_class", "seed", "balanced", "tail")
+    done = {tuple({"tail": 1.0, **row}[k] for k in keys) for row in rows}
     for name in args.sets:
         for encoder in args.encoders:
             (x, y), (test_x, test_y) = (features(args, name, encoder, part) for part in ("train", "test"))
             for per_class in args.per_class:
                 for seed in args.seeds:
-                    where = (name, Path(encoder).name, args.image_size, per_class, seed, args.balanced)
+                    where = (name, Path(encoder).name, args.image_size, per_class, seed, args.balanced, args.tail)
                     if where in done:
                         continue
                     number = per_class * len(np.unique(y))

@@ -3,7 +3,7 @@ import pytest
 from sklearn.datasets import load_digits, make_moons
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.finetuning.graph import Graph, Pool, class_shares, rooted, spread, with_masses
+from hf_lowlabel.finetuning.graph import Graph, Pool, class_shares, rooted, shares_behind, spread, with_masses
 from hf_lowlabel.finetuning.linear import (
     STRENGTHS,
     LeastSquares,
@@ -27,6 +27,8 @@ from hf_lowlabel.finetuning.probes import (
     left_out_likelihood,
     probe_head,
 )
+from hf_lowlabel.ladder.encoders import Features
+from hf_lowlabel.ladder.frozen import climb
 
 
 def digits(per_class=4, seed=0):
@@ -282,6 +284,55 @@ def test_class_masses_are_met_and_a_class_without_labels_gets_none():
     z = with_masses(p, shares)
     np.testing.assert_allclose(z.sum(1), 1)
     np.testing.assert_allclose(z.mean(0), shares, atol=2e-3)
+
+
+def test_shares_behind_even_labels_are_those_that_the_images_show():
+    """Maximum likelihood of mixture weights, stopped early; what may be chance is none."""
+    rng, true = np.random.default_rng(0), np.array([0.7, 0.2, 0.1])
+    y = rng.choice(3, 3000, p=true)
+    p = np.full((3000, 3), 0.1)
+    p[np.arange(3000), np.where(rng.random(3000) < 0.8, y, rng.integers(0, 3, 3000))] = 0.8
+    labels, even = np.repeat([0, 1, 2], 8), np.full(3, 1 / 3)
+    found = shares_behind(p, labels)
+    assert np.abs(found - true).sum() < np.abs(even - true).sum() / 3 and found.sum() == pytest.approx(1)
+    assert shares_behind(p[rng.permutation(3000)], labels) == pytest.approx(found)
+    assert shares_behind(p, np.repeat([0, 1, 2], 1)) is None or np.abs(shares_behind(p, np.arange(3)) - even).sum() < (
+        np.abs(found - even).sum()
+    )  # one label a class says less
+    assert shares_behind(np.full((50, 3), 1 / 3), labels) is None
+    with_none = shares_behind(np.concatenate([p, np.zeros((3000, 1))], 1), labels)
+    assert with_none == pytest.approx([*found, 0])
+    shares = class_shares(labels, 3, even=found)
+    np.testing.assert_allclose(shares, found)
+    many = class_shares(np.repeat([0, 1, 2], [40, 10, 10]), 3, even=found)  # counts that are uneven are believed
+    np.testing.assert_allclose(many, 2 / 30 * found + 28 / 30 * np.array([41, 11, 11]) / 63)
+
+
+def test_as_many_labels_of_each_class_do_not_make_images_of_a_rare_one():
+    """The masses of labels that somebody chose evenly would give a rare class as many images as any."""
+    rng = np.random.default_rng(2)
+    y = np.repeat([0, 1, 2], [700, 200, 100])
+    x = np.maximum(rng.normal(0, 1, (3, 32))[y] * 0.6 + rng.normal(0, 1, (1000, 32)), 0).astype(np.float32)
+    rows = np.concatenate([np.flatnonzero(y == k)[:8] for k in range(3)])
+    labels = np.full(1000, -1)
+    labels[rows] = y[rows]
+
+    def right(method):
+        weight, bias = method.head(x, labels, num_classes=3)
+        return float(((x @ weight.T + bias).argmax(1) == y).mean())
+
+    found = right(Propagation())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pool, "look_behind", lambda *_: None)
+        before = right(Propagation())
+    assert found > before + 0.05
+    encoder = Features("e", x, rows, y[rows], 3)
+    shares = np.bincount(y) / 1000
+    assert np.abs(encoder.pool.even - shares).sum() < np.abs(1 / 3 - shares).sum() / 2
+    tried = climb([encoder], y[rows])
+    assert all(one.weight[y[rows][one.asked] == 0].sum() > 0.45 for one in tried)  # what is said is of these images
+    uneven = rows[[*range(3), *range(8, 24)]]
+    assert Features("e", x, uneven, y[uneven], 3).pool.even is None
 
 
 @pytest.mark.parametrize("masses", ["labels", "graph"])
