@@ -55,7 +55,8 @@ def features(args: argparse.Namespace, name: str, encoder: str, split: str) -> t
 
 
 def long_tailed(y: np.ndarray, tail: float) -> np.ndarray:
-    """Rows of which the last class has `tail` times as many as the first, and those between fall evenly; 1: all rows."""
+    """Rows of which the last class has `tail` times as many as the first, and those between fall evenly, none below 20;
+    1: all rows."""
     if tail == 1:
         return np.arange(len(y))
     count = np.bincount(y)
@@ -246,6 +247,8 @@ def main() -> None:
     parser.add_argument("--fastai", type=int, default=0, metavar="EPOCHS", help="of fastai's fine_tune (default: not)")
     parser.add_argument("--output", required=True, help="folder for features, draws and the table")
     args = parser.parse_args()
+    if args.fastai and args.tail != 1:
+        parser.error("--fastai is for all images. Leave out --tail.")
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "draws.jsonl"
