@@ -1,5 +1,6 @@
 """What every test shares: two threads at most, no network, quick little data."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +18,11 @@ from .pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
 from .quick import fewer_pixels, no_flush  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector looks at none of it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
