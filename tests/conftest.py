@@ -1,5 +1,6 @@
 """What every test shares: two threads at most, no network, quick little data."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,8 +15,14 @@ import torch  # noqa: E402
 from hf_lowlabel.text import speaks  # noqa: E402
 
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
+from .quick import fewer_pixels, no_flush  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector looks at none of it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,6 +37,20 @@ def no_level():
     """A level that a test leaves, such as that of a second process, is one that a user has set for the next."""
     yield
     logging.getLogger("hf_lowlabel").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        no_flush(patch.setattr)
+        fewer_pixels(patch.setattr)
+        yield
+
+
+@pytest.fixture
+def all_pixels(monkeypatch):
+    """For tests of how well the pixels of masks are told apart."""
+    fewer_pixels(monkeypatch.setattr, most=float("inf"))
 
 
 @pytest.fixture(autouse=True)

@@ -15,28 +15,41 @@ from typing import Any
 
 import torch
 
+from .pictures import OF_CLASSES, OF_MASKS, draw_nothing
+from .quick import fewer_pixels, no_flush
+
 multiprocessing.set_forkserver_preload(["hf_lowlabel.api", "hf_lowlabel.cli.train", "transformers", "timm", "sklearn"])
 FORKED = multiprocessing.get_context("forkserver")
 
 
-def _called(function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str], error: Path) -> None:
+def _called(
+    function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str], error: Path, pictures: bool
+) -> None:
     os.environ.update(environment)
     file = os.open(error, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 2)
     torch.set_num_threads(1)
+    no_flush(setattr)
+    fewer_pixels(setattr)
+    if not pictures:
+        draw_nothing(setattr, *OF_CLASSES, *OF_MASKS)
     function(*args)
 
 
 def begun(
-    function: Callable[..., Any], *args: Any, stderr: Path, environment: dict[str, str] | None = None
+    function: Callable[..., Any],
+    *args: Any,
+    stderr: Path,
+    environment: dict[str, str] | None = None,
+    pictures: bool = False,
 ) -> ForkServerProcess:
-    """A process that calls a function of a module, on one thread."""
-    process = FORKED.Process(target=_called, args=(function, args, environment or {}, stderr))
+    """A process that calls a function of a module, on one thread, and draws nothing but for `pictures`."""
+    process = FORKED.Process(target=_called, args=(function, args, environment or {}, stderr, pictures))
     process.start()
     return process
 
 
-def ranks(function: Callable[..., Any], *args: Any, folder: Path, n: int = 2) -> list[str]:
+def ranks(function: Callable[..., Any], *args: Any, folder: Path, n: int = 2, pictures: bool = False) -> list[str]:
     """Call a function of a module in n processes that find each other as those of torchrun do; what each wrote to
     stderr."""
     with socket.socket() as s:
@@ -45,7 +58,13 @@ def ranks(function: Callable[..., Any], *args: Any, folder: Path, n: int = 2) ->
     world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
     files = [folder / f"stderr-{rank}" for rank in range(n)]
     each = [
-        begun(function, *args, stderr=file, environment=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        begun(
+            function,
+            *args,
+            stderr=file,
+            environment=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            pictures=pictures,
+        )
         for rank, file in enumerate(files)
     ]
     try:

@@ -33,6 +33,7 @@ from hf_lowlabel import (
 )
 from hf_lowlabel.errors import UserError
 from tests.pictures import draw_nothing
+from tests.quick import few_shapes
 
 SMALL = dict(
     model="cnn6_16",
@@ -236,7 +237,8 @@ def test_models_of_ours(tmp_path, make):
             assert a.equal(b)
 
 
-def test_a_segmenter_of_ours(tmp_path):
+def test_a_segmenter_of_ours(tmp_path, monkeypatch):
+    few_shapes(monkeypatch.setattr)
     made = create_segmenter(
         "cnn6_16",
         5,

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from .pictures import OF_CLASSES, OF_MASKS, draw_nothing
+from .quick import few_shapes
+
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
@@ -16,6 +19,8 @@ def ran(tmp_path_factory):
     scope = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("readme"))
+        few_shapes(patch.setattr)
+        draw_nothing(patch.setattr, *OF_CLASSES, *OF_MASKS)
         for block in BLOCKS:
             exec(compile(block, "README.md", "exec"), scope)
     return scope

@@ -1,6 +1,7 @@
 """The structure of the package, read from its files: order of imports, where tasks are told apart, length of files."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@functools.cache
 def parse(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
@@ -115,6 +117,7 @@ def _from(base: str, node: ast.ImportFrom) -> list[str]:
     return found
 
 
+@functools.cache
 def edges() -> set[tuple[str, str]]:
     """(importer, imported) for every import between two modules; the lazy __init__ of the package is left out."""
     found = set()

@@ -1,15 +1,17 @@
 """README.md of a run folder: a model card rendered from what the run recorded, without network.
 
-The layout is in `model_cards/card.md` (Jinja, through huggingface_hub's ModelCard); what stands in it is computed here.
+The layout is in `model_cards/card.md` (Jinja); what stands in it is computed here.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
@@ -71,7 +73,9 @@ def write_card(folder: str | Path, record: RunRecord) -> Path:
         details=settings(record),
         licence=_license_words(record, given.get("license_name") or given.get("license")),
     )
-    card = ModelCard.from_template(metadata(record, name, given), template_path=str(template()), **words)
+    data = metadata(record, name, given)
+    layout = compiled(template().read_text(encoding="utf-8"))
+    card = ModelCard(layout.render(card_data=data.to_yaml(), **(data.to_dict() | words)))
     text = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
     ModelCard(text)  # raises when the metadata cannot be read back
     write_text(path, text)
@@ -85,6 +89,12 @@ def write_card_safely(folder: str | Path, record: RunRecord) -> Path | None:
     except Exception as error:  # whatever a card runs into, the model beside it has to be saved
         log.warning("no model card was written to %s: %s: %s", folder, type(error).__name__, error)
         return None
+
+
+@functools.cache
+def compiled(layout: str) -> jinja2.Template:
+    """Once: every checkpoint of a run has a card, and compiling costs most of it."""
+    return jinja2.Template(layout)
 
 
 def template() -> Path:

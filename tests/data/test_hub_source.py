@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from hub_server import Hub
+
+from tests import strangers
 
 SCRIPT = """
 import json, sys, warnings
@@ -48,14 +48,7 @@ print("RESULT" + json.dumps(out))
 
 def ask(home, hub_env: dict, *calls: dict) -> list[dict]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", **hub_env}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(calls)],
-        env=env,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=300,
-    )
+    done = strangers.ran(SCRIPT, json.dumps(calls), env=env, cwd=Path(__file__).parents[2], package=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.split("RESULT")[1])
 

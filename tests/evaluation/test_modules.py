@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import evaluate
@@ -20,6 +18,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import classification, metrics, modules
 from hf_lowlabel.evaluation.confusion import confusion_of, segmentation_metrics
 from hf_lowlabel.evaluation.export import METRICS, export_metric
+from tests import strangers
 from tests.processes import ranks
 
 NAMES = list("abcd")
@@ -240,7 +239,7 @@ for name in {[*METRICS]}:
 print(json.dumps(found))
 """
     env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    done = strangers.ran(code, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for name, (x, y) in data.items():

@@ -16,6 +16,7 @@ from hf_lowlabel.models.segmenter_parts import Neighbours
 from hf_lowlabel.tasks import left_out
 from hf_lowlabel.tasks.parts import Examples
 from hf_lowlabel.tasks.pixels import chosen_pixels, fit_probe, sampled
+from tests.quick import few_shapes
 
 SEEN = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -73,7 +74,7 @@ class Masks:
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "test_vit"])
 @torch.no_grad()
-def test_what_was_fitted_is_what_the_model_says(encoder):
+def test_what_was_fitted_is_what_the_model_says(encoder, all_pixels):
     """Features at the pixels times the layer are the model's logits there, on images of any size, at any depth."""
     torch.manual_seed(0)
     model = create_segmenter(encoder, 2, architecture="linear", pretrained=False).eval()
@@ -170,7 +171,8 @@ def test_the_nearest_pixels_vote():
 
 @pytest.mark.parametrize("method", [dict(method="probe", pixels=3000), dict(method="knn", stored=1000)])
 @torch.no_grad()
-def test_a_run_leaves_a_segmenter_that_anyone_loads(method, tmp_path):
+def test_a_run_leaves_a_segmenter_that_anyone_loads(method, tmp_path, monkeypatch):
+    few_shapes(monkeypatch.setattr)
     name, args = method["method"], {k: v for k, v in method.items() if k != "method"}
     torch.manual_seed(0)
     create_backbone("test_resnet", pretrained=False).save_pretrained(tmp_path / "encoder")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.app import check_run, export_space
 from hf_lowlabel.models.travelling import NETWORKS
+from tests import strangers
 
 WITHOUT_PACKAGE = """
 import json, sys
@@ -102,13 +102,7 @@ def test_its_page_answers_without_the_package_as_the_package_does(run, space, tm
     source.image(source.ids.index(split["test"][0])).save(tmp_path / "test.png")
     files = [str(tmp_path / "labeled.png"), str(tmp_path / "test.png")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, str(space), *files],
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=tmp_path,
-    )
+    done = strangers.ran(WITHOUT_PACKAGE, str(space), *files, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second, nothing = json.loads(done.stdout.split("RESULT")[1])
     rows, _ = predict(files, str(run), output=None)

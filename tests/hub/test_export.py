@@ -206,7 +206,7 @@ def test_a_model_in_memory_stays_as_it_is(tmp_path, graph, photos, monkeypatch, 
 def test_neighbours_answer_for_any_number_of_images(tmp_path):
     """Also where the side of an image is that of one cell of the map."""
     args = dict(architecture="knn", architecture_args=dict(stored=7, k=3))
-    model = create_segmenter("resnet10t", 3, **args, pretrained=False, image_size=32).eval()
+    model = create_segmenter("cnn6_16", 3, **args, pretrained=False, image_size=8).eval()
     assert export(model, tmp_path / "out").difference < 1e-3  # one image, then three
 
 

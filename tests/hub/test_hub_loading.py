@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -18,6 +16,7 @@ from hf_lowlabel.hub.card import write_card
 from hf_lowlabel.hub.push import push
 from hf_lowlabel.models import LowLabelBackbone, LowLabelForImageClassification, create_backbone, create_classifier
 from hf_lowlabel.records import RunRecord
+from tests import strangers
 
 WITHOUT_PACKAGE = """
 import json, os, sys
@@ -83,13 +82,7 @@ def pushed(module_hub, tmp_path_factory):
         name="pets-2",
     )
     env = {**os.environ, **hub.env(root / "home", "hf_write"), "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, str(root), commits[0]],
-        env=env,
-        capture_output=True,
-        text=True,
-        cwd=root,
-    )
+    done = strangers.ran(WITHOUT_PACKAGE, str(root), commits[0], env=env, cwd=root)
     assert done.returncode == 0, done.stderr[-3000:]
     out = {k: torch.from_numpy(v) for k, v in np.load(root / "out.npz").items()}
     return networks, x, out, json.loads((root / "said.json").read_text())

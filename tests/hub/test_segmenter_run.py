@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from PIL import Image
 
 from hf_lowlabel import finetune
 from hf_lowlabel.cli import main
+from tests import strangers
 
 CODE = """import sys
 sys.modules["hf_lowlabel"] = None
@@ -132,10 +131,9 @@ def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_pat
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_OFFLINE": "0",
     }
-    out = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=tmp_path, check=True, capture_output=True, text=True, env=env
-    ).stdout
-    refused, shape = out.strip().rsplit("\n", 1)
+    done = strangers.ran(CODE, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    refused, shape = done.stdout.strip().rsplit("\n", 1)
     assert "trust_remote_code" in refused and shape == "(1, 2, 24, 26)"
 
 

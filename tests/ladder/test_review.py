@@ -172,7 +172,7 @@ def test_masks_of_a_round_are_learned_from_by_the_next_round(painted, tmp_path):
     assert review_masks(tmp_path / "loop" / "round-1", "cpu").then.startswith("the same `hf-lowlabel loop` again")
 
 
-def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(painted, capsys, monkeypatch):
+def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(painted, all_pixels, capsys, monkeypatch):
     assert main(["review", str(painted / "run"), "--device", "cpu", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     first = {one["image"]: one for one in said["images"][:2]}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from PIL import Image
 
 from hf_lowlabel.models import create_backbone, create_classifier
 from hf_lowlabel.models.segmentation import create_segmenter
+from tests import strangers
 
 NAMES = ["cat", "dog", "owl", "yak"]
 WITHOUT_PACKAGE = """
@@ -106,8 +105,7 @@ def folder(tmp_path_factory):
     image.convert("L").save(root / "gray.png")
     image.convert("P").save(root / "palette.png")
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "HF_MODULES_CACHE": str(root / "modules")}
-    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=root)
+    done = strangers.ran(WITHOUT_PACKAGE, str(root), env=env, cwd=root)
     assert done.returncode == 0, done.stderr
     out = {k: torch.from_numpy(v) for k, v in np.load(root / "out.npz").items()}
     with torch.no_grad():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from hf_lowlabel.models.segmentation import (
 )
 from hf_lowlabel.tasks.parts import MODEL_FILES
 from hf_lowlabel.tasks.segmentation import Segmentation
+from tests import strangers
 
 TINY_SWIN = dict(embed_dim=24, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 # the encoders whose outer modules or tables timm renames, drops or re-creates, at the architectures that suit them
@@ -221,9 +220,7 @@ x = torch.linspace(-1, 1, 3 * 33 * 40).view(1, 3, 33, 40)
 print(model(x).logits.double().sum().item())
 """
     env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, env=env, cwd=tmp_path
-    )
+    run = strangers.ran(code, str(tmp_path / "model"), env=env, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     x = torch.linspace(-1, 1, 3 * 33 * 40).view(1, 3, 33, 40)
     assert float(run.stdout) == pytest.approx(model(x).logits.double().sum().item(), abs=1e-6)

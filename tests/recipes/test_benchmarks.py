@@ -3,11 +3,14 @@
 import json
 import re
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hf_lowlabel.errors import UserError
+from tests.processes import begun
+from tests.quick import few_shapes
 from tests.recipes.test_recipes import write
 from tests.recipes.test_segment_recipes import mask, photo
 
@@ -90,6 +93,18 @@ def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
 
 def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
     """One run for all three tables; its images are counted, and above the budget none is kept."""
+    run_process = subprocess.run
+
+    def forked(command, **how):
+        """A row's own process, but for its seconds of imports."""
+        if "--one" not in command:
+            return run_process(command, **how)
+        monkeypatch.setattr("sys.argv", command[1:])
+        process = begun(runpy.run_path, command[1], None, "__main__", stderr=tmp_path / "stderr")
+        process.join()
+        return subprocess.CompletedProcess(command, process.exitcode, "", (tmp_path / "stderr").read_text())
+
+    monkeypatch.setattr(subprocess, "run", forked)
     common = ("--ratios", 7, "--ranks", 1, "--steps", 4, "--output", "growth.json")
     run(monkeypatch, tmp_path, "growth", "--pools", 2100, "--memory-budget", 0.001, *common)
     row = json.loads((tmp_path / "growth.json").read_text())["rows"]["pools"][0]
@@ -214,6 +229,7 @@ def test_fidelity_has_a_row_for_every_method(tmp_path, monkeypatch):
 def test_gpu_campaign_runs_dry_and_goes_on(tmp_path, monkeypatch, capsys):
     """Every part, tiny, on a CPU; a figure that is known is not measured again."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    few_shapes(monkeypatch.setattr)
     run(monkeypatch, tmp_path, "gpu", "--dry-run", "--output", "gpu.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert {row["key"][0] for row in rows} == set("m1234567") and not any("error" in row for row in rows)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -25,6 +23,7 @@ from hf_lowlabel.hub.app import export_space
 from hf_lowlabel.hub.report import report
 from hf_lowlabel.tasks import get_task, of_model
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets, scenes
+from tests import strangers
 
 COLORS = {"blue": (30, 60, 230), "green": (40, 200, 60), "red": (220, 40, 40)}
 TINY = dict(
@@ -284,9 +283,7 @@ def test_the_saved_model_needs_no_package_of_ours(photos, tmp_path):
         "assert classify.model.config.problem_type == 'multi_label_classification'\n"
         "print('RESULT' + json.dumps(classify(sys.argv[2])))"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(done.folder), file], capture_output=True, text=True, env=dict(os.environ)
-    )
+    ran = strangers.ran(code, str(done.folder), file, env=dict(os.environ), cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     said = {row["label"]: row["score"] for row in json.loads(ran.stdout.split("RESULT")[1])}
     ours = predict(file, done.folder).rows[0]

@@ -48,7 +48,8 @@ def settings(method: str, folder) -> dict:
 def segmentation(data: str, folder: Path) -> None:
     for method in ALGORITHMS:
         run = finetune(
-            **settings(method, data) | dict(max_steps=3, seed=1, learning_rate=1e-4, optimizer="sgd", logging_steps=1),
+            **settings(method, data)
+            | dict(max_steps=3, save_steps=9, seed=1, learning_rate=1e-4, optimizer="sgd", logging_steps=1),
             output_dir=str(folder / method),
         )
         if dist.is_initialized():
@@ -65,7 +66,7 @@ def main(data: str, folder: Path) -> None:
     for labels in LABELS:
         command(
             "finetune",
-            dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3),
+            dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3, save_steps=9),
             folder / f"{labels}-labels",
         )
     segmentation(data, folder)

@@ -151,7 +151,7 @@ def test_small_batches_keep_the_statistics_of_the_weights(encoder, tmp_path, ask
     assert moved
 
 
-def test_a_fresh_decoder_has_statistics_of_its_own(encoder, tmp_path):
+def test_a_fresh_decoder_has_statistics_of_its_own(encoder, few_images, tmp_path):
     """Small batches and a frozen encoder keep the statistics of the weights; a new decoder came with none."""
     run = finetune(
         task="segmentation",
@@ -219,7 +219,7 @@ def test_from_a_fitted_head_it_is_a_tenth():
     assert several.training.learning_rate == 0.03
 
 
-def test_a_fresh_decoder_learns_its_statistics(tmp_path):
+def test_a_fresh_decoder_learns_its_statistics(few_images, tmp_path):
     """It came with none: kept as they are, nothing would be normalised in it."""
     create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     given = dict(task="segmentation", num_labels=4, architecture="unet", image_size=32, stored_size=32, max_steps=2)

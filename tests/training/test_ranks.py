@@ -22,7 +22,7 @@ from .launched_runs import ALGORITHMS, COMPARED, LABELS
 def two(masked, tmp_path_factory):
     """(folder with the runs of two processes, what they printed)."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, "".join(ranks(launched_runs.main, masked, folder, folder=folder))
+    return folder, "".join(ranks(launched_runs.main, masked, folder, folder=folder, pictures=True))
 
 
 @pytest.fixture(scope="module")
