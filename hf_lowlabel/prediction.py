@@ -92,8 +92,7 @@ def evaluate(
 
     Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
     split.json; else the data set's split "test" or "validation"; else, of data the model was not trained on, all that
-    have a label. Classes are matched by name. In a launch of several processes all of them call it, and each evaluates
-    a share: one alone waits for the others.
+    have a label. Classes are matched by name. All processes of a launch call it, each for a share of the images.
 
     Args:
         model: a run folder, a finished run, a saved model, a Hub id, or a model in memory; its task is known by its
@@ -207,7 +206,7 @@ def predict(
 ) -> Predictions:
     """What a model says of image files and folders, or of images in memory.
 
-    In a launch of several processes one alone may call it without `output`; with one all do, and the first writes.
+    One process of a launch may call it alone without `output`; with one all do, and the first writes.
 
     Args:
         images: files or folders, searched through; PIL images or uint8 arrays [H, W, 3] or [H, W], which the rows call
@@ -253,7 +252,6 @@ def predictions(
     pages: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The rows of `predict` one after the other, none of which is kept: the table of `output` is there after the last.
-
     What cannot be read is added to `skipped`; the rest, and what is raised, is as in `predict`.
     """
     at_least("batch_size", batch_size, 1)

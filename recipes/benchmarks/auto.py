@@ -6,7 +6,8 @@
 
 DATA holds data sets with a train and a test split and real labels. Frozen features are computed once for each encoder
 and kept in OUTPUT/. A draw is SEED and a number of labels: at random over the images, with one of each class at least
-(--balanced: as many of each). For each draw, on test images that nothing else sees:
+(--balanced: as many of each; --tail: of images of which some classes have few). For each draw, on test images that
+nothing else sees:
 
     auto       the rung that cross-validation on the labels takes          best    the best rung of each draw
     one        the rung of the best mean over all draws of a set and       probe   this package's linear probe
