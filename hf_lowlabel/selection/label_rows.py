@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import FILE_COLUMNS, column_called, without_header
+from ..data.columns import FILE_COLUMNS, PICTURES, column_called, without_header
 from ..data.commas import at_commas
 from ..data.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
 from ..data.multi_hot import multi_hot
@@ -27,6 +28,7 @@ from ..data.ticks import (
 from ..errors import UserError
 from ..table_writer import meant
 
+log = logging.getLogger("hf_lowlabel")
 Rows = list[tuple[int, dict]]
 
 
@@ -52,7 +54,7 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
         raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    files, labels = column_called(columns, FILE_COLUMNS), label_column(columns, None)
+    files, labels = column_called(columns, FILE_COLUMNS) or of_pictures(columns, rows), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
     own["split"] = split_column({column: [row.get(column) for _, row in rows] for column in columns})
     if files is None and without_header(columns):
@@ -64,6 +66,8 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         raise UserError(
             f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
         )
+    if labels is None:
+        labels = only_other(columns, rows, {files, *own.values()}, path.name)
     names: list[str] = []
     if labels is None:  # the numbers that Label Studio's own columns hold are no classes
         others = [c for c in columns if c not in (files, *own.values()) and "annotation_id" not in columns]
@@ -106,6 +110,22 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         )
         for number, row in rows
     ], names
+
+
+def of_pictures(columns: Sequence[str], rows: Rows) -> str | None:
+    """The one column that holds names of picture files alone, whatever the language it is called in; or None."""
+    cells = {c: [str(cell).strip() for _, row in rows if (cell := row.get(c)) not in (None, "")] for c in columns}
+    found = [c for c, texts in cells.items() if texts and all(text.lower().endswith(PICTURES) for text in texts)]
+    return found[0] if len(found) == 1 else None
+
+
+def only_other(columns: Sequence[str], rows: Rows, own: Collection[str | None], where: str) -> str | None:
+    """The column of labels where a table has no other besides those it is known to have; a warning names it."""
+    others = [column for column in columns if column not in own]
+    if len(others) != 1 or "annotation_id" in columns or switches({others[0]: [row.get(others[0]) for _, row in rows]}):
+        return None
+    log.warning("the column %r of %s is read as the labels", others[0], where)
+    return others[0]
 
 
 def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:

@@ -64,6 +64,22 @@ def test_faults_of_columns_are_errors_before_anything_is_written(photos):
         import_labels(table(photos, ["1,1"], "image,annotation_id,annotator\n"), source=source, several=True)
 
 
+@pytest.mark.parametrize("several, said", [(False, "Gänseblümchen"), (True, "Gänseblümchen;gelb")])
+def test_columns_in_any_language(photos, several, said, caplog):
+    """Of a table with no more than names of pictures and classes, as a shop exports it."""
+    path = photos.parent / "liste.csv"
+    path.write_text(f"\ufeffDateiname;Kategorien\n0.png;{said.replace(';', '|')}\n1.png;Rose\n2.png;\n", "utf-8")
+    split, _ = import_labels(path, source=load_source(photos), several=several)
+    assert split.labeled == {"0.png": said, "1.png": "Rose"}
+    assert "the column 'Kategorien' of liste.csv is read as the labels" in caplog.text
+    path.write_text("Dateiname;Kategorien;Preis\n0.png;Rose;3\n1.png;Tulpe;4\n", "utf-8")
+    with pytest.raises(UserError, match="Kategorien, Preis. Call the one with the classes label"):
+        import_labels(path, source=load_source(photos), several=several)
+    path.write_text("Dateiname;Vorschau;Klasse\n0.png;a.png;Rose\n1.png;b.png;Tulpe\n", "utf-8")
+    with pytest.raises(UserError, match="Call the one with the file names file_name"):
+        import_labels(path, source=load_source(photos), several=several)
+
+
 def test_x_and_nothing(photos):
     with pytest.warns(UserWarning, match="mine.csv: no cell says no"):
         split, _ = import_labels(

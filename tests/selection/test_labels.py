@@ -124,7 +124,7 @@ def test_files_that_cannot_be_read(folder):
     for content, words in (
         (b"file_name,label\n0000_a.png,caf\xe9\n", "not UTF-8"),
         (b"name,label\na,b\n", "has the columns name, label. Call the one .* file_name"),
-        (b"file_name,animal\na,b\n", "has the columns file_name, animal. Call the one .* label"),
+        (b"file_name,animal,age\na,b,3\n", "has the columns file_name, animal, age. Call the one .* label"),
     ):
         (folder / "labels.csv").write_bytes(content)
         with pytest.raises(UserError, match=words):
