@@ -301,6 +301,11 @@ class NoLabels(UserError):
         model = str(given["model"]) if isinstance(given["model"], (str, Path)) else MODEL
         budget, folder = min(self.budget, self.images), free("to_label")
         choose = command("select", **known, model=model, budget=budget, output=folder)
+        if not isinstance(given["dataset"], (str, Path)):  # images in memory, which no command line can name
+            more = f", task={of!r}" if of else ""
+            choose = (
+                f"select({model if model == MODEL else repr(model)}, images, budget={budget}, output={folder!r}{more})"
+            )
         take = command("split", **{"from": folder}, task=of, dataset=data)
         every = command("loop", data, **data_flags(given, MASKS) | known | {"dataset": None}, model=model)
         no_label = f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}."

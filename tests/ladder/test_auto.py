@@ -204,7 +204,7 @@ def test_data_in_memory_without_labels_say_what_to_do(network, tmp_path, task):
     images = [np.full((24, 24, 3), 9 * i, np.uint8) for i in range(6)]
     frame = pd.DataFrame({"image": images, "mask" if task == "segmentation" else "label": [None] * 6})
     given = list(zip(images, [None] * 6)) if task == "segmentation" else frame
-    with pytest.raises(NoLabels, match="No image of 'memory' has .*--dataset IMAGES"):
+    with pytest.raises(NoLabels, match=r"No image of 'memory' has .*`select\(.*images, budget=6, output="):
         auto(given, network, task=task, output_dir=tmp_path / "run", classes=["a", "b"] * (task == "segmentation"))
     assert not (tmp_path / "run").exists()
 
