@@ -23,6 +23,7 @@ WORTH = 20  # labels that the mean confidence on all images is worth as an estim
 INFLATION = 1.25  # the error of an estimate, in standard errors of as many independent labels
 GAIN_INFLATION = 1.5  # the same of a gain
 CLEAR, CLEAR_LOSS = 1.0, 2.0  # standard errors of a gain, of a loss, that are taken for one
+CLEAR_EVENLY = 2.0  # of a gain where there are as many labels of each class, which is not so of the images
 MORE = 2.5  # times the labels, of the forecast
 PARTS = (0.35, 0.5, 0.7, 0.85)  # of the labels, points of the learning curve
 DRAWS = 8  # of each part
@@ -103,7 +104,7 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
     spread = GAIN_INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
     value = float(gain.mean())
     interval = Interval(value, max(value - Z80 * spread, -1.0), min(value + Z80 * spread, 1.0))
-    verdict = "yes" if t > CLEAR else "no" if t < -CLEAR_LOSS else "unclear"
+    verdict = "yes" if t > (CLEAR_EVENLY if a.evenly else CLEAR) else "no" if t < -CLEAR_LOSS else "unclear"
     against = value < 0 if verdict == "yes" else value > 0  # probabilities say one thing and right answers the other
     return Help("unclear" if against else verdict, interval)
 

@@ -66,7 +66,7 @@ class Tried:
     label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
     None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. group:
     number of the group of each label, int [L]; None: each is one (`group_of`). even: the shares of the classes that as
-    many labels of each stand for, [K], or None (`shares_behind`).
+    many labels of each stand for, [K], or None (`shares_behind`). evenly: whether there are as many labels of each.
     """
 
     rung: Rung
@@ -79,6 +79,7 @@ class Tried:
     blend: bool = False
     group: np.ndarray | None = None
     even: np.ndarray | None = None
+    evenly: bool = field(default=False, init=False)
 
     def judge(self, y: np.ndarray) -> None:
         """Means over repetitions, [G], for each group of labels that was left out: correct, probability of the class,
@@ -88,6 +89,7 @@ class Tried:
         the only label of its class is never left out, so that plain means are about the classes that happen to have
         more of them, and flatter what prefers these.
         """
+        self.evenly = bool(np.ptp(np.unique(y, return_counts=True)[1]) <= 1)
         self.t = temperature(self.logits, y[self.label]) if len(self.label) else self.t
         if not len(self.label):
             self.asked = self.place = np.zeros(0, np.int64)

@@ -234,6 +234,11 @@ def test_whether_unlabeled_images_help():
     other.correct = np.ones(30)
     found = estimates.unlabeled_help([better, other])  # surer of the truth, and right of fewer
     assert found.verdict == "unclear" and found.gain.value == -1
+    step = np.tile([0.12, -0.07], 15)  # its mean is 1.4 of its standard errors
+    little = one_that_said(low + step, RUNGS[1])
+    assert estimates.unlabeled_help([little, one_that_said(low)]).verdict == "yes"
+    little.evenly = True  # labels that somebody chose by class say less of all images
+    assert estimates.unlabeled_help([little, one_that_said(low)]).verdict == "unclear"
 
 
 def test_what_is_said_of_unlabeled_images_fits_its_numbers():
