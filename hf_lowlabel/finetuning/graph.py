@@ -155,32 +155,45 @@ def weight_by_class(y: np.ndarray, num_classes: int, even: np.ndarray | None = N
     return class_shares(y, num_classes, even=even)[y] / np.bincount(y)[y]
 
 
+def unevenness(labels: np.ndarray) -> float:
+    """Chi-square of the counts of the classes against even ones, by its mean C - 1: about 1 for labels drawn at random
+    from as many images of each class, 0 for as many labels of each."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return (
+        float(((counts - counts.mean()) ** 2).sum() / counts.mean() / max(len(counts) - 1, 1)) if len(counts) else 0.0
+    )
+
+
 def shares_behind(beliefs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Shares of the classes of all images, [K], where there are as many labels of each class: somebody chose them so,
-    and their counts say nothing. None where the images look evenly divided too.
+    """Shares of the classes of all images, [K], where labels are as many of each class, or nearly: somebody chose them
+    so, and their counts say nothing. None where the images look evenly divided too.
 
-        pi_k <- 1/N sum_i  p_ik pi_k / sum_j p_ij pi_j      (Saerens, Latinne and Decaestecker 2002, from even shares)
+        pi_k <- 1/N sum_i  p_ik (pi_k / q_k) / sum_j p_ij (pi_j / q_j)      (Saerens, Latinne and Decaestecker 2002)
 
-    stopped early, since beliefs from few labels are too sure. How far it goes by chance falls with the root of the
-    labels of a class; the shares keep 1 - (that / how far it went)^2 of the way (James and Stein).
+    from even shares, and stopped early, since beliefs from few labels are too sure; q are the shares that the beliefs
+    come from. How far it goes by chance falls with the root of the labels of a class; the shares keep 1 - (that / how
+    far it went)^2 of the way (James and Stein), and 1 - chi-square / (C - 1) of that where counts of C classes differ:
+    labels drawn at random are believed to be what they are.
 
     Args:
-        beliefs: p [N, K] of all images.
+        beliefs: p [N, K] of all images, half of a probe of the labels, half with even shares.
         labels: their classes, int [L].
     """
     counts = np.bincount(labels, minlength=beliefs.shape[1])
     known = counts > 0
+    drawn = unevenness(labels)
+    if known.sum() < 2 or drawn >= 1:
+        return None
     even = first = shares = known / known.sum()
-    p = np.where(known, beliefs, 0)
+    p = np.where(known, beliefs, 0) / np.where(known, (counts / counts.sum() + even) / 2, 1)
     for step in range(ALL_STEPS):
         likely = p * shares
         shares = (likely / np.maximum(likely.sum(1, keepdims=True), 1e-300)).mean(0)
         shares = shares / shares.sum()
         if step + 1 == FIRST_STEPS:
             first = shares
-    far = float(np.abs(first - even).sum())
-    chance = CHANCE / float(counts[known].mean()) ** 0.5
-    return None if far <= chance else even + (1 - (chance / far) ** 2) * (shares - even)
+    far, chance = float(np.abs(first - even).sum()), CHANCE / float(counts[known].mean()) ** 0.5
+    return None if far <= chance else even + (1 - drawn) * (1 - (chance / far) ** 2) * (shares - even)
 
 
 def with_masses(priors: np.ndarray, shares: np.ndarray, rounds: int = 50) -> np.ndarray:
@@ -214,10 +227,12 @@ class Pool:
         self.even: np.ndarray | None = None  # what even labels are taken for (`shares_behind`)
 
     def look_behind(self, reach: Reach, rows: np.ndarray, labels: np.ndarray, believed: np.ndarray) -> None:
-        """Note what shares even labels stand for: by what the graph and a probe of them, [N, K], say of all images."""
-        if len(labels) and np.ptp(np.unique(labels, return_counts=True)[1]) <= 1:
-            p = self.propagate(reach, rows, labels, believed.shape[1])
-            self.even = shares_behind((p + believed) / 2, labels)
+        """Note what shares even labels stand for: by what the graph and a probe of them, [N, K], say of all images.
+
+        Labels that are left out later have had a part in these K numbers.
+        """
+        p = self.propagate(reach, rows, labels, believed.shape[1])
+        self.even = shares_behind((p + believed) / 2, labels) if len(labels) else None
 
     def reach(self, rows: np.ndarray, alpha: float = ALPHA, among: int = 1) -> Reach:
         return self.graph.reach(rows, alpha, among)

@@ -153,7 +153,7 @@ def learning_curve(
             asked = one.asked(without)
             z = said(encoders, one.without(without), asked, [best.rung])[best.key]
             truth = y[asked]
-            correct[part] += float(weight_by_class(truth, z.shape[1], one.pool.even) @ (z.argmax(1) == truth))
+            correct[part] += float(weight_by_class(truth, z.shape[1], best.even) @ (z.argmax(1) == truth))
             used[part] += int((~out).sum())
     known = used > 0  # of the others all labels of each class are used
     sizes = [round(count / draws) for count in used[known]]

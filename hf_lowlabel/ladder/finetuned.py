@@ -95,11 +95,11 @@ class FromFrozen(Trials):
             said(self.encoders, self.encoder.without(mask), of, rungs)[self.best.key]
             for mask, of in zip(self.masks, asked, strict=True)
         ]
-        of, group = self.best, self.best.group
-        before = Tried(of.rung, of.encoder, of.votes, label, np.concatenate(logits), None, group=group)
+        of, same = self.best, dict(group=self.best.group, even=self.best.even)
+        before = Tried(of.rung, of.encoder, of.votes, label, np.concatenate(logits), None, **same)
         own = Rung(f"{attempt.name} from {self.best.rung.name}", attempt.settings["method"])
         z = np.log(np.maximum(tallies[:, 0], 1e-12))
-        after = Tried(own, of.encoder, False, label, z, of.targets, group=group)
+        after = Tried(own, of.encoder, False, label, z, of.targets, **same)
         for one in (before, after):
             one.judge(self.y)
         return Finetuned(attempt, before, after, after.score - before.score, steps)

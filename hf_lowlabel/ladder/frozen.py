@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..finetuning.graph import MASSES, weight_by_class
+from ..finetuning.graph import MASSES, unevenness, weight_by_class
 from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax, temperature
 from ..finetuning.pooling import tell_pooled
 from ..text import percent
@@ -49,6 +49,7 @@ WITH_NAMES = tuple(
 UNTRIED = RUNGS[3]  # where no label can be left out; with names that of the graph
 BELIEFS = Rung("what a probe believes", "probe")  # no answer of its own
 PARTS = (*RUNGS[1:], BELIEFS)  # of a blend, in the order of `Propagation`; with names also `WITH_NAMES`
+EVENLY = 0.25  # unevenness of labels below which somebody chose them by class
 SHARPNESS = 40.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
 
 
@@ -66,7 +67,7 @@ class Tried:
     label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
     None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. group:
     number of the group of each label, int [L]; None: each is one (`group_of`). even: the shares of the classes that as
-    many labels of each stand for, [K], or None (`shares_behind`). evenly: whether there are as many labels of each.
+    many labels of each stand for, [K], or None (`shares_behind`). evenly: whether there are about as many of each.
     """
 
     rung: Rung
@@ -89,7 +90,7 @@ class Tried:
         the only label of its class is never left out, so that plain means are about the classes that happen to have
         more of them, and flatter what prefers these.
         """
-        self.evenly = bool(np.ptp(np.unique(y, return_counts=True)[1]) <= 1)
+        self.evenly = len(np.unique(y)) > 1 and unevenness(y) < EVENLY
         self.t = temperature(self.logits, y[self.label]) if len(self.label) else self.t
         if not len(self.label):
             self.asked = self.place = np.zeros(0, np.int64)
@@ -139,6 +140,7 @@ def climb(
     seed: int = 0,
     seconds: float = float("inf"),
     rounds: int | None = None,
+    even: np.ndarray | None = None,
 ) -> list[Tried]:
     """All frozen rungs, judged, and the blend of all; the answer first.
 
@@ -154,8 +156,11 @@ def climb(
         seed: decides which labels are left out together.
         seconds: that cross-validation may take, which is done once in any case.
         rounds: of cross-validation, where that is known; None: as many as usual, and as fit the time.
+        even: the shares that judge where as many labels of each class stand for others; None: those of the first
+            encoder.
     """
     any_one = encoders[0]
+    even = any_one.pool.even if even is None else even
     groups, group = len(any_one.first), None if any_one.copies is None else any_one.group
     tell_pooled(int(any_one.inside.sum()), len(y))
     repeats = next((times for most, times in REPEATS if groups <= most), 1)
@@ -178,7 +183,7 @@ def climb(
             continue
         found, t = logits.get((rung, name, votes)), 1.0 if targets is None else DEFAULT_T
         z = np.concatenate(found) if found else none
-        one = Tried(rung, name, votes, label, z, targets, t, group=group, even=any_one.pool.even)
+        one = Tried(rung, name, votes, label, z, targets, t, group=group, even=even)
         one.judge(y)
         tried.append(one)
     if masks:

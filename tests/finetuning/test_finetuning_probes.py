@@ -300,6 +300,10 @@ def test_shares_behind_even_labels_are_those_that_the_images_show():
         np.abs(found - even).sum()
     )  # one label a class says less
     assert shares_behind(np.full((50, 3), 1 / 3), labels) is None
+    nearly = shares_behind(p, np.repeat([0, 1, 2], [8, 8, 10]))
+    assert np.abs(nearly - true).sum() < np.abs(even - true).sum() / 2  # and not as far as where they are quite even
+    assert np.abs(nearly - even).sum() < np.abs(found - even).sum()
+    assert shares_behind(p, np.repeat([0, 1, 2], [2, 8, 16])) is None
     with_none = shares_behind(np.concatenate([p, np.zeros((3000, 1))], 1), labels)
     assert with_none == pytest.approx([*found, 0])
     shares = class_shares(labels, 3, even=found)
@@ -331,8 +335,10 @@ def test_as_many_labels_of_each_class_do_not_make_images_of_a_rare_one():
     assert np.abs(encoder.pool.even - shares).sum() < np.abs(1 / 3 - shares).sum() / 2
     tried = climb([encoder], y[rows])
     assert all(one.weight[y[rows][one.asked] == 0].sum() > 0.45 for one in tried)  # what is said is of these images
-    uneven = rows[[*range(3), *range(8, 24)]]
-    assert Features("e", x, uneven, y[uneven], 3).pool.even is None
+    few_of_one = rows[[*range(1), *range(8, 24)]]  # as if drawn at random: counts are believed to be what they are
+    assert Features("e", x, few_of_one, y[few_of_one], 3).pool.even is None
+    labels[np.flatnonzero(y == 2)[8:10]] = 2  # two more of one class do not change what is said of all
+    assert right(Propagation()) > before + 0.05
 
 
 @pytest.mark.parametrize("masses", ["labels", "graph"])

@@ -234,11 +234,11 @@ def test_whether_unlabeled_images_help():
     other.correct = np.ones(30)
     found = estimates.unlabeled_help([better, other])  # surer of the truth, and right of fewer
     assert found.verdict == "unclear" and found.gain.value == -1
-    step = np.tile([0.12, -0.07], 15)  # its mean is 1.4 of its standard errors
-    little = one_that_said(low + step, RUNGS[1])
-    assert estimates.unlabeled_help([little, one_that_said(low)]).verdict == "yes"
+    little, of_the_same = one_that_said(low, RUNGS[1]), one_that_said(low)  # as many are right
+    little.probability = of_the_same.probability + np.tile([0.12, -0.07], 15)  # 1.4 standard errors
+    assert estimates.unlabeled_help([little, of_the_same]).verdict == "yes"
     little.evenly = True  # labels that somebody chose by class say less of all images
-    assert estimates.unlabeled_help([little, one_that_said(low)]).verdict == "unclear"
+    assert estimates.unlabeled_help([little, of_the_same]).verdict == "unclear"
 
 
 def test_what_is_said_of_unlabeled_images_fits_its_numbers():
