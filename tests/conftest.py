@@ -21,7 +21,8 @@ from .quick import fewer_pixels, no_flush  # noqa: E402
 torch.set_num_threads(1)
 
 
-def pytest_collection_finish():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
     """What was imported stays: the garbage collector looks at none of it again."""
     gc.freeze()
     gc.enable()
