@@ -3,6 +3,7 @@
 import gc
 import os
 
+gc.disable()  # until all is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_CBWR", "AUTO")  # on AMD MKL rounds sums otherwise by where in memory the weights lie
@@ -20,9 +21,11 @@ from .quick import fewer_pixels, no_flush  # noqa: E402
 torch.set_num_threads(1)
 
 
-def pytest_collection_finish():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
     """What was imported stays: the garbage collector looks at none of it again."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

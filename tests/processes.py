@@ -5,6 +5,7 @@ What depends on a fresh interpreter (its environment, its locale, what is import
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -25,6 +26,7 @@ FORKED = multiprocessing.get_context("forkserver")
 def _called(
     function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str], error: Path, pictures: bool
 ) -> None:
+    gc.freeze()
     os.environ.update(environment)
     file = os.open(error, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 2)

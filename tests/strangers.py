@@ -14,11 +14,13 @@ import tempfile
 from pathlib import Path
 
 SERVER = """
-import importlib, json, os, sys, traceback
+import gc, importlib, json, os, sys, traceback
+gc.disable()
 sys.modules["hf_lowlabel"] = None
 for name in "torch torchvision pandas pyarrow.parquet sklearn.metrics scipy.stats safetensors.torch yaml".split():
     importlib.import_module(name)
 assert not {"huggingface_hub", "transformers", "timm", "datasets"} & {*sys.modules}
+gc.freeze(), gc.enable()
 for line in sys.stdin:
     code, argv, environment, folder, out, package = json.loads(line)
     if child := os.fork():

@@ -12,6 +12,7 @@ from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.prior_labels import priors
 
 from . import launched_verbs
+from .pictures import OF_CLASSES, draw_nothing
 from .processes import ranks
 
 
@@ -19,7 +20,9 @@ from .processes import ranks
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "run"
     how = dict(method="supervised", image_size=16, num_labels=20, batch_size=4, max_steps=1)
-    finetune(dataset="digits", model="cnn6_16", from_scratch=True, **how, test_fraction=0.05, output_dir=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch.setattr, *OF_CLASSES)
+        finetune(dataset="digits", model="cnn6_16", from_scratch=True, **how, test_fraction=0.05, output_dir=folder)
     return folder
 
 

@@ -20,6 +20,8 @@ from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.classification import eval_view
 from hf_lowlabel.training.priors import load_priors
 
+from ..pictures import OF_CLASSES, draw_nothing
+
 DIGITS = dict(
     dataset="digits",
     model="cnn6_16",
@@ -34,10 +36,12 @@ DIGITS = dict(
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("frozen")
-    return {
-        name: finetune(**DIGITS, method=name, validation=10, output_dir=str(root / name))
-        for name in ("probe", "knn", "label-spreading")
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch.setattr, *OF_CLASSES)
+        return {
+            name: finetune(**DIGITS, method=name, validation=10, output_dir=str(root / name))
+            for name in ("probe", "knn", "label-spreading")
+        }
 
 
 @pytest.mark.parametrize("method", ["probe", "knn", "label-spreading"])

@@ -35,6 +35,7 @@ from hf_lowlabel.evaluation import overlays
 from hf_lowlabel.prediction import declared, predictions
 from hf_lowlabel.tasks import get_task
 
+from ..pictures import OF_MASKS, draw_nothing
 from .conftest import MULTILABEL, SEGMENT, SMALL
 
 NAMES = ["ground", "light", "dark"]
@@ -198,9 +199,11 @@ def segmenter(masked, tmp_path_factory):
     settings = dict(
         SEGMENT, method="supervised", max_steps=30, learning_rate=0.01, method_args=dict(ema_decay=0.9), num_labels=8
     )
-    return finetune(
-        **settings, dataset=str(masked), classes=NAMES, output_dir=str(tmp_path_factory.mktemp("segmenter") / "run")
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch.setattr, *OF_MASKS)
+        return finetune(
+            **settings, dataset=str(masked), classes=NAMES, output_dir=str(tmp_path_factory.mktemp("segmenter") / "run")
+        )
 
 
 @pytest.mark.pictures
