@@ -309,8 +309,14 @@ class NoLabels(UserError):
         take = command("split", **{"from": folder}, task=of, dataset=data)
         every = command("loop", data, **data_flags(given, MASKS) | known | {"dataset": None}, model=model)
         no_label = f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}."
-        if mixed or painted and given["mask_format"] == "colors":  # which `select` knows of a finished model alone
-            return super().__init__(f"{no_label} {mixed or f'Choose some (`{every}`) and paint them on its page.'}")
+        if mixed:
+            flag = "--instances" if given["instances"] else f"--mask-format {given['mask_format']}"
+            return super().__init__(
+                f"{no_label} The page paints class numbers, and no masks of {flag}. Draw these with another tool and "
+                "put them beside the images, or leave the flag out."
+            )
+        if painted and given["mask_format"] == "colors":  # which `select` knows of a finished model alone
+            return super().__init__(f"{no_label} Choose some (`{every}`) and paint them on its page.")
         then = (
             f"and put the masks beside the images (`{take}`), or do all by `{every}`."
             if painted

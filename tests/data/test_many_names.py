@@ -1,5 +1,6 @@
 """What is done for each image never goes through all images or all classes again."""
 
+import difflib
 import json
 import random
 import warnings
@@ -37,8 +38,8 @@ def test_a_split_is_short_to_show_and_its_classes_are_not_searched():
 
 def test_names_near_a_wrong_one_are_looked_for_as_often_as_they_are_shown(tmp_path, monkeypatch):
     asked = labels.Task("photos", None, {f"{k:04d}.jpg": f"{k}.jpg" for k in range(400)}, class_names=["a", "b"])
-    searched, real = [], labels.difflib.get_close_matches
-    monkeypatch.setattr(labels.difflib, "get_close_matches", lambda *a, **k: searched.append(a[0]) or real(*a, **k))
+    searched, real = [], difflib.get_close_matches
+    monkeypatch.setattr(difflib, "get_close_matches", lambda *a, **k: searched.append(a[0]) or real(*a, **k))
     table = tmp_path / "labels.csv"
     table.write_text("file_name,label\n" + "".join(f"x{k}y.png,a\n" for k in range(400)))
     with pytest.raises(UserError, match="faults in labels.csv"):

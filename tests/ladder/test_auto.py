@@ -256,11 +256,13 @@ def test_one_refusal_says_the_whole_commands(network, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "flat", each=3, sort=False)
     argv = ["auto", "--task", "segmentation", "--dataset", "flat", "--model", str(network)]
-    for more in (["--json"], ["--instances"]):
+    assert main([*argv, "--json"]) == 2
+    select, label, split, loop = (shlex.split(part)[1:] for part in capsys.readouterr().err.split("`")[1::2])
+    assert [words[0] for words in (select, label, split, loop)] == ["select", "label", "split", "loop"]
+    for more in (["--instances"], ["--mask-format", "binary"]):
         assert main([*argv, *more]) == 2
         said = capsys.readouterr().err
-        select, label, split, loop = (shlex.split(part)[1:] for part in said.split("`")[1::2])
-        assert [words[0] for words in (select, label, split, loop)] == ["select", "label", "split", "loop"]
+        assert f"no masks of {' '.join(more)}. Draw these with another tool" in said and "`" not in said
     assert main(select) == 0 and label == ["label", "to_label"] and len(Task.load("to_label").files) == 9
     assert loop == ["loop", "flat", "--task", "segmentation", "--model", str(network)]
     (tmp_path / "flat" / "blue-07_mask.png").write_bytes((tmp_path / "flat" / "blue-00.png").read_bytes())

@@ -339,7 +339,7 @@ def test_a_full_disk_leaves_no_empty_folders(existing, segmenter, tmp_path, monk
         (out / "masks").mkdir(parents=True)
         (out / "masks" / "mine.txt").touch()
 
-    def full(mask, names, part):
+    def full(mask, names, part, **_):
         (part.parents[1] / "overlays" / "deep").mkdir(parents=True)  # of another thread
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -361,7 +361,7 @@ def test_what_is_stopped_leaves_empty_folders_that_were_there(segmenter, tmp_pat
         folder.mkdir(parents=True)
     before = sorted(out.rglob("*"))
 
-    def full(mask, names, part):
+    def full(mask, names, part, **_):
         (part.parents[1] / "overlays" / "deep").mkdir()  # of another thread
         raise stop
 
