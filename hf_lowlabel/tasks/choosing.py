@@ -39,6 +39,9 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
     only_this = data.dataset_split != "train" and data.test_dataset_split is None
     other = None if only_this else task.test_dataset(data, dataset.class_names)
+    asked = data.test_dataset_split is not None
+    if other is not None and not asked and other.fingerprint == dataset.fingerprint:  # as of the one file test.parquet
+        other = None
     if given is None:
         given = task.draw_split(
             dataset,
