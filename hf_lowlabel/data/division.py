@@ -155,7 +155,7 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
             tell_lost(part.file, lost)
         for id in (id for _, id in part.found if id is not None):
             if first.setdefault(id, part).split != part.split:
-                raise two_splits(id, first[id].file.name, part.file.name)
+                raise two_splits(id, first[id].where, part.where)
             of[id] = part.split
     fill_folders(of, pool)
     files = list(dict.fromkeys(part.file.name for part in found))
