@@ -22,6 +22,7 @@ from .table_files import TABLES, plain_name
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
 LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
 OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+FIRST = 50  # lines of a file that are looked at, which is no list by its name
 BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no list
 
 
@@ -139,15 +140,25 @@ def listed(file: Path, pool: Pool) -> Listed | None:
         and not is_called(file, split)
     ):
         return None
-    found = lines_of(file, split, pool)
-    if not found:
-        return None
     if not is_called(file, split):
-        if all(id is not None for _, id in found):
+        if names_images(file, split, pool):
             tell_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
         return None
+    found = lines_of(file, split, pool)
     first = [name for name, _ in found]
     return Listed(split, file, found) if any(id for _, id in found) or any(map(is_picture, first)) else None
+
+
+def names_images(file: Path, split: str, pool: Pool) -> bool:
+    """Whether the first lines of a text file, which may be notes or a long log, all mean an image."""
+    try:
+        with open(file, encoding="utf-8-sig") as lines:
+            few = [plain_name(line) for line in itertools.islice(lines, FIRST) if line.strip()]
+    except (OSError, UnicodeDecodeError):  # no list
+        return False
+    pairs = [(line, plain_name(re.split(r"[\s,;]", line)[0])) for line in few]
+    of_boxes = all(map(BOX.fullmatch, few))
+    return not of_boxes and all(match_lines([line], [word], split, pool)[0] is not None for line, word in pairs)
 
 
 def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]:

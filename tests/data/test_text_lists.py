@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import load_segmentation, load_source
+from hf_lowlabel.data import text_lists
 from hf_lowlabel.errors import MissingSplit, UserError
 
 
@@ -195,3 +196,24 @@ def test_lists_that_contradict_each_other_are_named_by_their_keys(tmp_path):
 def test_a_place_that_no_file_can_have(tmp_path, place):
     yolo(tmp_path, f"train: images/train\nval: {place}\ntest: images/test\n", images__train=3, images__test=2)
     assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split="test")) == 2
+
+
+@pytest.mark.parametrize("name", ["eval_notes.txt", "my_test.txt", "splits/valid_remarks.txt"])
+@pytest.mark.parametrize("content", ["caf\xe9: na\xefve\n".encode("latin-1"), b"\xff\xfe\x00\x01" * 9])
+def test_notes_are_no_list(tmp_path, name, content):
+    for kind in ("cat", "dog"):
+        pictures(tmp_path, kind, 2)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    assert load_source(tmp_path).class_names == ["cat", "dog"]
+
+
+def test_a_long_log_is_not_looked_through_for_images(tmp_path, monkeypatch):
+    looked = []
+    match = text_lists.match_lines
+    monkeypatch.setattr(text_lists, "match_lines", lambda lines, *rest: looked.extend(lines) or match(lines, *rest))
+    write(pictures(tmp_path), "eval_log.txt", *(f"step {i} loss 0.1" for i in range(1000)))
+    write(tmp_path, "test_of_may.txt", *["cat_1.jpg"] * 200)
+    with pytest.warns(UserWarning, match="test_of_may.txt is not read, though it may list"):
+        load_source(tmp_path)
+    assert looked.count("step 0 loss 0.1") == 1 and len(looked) <= 1 + text_lists.FIRST
