@@ -16,7 +16,7 @@ from ..errors import MissingSplit, UserError
 from ..text import series
 from .folders import ALIASES, UNLABELED
 from .metadata import no_image
-from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
+from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
 from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
@@ -73,7 +73,8 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
     pool = Pool(path)
     for table in called_so(path, masks, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
-        found[-1].labeled = not by_labels and says_labels(cells_of(table.numbered), None, label)
+        ours = label is not None or not left_to_folders(table.file, pool.every.ids)
+        found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
     if by_labels:
         return found
     tables = list(in_tables(path, pool, label, masks))
