@@ -146,6 +146,18 @@ def test_ids_are_those_among_all_rows(make, tmp_path, of_kind, kind, given):
     assert np.array_equal(every.image(3), load_source(data).image(2))
 
 
+@pytest.mark.parametrize("kind", ["frame", "parquet"])
+@pytest.mark.parametrize("named, ids", [("abc", [*"abc"]), ("012", [*"345"])])
+def test_ids_that_each_split_has_anew(of_kind, tmp_path, kind, named, ids):
+    """Names are kept; numbers would be those of other rows in the whole table."""
+    data = of_kind("frame", splits=["train"] * 3 + ["test"] * 3).assign(id=[*named] * 2)
+    if kind == "parquet":
+        rows = of_kind("dataset", splits=["train"] * 3 + ["test"] * 3).remove_columns("id")
+        data = tmp_path / "all.parquet"
+        rows.add_column("id", [*named] * 2).to_parquet(data)
+    assert load_source(data).ids == [*named] and load_source(data, split="test").ids == ids
+
+
 def test_paths_are_below_the_folder_that_all_rows_have_in_common(make, tmp_path):
     paths = []
     for name in ("a/0.png", "a/1.png", "b/2.png"):
