@@ -51,7 +51,8 @@ def called_so(path: Path, masks: bool, read: Callable[[Path], Rows] = read_table
         for file in sorted(path.iterdir())
         if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
     ]
-    found = [table for file in files if (table := with_splits(file, masks, read)) is not None]
+    loose = {file: masks or file.stem.lower() in OF_ALL for file in files}  # which may be of something else
+    found = [table for file in files if (table := with_splits(file, loose[file], read)) is not None]
     return [table for table in found if {*table.splits} != {"train"}]
 
 
@@ -65,14 +66,14 @@ def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
     return sum(bool(one) and not called_as_split(one) for one in first) > 1
 
 
-def with_splits(file: Path, masks: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
-    """A table with a column of splits; None for another. masks: one that cannot be read is none, with a warning."""
+def with_splits(file: Path, loose: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
+    """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning."""
     try:
         numbered = read(file)
     except NoTable:  # which is said where labels are read
         return None
     except UserError as error:
-        if not masks:
+        if not loose:
             raise
         warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
         return None

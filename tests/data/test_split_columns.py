@@ -133,6 +133,20 @@ def test_labels_in_splits_csv_are_no_labels_where_folders_are(tmp_path, name, fo
     assert several(tmp_path).class_names == ["0", "1"], "folders say no several classes"
 
 
+@pytest.mark.parametrize("name", ["split.csv", "splits.csv", "split.json", "splits.jsonl", "Split.xlsx"])
+@pytest.mark.parametrize("opened", [load_source, several, load_segmentation])
+def test_a_broken_table_of_splits_lists_nothing(tmp_path, name, opened):
+    pictures(tmp_path, *(f"images/{i}.png" for i in range(3)))
+    pictures(tmp_path, *(f"masks/{i}.png" for i in range(3 * (opened is load_segmentation))), mode="L")
+    (tmp_path / name).write_bytes(b'a,b\n"torn,\xff\xfe\x00')
+    with pytest.warns(UserWarning, match=f"{name} is not read for splits of images: "):
+        assert len(opened(tmp_path)) == 3
+    (tmp_path / name).rename(tmp_path / "train.csv")
+    if opened is not load_segmentation:
+        with pytest.raises(UserError, match="train.csv"):
+            opened(tmp_path)
+
+
 # ---- which images rows mean -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["labels.csv", "train.csv"])
 @pytest.mark.parametrize("opened", [load_source, several])
