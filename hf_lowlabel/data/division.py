@@ -20,7 +20,7 @@ from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folder
 from .split_names import split_named
 from .split_roots import split_folders, split_root
 from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
-from .text_lists import in_lists, in_yaml
+from .text_lists import in_json, in_lists, in_yaml
 
 T = TypeVar("T")
 
@@ -133,8 +133,8 @@ def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) ->
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
-    """By lists that are called as splits, else by data.yaml, else by annotations."""
-    for found in map(list, (in_lists(path, pool), in_yaml(path, pool), in_annotations(path, pool))):
+    """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
+    for found in map(list, (read(path, pool) for read in (in_lists, in_json, in_yaml, in_annotations))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images

@@ -11,12 +11,11 @@ from typing import NamedTuple
 from ..errors import UserError
 from .columns import FILE_COLUMNS, Rows, column_called
 from .folders import ALIASES, is_text, metadata_file, metadata_files
-from .split_names import refuse_two_splits, split_column, split_named, split_text
+from .split_names import OF_ALL, refuse_two_splits, split_column, split_named, split_text
 from .split_tables import Pool, called_as_split, is_picture, tables_of_splits
 from .table_files import TABLES, NoTable, plain_name, read_table
 
 HELD = ("validation", "test")
-OF_ALL = ("split", "splits")  # names of tables that say splits and nothing else
 
 
 class SplitTable(NamedTuple):

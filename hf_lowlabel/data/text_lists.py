@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
 import unicodedata
 import warnings
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..files import read_text
 from .folders import ALIASES, SPLITS, subfolders
 from .placing import split_said
+from .split_names import OF_ALL, split_named
 from .split_tables import OF_TOOLS, Listed, Pool, files_ending, is_picture
 from .table_files import TABLES, plain_name
 
@@ -34,6 +36,35 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
         for file in files_ending(folder, TABLES) if folder != path else ():
             if (split := split_said([file.stem])) not in (None, "train") and is_called(file, split):
                 tell_unread(file, split, f"tables are read in {path.name}/ itself")
+
+
+def in_json(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What split.json or splits.json says: the names of the images of each split, or the split of each image."""
+    for file in files_ending(path, (".json",)):
+        if file.stem.lower() not in OF_ALL or not file.is_file():
+            continue
+        try:
+            said = json.loads(read_text(file))
+        except (UserError, ValueError, RecursionError):  # which is said where tables are looked for
+            continue
+        if not isinstance(said, dict) or not said:
+            continue
+        if each := all(isinstance(split, str) and split.strip().lower() in ALIASES for split in said.values()):
+            said = {split: [name for name, of in said.items() if of == split] for split in said.values()}
+        if not all(key.strip().lower() in ALIASES for key in said):
+            continue
+        for key, some in said.items():
+            split, names = split_named(key), some if isinstance(some, list) else [some]
+            if not all(isinstance(name, (str, int)) for name in names):
+                if split != "train":
+                    tell_unread(file, split, f"{key!r} in it is no list of names of images")
+                continue
+            plain = list(filter(None, map(plain_name, names)))
+            found = list(zip(plain, pool.match(plain, split)))
+            if any(id for _, id in found) or any(map(is_picture, plain)):
+                yield Listed(split, file, found, key="" if each else key)
+            elif plain and split != "train":
+                tell_unread(file, split, f"no image is called {plain[0]!r}")
 
 
 def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:

@@ -1,5 +1,6 @@
 """Lists of the images of splits in text files, in the folders that published data sets have them in."""
 
+import json
 import warnings
 
 import pytest
@@ -217,3 +218,37 @@ def test_a_long_log_is_not_looked_through_for_images(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="test_of_may.txt is not read, though it may list"):
         load_source(tmp_path)
     assert looked.count("step 0 loss 0.1") == 1 and len(looked) <= 1 + text_lists.FIRST
+
+
+@pytest.mark.parametrize("name", ["splits.json", "Split.json"])
+@pytest.mark.parametrize("ending", ["", ".jpg"])
+@pytest.mark.parametrize("each", [False, True])
+def test_splits_in_one_json(tmp_path, name, ending, each):
+    pictures(tmp_path, "cat"), pictures(tmp_path, "dog")
+    lists = {"train": ["cat/cat_0", "dog/cat_0", "cat/cat_1"], "val": ["dog/cat_2"], "Test": ["cat/cat_3", "dog/cat_3"]}
+    lists = {split: [f"{one}{ending}" for one in names] for split, names in lists.items()}
+    said = {one: split for split, names in lists.items() for one in names} if each else lists
+    (tmp_path / name).write_text(json.dumps(said))
+    assert load_source(tmp_path, split="test").ids == ["cat/cat_3.jpg", "dog/cat_3.jpg"]
+    assert load_source(tmp_path, split="val").ids == ["dog/cat_2.jpg"]
+    assert len(load_source(tmp_path)) == 9 and load_source(tmp_path).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("test", [[{"file_name": "images/cat_1.jpg"}], ["nothing of this"], {"cat": ["cat_1.jpg"]}])
+def test_a_json_of_splits_that_is_not_understood_is_told(tmp_path, test):
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps({"train": ["cat_0.jpg"], "test": test}))
+    with pytest.warns(UserWarning, match="splits.json is not read, though it may list the images of split 'test'"):
+        assert len(load_source(tmp_path)) == 6
+
+
+def test_an_image_in_two_lists_of_one_json(tmp_path):
+    said = {"train": ["cat_0.jpg", "cat_1.jpg"], "test": ["cat_1.jpg"]}
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="'images/cat_1.jpg' is in train: of splits.json and in test: of splits.json"):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"dataset": "x", "test": ["cat_1.jpg"]}', '"train"'])
+def test_another_json_that_is_called_split(tmp_path, content):
+    (pictures(tmp_path) / "split.json").write_text(content)
+    assert len(load_source(tmp_path)) == 6
