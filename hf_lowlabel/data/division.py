@@ -165,12 +165,15 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
 
 
 def fill_folders(of: dict[str, str], pool: Pool) -> None:
-    """Put the images that no file lists into the split that their folder is called as, as those without annotations in
-    val2017/ or test_images/, where each folder beside it that is called so holds images of its own split alone."""
+    """Put the images that no file lists into the split that the lowest folder above them is called as which says one,
+    as those without annotations in val2017/ or test/cat/, where each folder beside it that is called so holds images of
+    its own split alone."""
+    above = {folder: said for folder in pool.every.folders if (said := lowest_called(folder)) is not None}
     listed: dict[str, set[str]] = {}
     for id, split in of.items():
-        listed.setdefault(id.rpartition("/")[0], set()).add(split)
-    called = {folder: said for folder in pool.every.folders if (said := called_as_split(folder.rpartition("/")[2]))}
+        if (said := above.get(id.rpartition("/")[0])) is not None:
+            listed.setdefault(said[0], set()).add(split)
+    called = dict(above.values())
     beside: dict[str, list[str]] = {}
     for folder in called:
         beside.setdefault(folder.rpartition("/")[0], []).append(folder)
@@ -181,9 +184,18 @@ def fill_folders(of: dict[str, str], pool: Pool) -> None:
         and all(listed.get(folder, {called[folder]}) == {called[folder]} for folder in folders)
     }
     for id in pool.every.ids:
-        folder = id.rpartition("/")[0]
-        if folder in called and folder.rpartition("/")[0] in agree:
-            of.setdefault(id, called[folder])
+        said = above.get(id.rpartition("/")[0])
+        if said is not None and said[0].rpartition("/")[0] in agree:
+            of.setdefault(id, said[1])
+
+
+def lowest_called(folder: str) -> tuple[str, str] | None:
+    """(the lowest of a folder and those above it that is called as a split, that split)."""
+    while folder:
+        if (said := called_as_split(folder.rpartition("/")[2])) is not None:
+            return folder, said
+        folder = folder.rpartition("/")[0]
+    return None
 
 
 def tell_lost(file: Path, lost: Sequence[str]) -> None:

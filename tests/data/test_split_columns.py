@@ -199,3 +199,24 @@ def test_other_columns_are_not_looked_through_for_names(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "read_table", lambda file: read.append(file) or read_table(file))
     assert {*read_division(tmp_path).of.values()} == {"train", "test"}
     assert len(names) == 4 and len(read) == 1
+
+
+@pytest.mark.parametrize("below", ["", "cat/", "a/b/"])
+@pytest.mark.parametrize("top", ["images/", "mine/images/"])
+def test_a_folder_of_held_out_images_that_no_table_names(tmp_path, top, below):
+    """Beside train.csv and val.csv, images/test/<class>/ counted as training images."""
+    names = [f"{top}{split}/{below}{split}_{i}.png" for split in ("train", "val", "test") for i in range(2)]
+    pictures(tmp_path, *names)
+    table(tmp_path, "train.csv", "file_name,label", f"{names[0]},a", f"{names[1]},b")
+    table(tmp_path, "val.csv", "file_name,label", f"{names[2]},a", f"{names[3]},b")
+    found = {split: load_source(tmp_path, split=split).ids for split in ("train", "validation", "test")}
+    assert found == {"train": names[:2], "validation": names[2:4], "test": names[4:]}
+
+
+def test_classes_that_are_called_as_splits_keep_the_split_above_them(tmp_path):
+    names = [f"images/{split}/{kind}/{split}_{kind}.png" for split in ("train", "val") for kind in ("test", "other")]
+    pictures(tmp_path, *names)
+    table(tmp_path, "train.csv", "file_name,label", f"{names[0]},test", f"{names[1]},other")
+    table(tmp_path, "val.csv", "file_name,label", f"{names[2]},test")
+    assert load_source(tmp_path).ids == sorted(names[:2])
+    assert {*load_source(tmp_path, split="validation").ids} >= {names[2]}
