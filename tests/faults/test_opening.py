@@ -50,7 +50,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/upload.py": "hf_hub_download open read_bytes",
     "licences.py": "read_text",
     "locks.py": "open",  # ours
-    "machine.py": "read_text read_text read_text read_text",  # /proc, /sys
+    "machine.py": "read_text read_text read_text read_text read_text read_text",  # /proc, /sys
     "models/checkpoint_resolver.py": "hf_hub_download read_json",
     "models/loading.py": "load_file",
     "models/opening.py": "from_pretrained",
