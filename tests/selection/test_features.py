@@ -189,6 +189,9 @@ def test_the_share_of_unreadable_images_is_that_of_all_processes(backbone, tmp_p
         assert left["skipped"] == bad and len(left["indices"]) == 67 and not left["reused"]
     for left in each(0.05):
         assert left["skipped"] == bad and len(left["indices"]) == 67 and left["reused"]
+    paint(tmp_path / "photos", 70)
+    for left in each(0.0):
+        assert left["skipped"] == [] and len(left["indices"]) == 70 and not left["reused"]
 
 
 def test_nan_features_name_an_image(backbone, photos, tmp_path):
