@@ -90,7 +90,7 @@ def test_what_was_cut_out_of_a_table_is_taken_whole(of_kind, kind, word):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "test.parquet", "opened", "of a split"])
-def test_no_test_set_is_made_of_training_images(of_kind, kind):
+def test_no_test_set_is_made_of_training_images(of_kind, kind, caplog):
     """Whatever rows say that are all of one split: they were trained on, and tested on as published."""
     data = of_kind(kind if kind in KINDS else "parquet" if "." in kind else "dataset", splits=["test"] * 6)
     if kind == "test.parquet":
@@ -101,6 +101,7 @@ def test_no_test_set_is_made_of_training_images(of_kind, kind):
         data = datasets.Dataset(data.data, split=datasets.Split.TEST)
     task, given = get_task("classification"), DataArguments(dataset=data, test_fraction=0.34)
     chosen = task.choose_split(given, 0, task.open(given, "train"))
+    assert ("is what is trained on: it is not the test set" in caplog.text) == (kind not in KINDS)
     assert chosen.published is None and len(chosen.split.labeled) == len(chosen.test_at) * 2 == 4
     assert not {*chosen.split.labeled} & {chosen.test.ids[i] for i in chosen.test_at}
 
