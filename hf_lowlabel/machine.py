@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may run on, by its affinity and by the share of time that its container has."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = (_share(folder, first) for folder, first in _groups("cpu"))
+    return max(min([own, *(math.ceil(share) for share in shares if share is not None)]), 1)
 
 
 def free_memory() -> int:
@@ -21,28 +25,47 @@ def free_memory() -> int:
 
 
 def _left_of_limits() -> list[int]:
-    """Bytes below the limit of each control group that this process is in (Linux, both versions)."""
+    """Bytes below the limit of each control group that this process is in."""
+    found = []
+    for folder, first in _groups("memory"):
+        if first:
+            limit, usage, cache = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            limit, usage, cache = "memory.max", "memory.current", "inactive_file"
+        if (left := _left(folder / limit, folder / usage, folder / "memory.stat", cache)) is not None:
+            found.append(left)
+    return found
+
+
+def _groups(kind: str) -> Iterator[tuple[Path, bool]]:
+    """(folder of each control group that this process is in, whether it is of the first version) (Linux)."""
     try:
         lines = OWN.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError):  # not Linux
-        return []
-    found = []
+        return
     for line in lines:
         _, kinds, path = line.split(":", 2)
-        if not kinds:
-            root, limit, usage, cache = CGROUPS, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in kinds.split(","):
-            root, limit, usage = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
-        else:
+        if kinds and kind not in kinds.split(","):
             continue
+        root = CGROUPS / kind if kinds else CGROUPS
         own = root / path.lstrip("/")
         for folder in (own, *own.parents):  # in a container the path may be the host's, and its own group the root
-            if (left := _left(folder / limit, folder / usage, folder / "memory.stat", cache)) is not None:
-                found.append(left)
+            yield folder, bool(kinds)
             if folder == root:
                 break
-    return found
+
+
+def _share(folder: Path, first: bool) -> float | None:
+    """Cores whose time a control group may use; None where there is no limit ("max", -1)."""
+    try:
+        if first:
+            files = (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+            quota, period = (int(file.read_text(encoding="utf-8")) for file in files)
+        else:
+            quota, period = map(int, (folder / "cpu.max").read_text(encoding="utf-8").split())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None
 
 
 def _left(limit: Path, usage: Path, stat: Path, cache: str) -> int | None:

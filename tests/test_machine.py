@@ -49,8 +49,31 @@ def test_memory_of_the_first_version_whose_paths_may_be_those_of_the_host(system
     assert machine.free_memory() == 6000
 
 
-def test_cores_are_those_that_a_process_may_run_on(monkeypatch):
+def test_cores_are_those_that_a_process_may_run_on(system, monkeypatch):
     """Not all of the machine, of which a job has a few."""
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
     assert machine.cores() == decoding.cores() == collect_hardware()["cores"] == 3
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_cores_are_no_more_than_the_time_that_a_container_has(system, monkeypatch, first):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {*range(64)}, raising=False)
+    (system / "own").write_text("3:cpu,cpuacct:/docker/abc\n" if first else "0::/docker/abc\n")
+    root = system / "cgroup" / "cpu" if first else system / "cgroup"
+
+    def limit(folder, quota):
+        folder.mkdir(parents=True, exist_ok=True)
+        if first:
+            (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+            (folder / "cpu.cfs_period_us").write_text("100000\n")
+        else:
+            (folder / "cpu.max").write_text(f"{'max' if quota < 0 else quota} 100000\n")
+
+    assert machine.cores() == 64
+    limit(root / "docker" / "abc", -1)
+    assert machine.cores() == 64
+    limit(root / "docker" / "abc", 350000)
+    assert machine.cores() == decoding.cores() == 4
+    limit(root, 50000)
+    assert machine.cores() == collect_hardware()["cores"] == 1

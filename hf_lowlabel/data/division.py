@@ -16,11 +16,11 @@ from ..errors import MissingSplit, UserError
 from ..text import series
 from .folders import ALIASES, UNLABELED
 from .metadata import no_image
-from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
+from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
 from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
-from .text_lists import in_lists, in_yaml
+from .text_lists import in_json, in_lists, in_yaml
 
 T = TypeVar("T")
 
@@ -73,7 +73,8 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
     pool = Pool(path)
     for table in called_so(path, masks, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
-        found[-1].labeled = not by_labels and says_labels(cells_of(table.numbered), None, label)
+        ours = label is not None or not left_to_folders(table.file, pool.every.ids)
+        found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
     if by_labels:
         return found
     tables = list(in_tables(path, pool, label, masks))
@@ -132,8 +133,8 @@ def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) ->
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
-    """By lists that are called as splits, else by data.yaml, else by annotations."""
-    for found in map(list, (in_lists(path, pool), in_yaml(path, pool), in_annotations(path, pool))):
+    """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
+    for found in map(list, (read(path, pool) for read in (in_lists, in_json, in_yaml, in_annotations))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images
@@ -155,7 +156,7 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
             tell_lost(part.file, lost)
         for id in (id for _, id in part.found if id is not None):
             if first.setdefault(id, part).split != part.split:
-                raise two_splits(id, first[id].file.name, part.file.name)
+                raise two_splits(id, first[id].where, part.where)
             of[id] = part.split
     fill_folders(of, pool)
     files = list(dict.fromkeys(part.file.name for part in found))
@@ -164,12 +165,15 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
 
 
 def fill_folders(of: dict[str, str], pool: Pool) -> None:
-    """Put the images that no file lists into the split that their folder is called as, as those without annotations in
-    val2017/ or test_images/, where each folder beside it that is called so holds images of its own split alone."""
+    """Put the images that no file lists into the split that the lowest folder above them is called as which says one,
+    as those without annotations in val2017/ or test/cat/, where each folder beside it that is called so holds images of
+    its own split alone."""
+    above = {folder: said for folder in pool.every.folders if (said := lowest_called(folder)) is not None}
     listed: dict[str, set[str]] = {}
     for id, split in of.items():
-        listed.setdefault(id.rpartition("/")[0], set()).add(split)
-    called = {folder: said for folder in pool.every.folders if (said := called_as_split(folder.rpartition("/")[2]))}
+        if (said := above.get(id.rpartition("/")[0])) is not None:
+            listed.setdefault(said[0], set()).add(split)
+    called = dict(above.values())
     beside: dict[str, list[str]] = {}
     for folder in called:
         beside.setdefault(folder.rpartition("/")[0], []).append(folder)
@@ -180,9 +184,18 @@ def fill_folders(of: dict[str, str], pool: Pool) -> None:
         and all(listed.get(folder, {called[folder]}) == {called[folder]} for folder in folders)
     }
     for id in pool.every.ids:
-        folder = id.rpartition("/")[0]
-        if folder in called and folder.rpartition("/")[0] in agree:
-            of.setdefault(id, called[folder])
+        said = above.get(id.rpartition("/")[0])
+        if said is not None and said[0].rpartition("/")[0] in agree:
+            of.setdefault(id, said[1])
+
+
+def lowest_called(folder: str) -> tuple[str, str] | None:
+    """(the lowest of a folder and those above it that is called as a split, that split)."""
+    while folder:
+        if (said := called_as_split(folder.rpartition("/")[2])) is not None:
+            return folder, said
+        folder = folder.rpartition("/")[0]
+    return None
 
 
 def tell_lost(file: Path, lost: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from ..errors import UserError, nearest, unknown
 from .columns import FILE_COLUMNS, column_called, without_header
 from .folders import ALIASES, EXTENSIONS, METADATA, UNLABELED, listing, metadata_file
 from .labels import LabelRules, label_column
-from .split_columns import SplitTable, called_so, images_named, prefix
+from .split_columns import SplitTable, called_so, images_named, left_to_folders, prefix
 from .split_names import split_column, split_named
 from .split_tables import Pool
 from .table_files import NoTable, folders_of, match_names, plain_name, read_table
@@ -100,6 +100,13 @@ def read_metadata(
     if name is not None and not by_label:
         refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
+    if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
+        warnings.warn(
+            f"{file.name} is read for the splits of images alone: their labels are those of their folders. Give the "
+            "label column (--label-column), or call the table metadata, if the labels in it are meant.",
+            stacklevel=4,
+        )
+        return None
     if by_name and splits is not None and not labeled and {*columns} <= {name, splits}:  # it is of splits alone
         return None
     if by_name and (name is None or not labeled):

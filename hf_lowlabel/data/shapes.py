@@ -57,6 +57,9 @@ class ShapesReader:
         pixels, mask = draw(self.split, i)
         return Image.fromarray(mask if self.masks else pixels)
 
+    def ends(self, i: int) -> bytes:
+        return b""
+
 
 @lru_cache(maxsize=1024)  # image and mask are asked for one after the other
 def draw(split: str, i: int) -> tuple[np.ndarray, np.ndarray]:

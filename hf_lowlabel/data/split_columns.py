@@ -10,22 +10,20 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from .columns import FILE_COLUMNS, Rows, column_called
-from .folders import is_text, metadata_file, metadata_files
-from .split_names import refuse_two_splits, split_column, split_named, split_text
-from .split_tables import Pool, is_picture, tables_of_splits
+from .folders import ALIASES, is_text, metadata_file, metadata_files
+from .split_names import OF_ALL, refuse_two_splits, split_column, split_named, split_text
+from .split_tables import Pool, called_as_split, is_picture, tables_of_splits
 from .table_files import TABLES, NoTable, plain_name, read_table
 
 HELD = ("validation", "test")
-OF_ALL = ("split", "splits")  # names of tables that say splits and nothing else
 
 
 class SplitTable(NamedTuple):
-    """A table and its column of splits. called: as a split, or only as one of splits, and not as a table of labels."""
+    """A table and its column of splits."""
 
     file: Path
     numbered: Rows
     column: str
-    called: bool = False
 
     @property
     def splits(self) -> list[str]:
@@ -52,18 +50,29 @@ def called_so(path: Path, masks: bool, read: Callable[[Path], Rows] = read_table
         for file in sorted(path.iterdir())
         if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
     ]
-    found = [table for file in files if (table := with_splits(file, masks, read)) is not None]
-    return [table._replace(called=True) for table in found if {*table.splits} != {"train"}]
+    loose = {file: masks or file.stem.lower() in OF_ALL for file in files}  # which may be of something else
+    found = [table for file in files if (table := with_splits(file, loose[file], read)) is not None]
+    return [table for table in found if {*table.splits} != {"train"}]
 
 
-def with_splits(file: Path, masks: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
-    """A table with a column of splits; None for another. masks: one that cannot be read is none, with a warning."""
+def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
+    """Whether a table says splits alone, since images lie in two folders or more that no split is called as, which say
+    their classes. ids: of all images beside it."""
+    if file.stem.lower() not in OF_ALL:
+        return False
+    folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
+    first = {next(iter(parts[parts[0].lower() in ALIASES :]), "") for parts in folders}
+    return sum(bool(one) and not called_as_split(one) for one in first) > 1
+
+
+def with_splits(file: Path, loose: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
+    """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning."""
     try:
         numbered = read(file)
     except NoTable:  # which is said where labels are read
         return None
     except UserError as error:
-        if not masks:
+        if not loose:
             raise
         warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
         return None

@@ -14,6 +14,7 @@ from .folders import ALIASES, SPLITS
 from .labels import NO_LABEL
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
+OF_ALL = ("split", "splits")  # names of tables that say splits and nothing else
 
 
 def split_column(cells: dict[str, list]) -> str | None:

@@ -107,12 +107,17 @@ class Pool:
 
 class Listed(NamedTuple):
     """A file that lists images. found: (name, id, None where there is no single image) of each. labeled: it says their
-    labels."""
+    labels. key: the part of the file that says so."""
 
     split: str
     file: Path
     found: list[tuple[str, str | None]]
     labeled: bool = False
+    key: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.key}: of {self.file.name}" if self.key else self.file.name
 
 
 def tables_of_splits(path: Path) -> list[tuple[str, Path]]:

@@ -10,7 +10,7 @@ from ..errors import MissingSplit
 from ..text import series
 from .columns import TEXT, column_called
 from .folders import ALIASES, spellings
-from .split_names import SPLIT_COLUMNS, split_column, split_text
+from .split_names import SPLIT_COLUMNS, split_column, split_named, split_text
 
 
 class Part(NamedTuple):
@@ -47,8 +47,15 @@ def rows_of_split(
             rows = opened("train")
         except MissingSplit:
             rows = None
-        if rows is None or several or has_splits(rows) or not set(spellings(split)) & {*of_rows(rows)[1]}:
+        column, named = of_rows(rows) if rows is not None and not (several or has_splits(rows)) else (None, [])
+        asked = set(spellings(split))
+        if not asked & {*named}:
             raise
+        if divides_nothing(named) and "train" not in asked:  # they are those of training, which asks for them first
+            raise MissingSplit(
+                f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
+                f"split 'train', and none is of split {split!r} beside it. Ask for split 'train'."
+            ) from None
         return part(rows, split, where, split)
     called = split if rows.split is None else str(rows.split)
     if every:
@@ -76,6 +83,11 @@ def of_rows(rows) -> tuple[str | None, list[str]]:
     return (found, [split_text(cell) or "train" for cell in cells]) if found is not None else (None, [])
 
 
+def divides_nothing(named: list[str]) -> bool:
+    """Whether all rows are of one split."""
+    return len({*map(split_named, named)}) == 1
+
+
 def asked_in(split: str) -> set[str]:
     """The names of splits in one such as train[:100]+validation, in any spelling."""
     return {name for one in split.split("+") for name in spellings(one.partition("[")[0])}
@@ -88,7 +100,7 @@ def part(rows, split: str, where: str, called: str) -> Part:
     asked = asked_in(split)
     if column is None or not asked & ALIASES:
         return Part(rows, called)
-    if len({*named}) == 1 and "train" in asked and not asked & {*named}:
+    if divides_nothing(named) and "train" in asked and not asked & {*named}:
         warnings.warn(
             f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
             f"taken as split {split!r}.",

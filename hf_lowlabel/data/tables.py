@@ -63,7 +63,11 @@ class Table:
         column = find_image(features, self.asked, self.in_memory)
         reader = self.reader(column)
         if self.part.kept is not None:  # ids are those among all rows, whose labels and predictions go by them
-            ids = Table(Part(self.part.whole, ""), self.origin, column, self.within).images(besides)[1]
+            whole = Table(Part(self.part.whole, ""), self.origin, column, self.within)
+            named = find_ids(self, column) if find_ids(whole, column) is None else None
+            if named and not {*named} & {*map(str, range(len(whole)))}:  # numbered anew in each split, not as rows are
+                return reader, named
+            ids = whole.images(besides)[1]
             return reader, [ids[k] for k in self.part.kept]
         named = find_ids(self, column) or self.in_memory and reader.file_ids()
         return reader, named or [str(i) for i in range(len(self))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from ..data.splits import Split
 from ..errors import UserError
 from ..text import percent
 from .parts import Chosen
+
+log = logging.getLogger("hf_lowlabel")
 
 
 def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
@@ -39,6 +42,10 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
         return Chosen(given, dataset, given.resolve(dataset).test, held_out, None)
     only_this = data.dataset_split != "train" and data.test_dataset_split is None
     other = None if only_this else task.test_dataset(data, dataset.class_names)
+    asked = data.test_dataset_split is not None
+    if other is not None and not asked and other.fingerprint == dataset.fingerprint:  # as of the one file test.parquet
+        log.warning("split %r of %r is what is trained on: it is not the test set", other.split, other.name)
+        other = None
     if given is None:
         given = task.draw_split(
             dataset,

@@ -116,6 +116,37 @@ def test_splits_csv_leaves_the_folders_their_classes(tmp_path):
     assert load_source(tmp_path).ids == ["a/0.png", "b/1.png"]
 
 
+@pytest.mark.parametrize("name", ["split.csv", "Splits.csv"])
+@pytest.mark.parametrize("folder", ["", "train2017/", "train/"])
+def test_labels_in_splits_csv_are_no_labels_where_folders_are(tmp_path, name, folder):
+    pictures(tmp_path, *(f"{folder}{('cat', 'dog')[i % 2]}/{i}.png" for i in range(4)))
+    rows = [f"{folder}{('cat', 'dog')[i % 2]}/{i}.png,{i % 2},{i % 2},{('train', 'test')[i // 2]}" for i in range(4)]
+    table(tmp_path, name, "path,class_id,label,split", *rows)
+    if folder == "train2017/":  # which is no class, and in which none are looked for
+        assert load_source(tmp_path).class_names == ["0", "1"]
+        return
+    for split in ("train", "test"):
+        with pytest.warns(UserWarning, match=f"{name} is read for the splits of images alone: their labels are those"):
+            source = load_source(tmp_path, split=split)
+        assert source.class_names == ["cat", "dog"] and source.has_target.all() and len(source) == 2
+        assert load_source(tmp_path, split=split, label_column="label").class_names == ["0", "1"]
+    assert several(tmp_path).class_names == ["0", "1"], "folders say no several classes"
+
+
+@pytest.mark.parametrize("name", ["split.csv", "splits.csv", "split.json", "splits.jsonl", "Split.xlsx"])
+@pytest.mark.parametrize("opened", [load_source, several, load_segmentation])
+def test_a_broken_table_of_splits_lists_nothing(tmp_path, name, opened):
+    pictures(tmp_path, *(f"images/{i}.png" for i in range(3)))
+    pictures(tmp_path, *(f"masks/{i}.png" for i in range(3 * (opened is load_segmentation))), mode="L")
+    (tmp_path / name).write_bytes(b'a,b\n"torn,\xff\xfe\x00')
+    with pytest.warns(UserWarning, match=f"{name} is not read for splits of images: "):
+        assert len(opened(tmp_path)) == 3
+    (tmp_path / name).rename(tmp_path / "train.csv")
+    if opened is not load_segmentation:
+        with pytest.raises(UserError, match="train.csv"):
+            opened(tmp_path)
+
+
 # ---- which images rows mean -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["labels.csv", "train.csv"])
 @pytest.mark.parametrize("opened", [load_source, several])
@@ -168,3 +199,24 @@ def test_other_columns_are_not_looked_through_for_names(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "read_table", lambda file: read.append(file) or read_table(file))
     assert {*read_division(tmp_path).of.values()} == {"train", "test"}
     assert len(names) == 4 and len(read) == 1
+
+
+@pytest.mark.parametrize("below", ["", "cat/", "a/b/"])
+@pytest.mark.parametrize("top", ["images/", "mine/images/"])
+def test_a_folder_of_held_out_images_that_no_table_names(tmp_path, top, below):
+    """Beside train.csv and val.csv, images/test/<class>/ counted as training images."""
+    names = [f"{top}{split}/{below}{split}_{i}.png" for split in ("train", "val", "test") for i in range(2)]
+    pictures(tmp_path, *names)
+    table(tmp_path, "train.csv", "file_name,label", f"{names[0]},a", f"{names[1]},b")
+    table(tmp_path, "val.csv", "file_name,label", f"{names[2]},a", f"{names[3]},b")
+    found = {split: load_source(tmp_path, split=split).ids for split in ("train", "validation", "test")}
+    assert found == {"train": names[:2], "validation": names[2:4], "test": names[4:]}
+
+
+def test_classes_that_are_called_as_splits_keep_the_split_above_them(tmp_path):
+    names = [f"images/{split}/{kind}/{split}_{kind}.png" for split in ("train", "val") for kind in ("test", "other")]
+    pictures(tmp_path, *names)
+    table(tmp_path, "train.csv", "file_name,label", f"{names[0]},test", f"{names[1]},other")
+    table(tmp_path, "val.csv", "file_name,label", f"{names[2]},test")
+    assert load_source(tmp_path).ids == sorted(names[:2])
+    assert {*load_source(tmp_path, split="validation").ids} >= {names[2]}

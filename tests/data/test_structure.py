@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import hf_lowlabel.data
+from hf_lowlabel.data.dataset import Reader
 
 PLAIN = (
     "errors",
@@ -46,3 +49,19 @@ def test_data_imports_no_folder_above_it():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == 2:
                 assert node.module in PLAIN, (path.name, node.module)
+
+
+def test_readers_have_all_methods_of_the_protocol():
+    """Features of the embedded shapes ended in an AttributeError."""
+    wanted = {name for name, value in vars(Reader).items() if inspect.isfunction(value)} - {"__init__"}
+    wanted = {name for name in wanted if not name.startswith("_") or name == "__call__"}
+    modules = [importlib.import_module(f"hf_lowlabel.data.{path.stem}") for path in FOLDER.glob("[!_]*.py")]
+    readers = {
+        one
+        for module in modules
+        for name, one in vars(module).items()
+        if inspect.isclass(one) and name.endswith("Reader") and one is not Reader and "__call__" in vars(one)
+    }
+    assert wanted == {"__call__", "ends"} and len(readers) > 6
+    for reader in readers:
+        assert wanted <= {*dir(reader)}, reader

@@ -1,17 +1,20 @@
 """Tables of one piece, with a column that says which split an image is of."""
 
 import warnings
+from dataclasses import replace
 
 import datasets
 import numpy as np
 import pandas
 import pytest
 
+from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
 from hf_lowlabel.data.streaming import Shards
 from hf_lowlabel.data.targets import ImagesAlone
 from hf_lowlabel.errors import MissingSplit
+from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 SPLITS = ["train", "train", "test", "Training", None, "val"]
@@ -82,7 +85,32 @@ def test_what_was_cut_out_of_a_table_is_taken_whole(of_kind, kind, word):
         UserWarning, match=f"The column 'split' of .* says '{word}' in all rows, so that it divides noth"
     ):
         assert len(load_source(data)) == 6
-    assert len(load_source(data, split=word)) == 6
+    with pytest.raises(MissingSplit, match=f"all are split 'train', and none is of split '{word}' beside it"):
+        load_source(data, split=word)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "test.parquet", "opened", "of a split"])
+def test_no_test_set_is_made_of_training_images(of_kind, kind, caplog):
+    """Whatever rows say that are all of one split: they were trained on, and tested on as published."""
+    data = of_kind(kind if kind in KINDS else "parquet" if "." in kind else "dataset", splits=["test"] * 6)
+    if kind == "test.parquet":
+        data = data.rename(data.with_name(kind))
+    elif kind == "opened":
+        data = replace(load_source(data), split="test")
+    elif kind == "of a split":
+        data = datasets.Dataset(data.data, split=datasets.Split.TEST)
+    task, given = get_task("classification"), DataArguments(dataset=data, test_fraction=0.34)
+    chosen = task.choose_split(given, 0, task.open(given, "train"))
+    assert ("is what is trained on: it is not the test set" in caplog.text) == (kind not in KINDS)
+    assert chosen.published is None and len(chosen.split.labeled) == len(chosen.test_at) * 2 == 4
+    assert not {*chosen.split.labeled} & {chosen.test.ids[i] for i in chosen.test_at}
+
+
+def test_one_split_in_two_spellings_divides_nothing(of_kind):
+    data = of_kind("frame", splits=["test", "Testing"] * 3)
+    assert len(load_source(data)) == 6
+    with pytest.raises(MissingSplit, match="divides nothing"):
+        load_source(data, split="test")
 
 
 def test_a_file_that_is_called_test_whose_rows_all_say_train(of_kind):
@@ -117,6 +145,18 @@ def test_ids_are_those_among_all_rows(make, tmp_path, of_kind, kind, given):
     every = open_dataset(data, ImagesAlone())
     assert every.ids == [str(i) for i in range(6)]
     assert np.array_equal(every.image(3), load_source(data).image(2))
+
+
+@pytest.mark.parametrize("kind", ["frame", "parquet"])
+@pytest.mark.parametrize("named, ids", [("abc", [*"abc"]), ("012", [*"345"])])
+def test_ids_that_each_split_has_anew(of_kind, tmp_path, kind, named, ids):
+    """Names are kept; numbers would be those of other rows in the whole table."""
+    data = of_kind("frame", splits=["train"] * 3 + ["test"] * 3).assign(id=[*named] * 2)
+    if kind == "parquet":
+        rows = of_kind("dataset", splits=["train"] * 3 + ["test"] * 3).remove_columns("id")
+        data = tmp_path / "all.parquet"
+        rows.add_column("id", [*named] * 2).to_parquet(data)
+    assert load_source(data).ids == [*named] and load_source(data, split="test").ids == ids
 
 
 def test_paths_are_below_the_folder_that_all_rows_have_in_common(make, tmp_path):

@@ -1,12 +1,14 @@
 """Lists of the images of splits in text files, in the folders that published data sets have them in."""
 
+import json
 import warnings
 
 import pytest
 from PIL import Image
 
 from hf_lowlabel import load_segmentation, load_source
-from hf_lowlabel.errors import MissingSplit
+from hf_lowlabel.data import text_lists
+from hf_lowlabel.errors import MissingSplit, UserError
 
 
 def pictures(root, folder="images", count=6):
@@ -117,4 +119,136 @@ def test_places_of_data_yaml(tmp_path, train, val, said):
 def test_a_data_yaml_that_divides_nothing(tmp_path, said):
     """Ultralytics' examples give the same folder twice."""
     (pictures(tmp_path) / "data.yaml").write_text(said)
+    assert len(load_source(tmp_path)) == 6
+
+
+def yolo(root, said, **folders):
+    """A data set with as many images in each folder as are asked for."""
+    for folder, count in folders.items():
+        for i in range(count):
+            name = root / folder.replace("__", "/") / f"{folder[-3:]}_{i}.jpg"
+            name.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(name)
+    (root / "data.yaml").write_text(said)
+    return root
+
+
+@pytest.mark.parametrize(
+    "said, held, missing",
+    [
+        ("train: images/train\nval: images/val\ntest: images/val\n", "validation", "test"),
+        ("train: images/train\nval: images/val\ntest: ./images/val/\n", "validation", "test"),
+        ("train: images/train\ntest: images/val\nvalid: images/val\nval: [images/val]\n", "validation", "test"),
+        ("train: images/train\nval: images/test2007\ntest:\n- images/test2007\n", "test", "validation"),
+    ],
+)
+def test_one_place_of_two_splits_that_are_held_out(tmp_path, said, held, missing):
+    """As Ultralytics' VOC.yaml has it."""
+    yolo(tmp_path, said, images__train=3, **{f"images__{'test2007' if held == 'test' else 'val'}": 2})
+    assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split=held)) == 2
+    with pytest.raises(MissingSplit):
+        load_source(tmp_path, split=missing)
+
+
+@pytest.mark.parametrize("same", ["lists/a.txt", "lists/b.txt"])
+def test_one_list_of_two_splits_that_are_held_out(tmp_path, same):
+    pictures(tmp_path)
+    for name in ("a", "b"):
+        write(tmp_path, f"lists/{name}.txt", "images/cat_4.jpg", "images/cat_5.jpg")
+    (tmp_path / "data.yaml").write_text(f"train: gone\nval: lists/a.txt\ntest: {same}\n")
+    assert len(load_source(tmp_path)) == 4 and len(load_source(tmp_path, split="val")) == 2
+
+
+@pytest.mark.parametrize(
+    "train, val, count", [("images", "images/val", 3), ("images/train", "images", 3), ("images", "images/val/a", 4)]
+)
+def test_the_place_in_another_one_counts(tmp_path, train, val, count):
+    yolo(tmp_path, f"train: {train}\nval: {val}\n", images__train=3, images__val=1, images__val__a=1)
+    assert len(load_source(tmp_path)) == count and len(load_source(tmp_path, split="val")) == 5 - count
+
+
+@pytest.mark.parametrize(
+    "said, keys",
+    [
+        (
+            "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n",
+            "train: ../train/im.*val: ../valid/im",
+        ),
+        ("test: /data/test/images\nval: /data/val/images\n", "test: /data/test/images and val: /data/val/images"),
+    ],
+)
+def test_places_whose_folders_are_one_here_divide_nothing(tmp_path, said, keys):
+    """A folder of Roboflow's that somebody made flat."""
+    yolo(tmp_path, said, images=5)
+    with pytest.warns(UserWarning, match=f"data.yaml is not read for splits .* places {keys}.* there is images alone"):
+        assert len(load_source(tmp_path)) == 5
+
+
+def test_lists_that_contradict_each_other_are_named_by_their_keys(tmp_path):
+    pictures(tmp_path)
+    write(tmp_path, "lists/a.txt", "images/cat_4.jpg", "images/cat_5.jpg")
+    write(tmp_path, "lists/b.txt", "images/cat_5.jpg")
+    (tmp_path / "data.yaml").write_text("train: lists/a.txt\nval: lists/b.txt\n")
+    with pytest.raises(UserError, match="'images/cat_5.jpg' is in train: of data.yaml and in val: of data.yaml"):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "images/" + "y" * 5000, '"a\\0b"', "~", "[1, {a: b}, [c]]", "{a: b}"])
+def test_a_place_that_no_file_can_have(tmp_path, place):
+    yolo(tmp_path, f"train: images/train\nval: {place}\ntest: images/test\n", images__train=3, images__test=2)
+    assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split="test")) == 2
+
+
+@pytest.mark.parametrize("name", ["eval_notes.txt", "my_test.txt", "splits/valid_remarks.txt"])
+@pytest.mark.parametrize("content", ["caf\xe9: na\xefve\n".encode("latin-1"), b"\xff\xfe\x00\x01" * 9])
+def test_notes_are_no_list(tmp_path, name, content):
+    for kind in ("cat", "dog"):
+        pictures(tmp_path, kind, 2)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    assert load_source(tmp_path).class_names == ["cat", "dog"]
+
+
+def test_a_long_log_is_not_looked_through_for_images(tmp_path, monkeypatch):
+    looked = []
+    match = text_lists.match_lines
+    monkeypatch.setattr(text_lists, "match_lines", lambda lines, *rest: looked.extend(lines) or match(lines, *rest))
+    write(pictures(tmp_path), "eval_log.txt", *(f"step {i} loss 0.1" for i in range(1000)))
+    write(tmp_path, "test_of_may.txt", *["cat_1.jpg"] * 200)
+    with pytest.warns(UserWarning, match="test_of_may.txt is not read, though it may list"):
+        load_source(tmp_path)
+    assert looked.count("step 0 loss 0.1") == 1 and len(looked) <= 1 + text_lists.FIRST
+
+
+@pytest.mark.parametrize("name", ["splits.json", "Split.json"])
+@pytest.mark.parametrize("ending", ["", ".jpg"])
+@pytest.mark.parametrize("each", [False, True])
+def test_splits_in_one_json(tmp_path, name, ending, each):
+    pictures(tmp_path, "cat"), pictures(tmp_path, "dog")
+    lists = {"train": ["cat/cat_0", "dog/cat_0", "cat/cat_1"], "val": ["dog/cat_2"], "Test": ["cat/cat_3", "dog/cat_3"]}
+    lists = {split: [f"{one}{ending}" for one in names] for split, names in lists.items()}
+    said = {one: split for split, names in lists.items() for one in names} if each else lists
+    (tmp_path / name).write_text(json.dumps(said))
+    assert load_source(tmp_path, split="test").ids == ["cat/cat_3.jpg", "dog/cat_3.jpg"]
+    assert load_source(tmp_path, split="val").ids == ["dog/cat_2.jpg"]
+    assert len(load_source(tmp_path)) == 9 and load_source(tmp_path).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("test", [[{"file_name": "images/cat_1.jpg"}], ["nothing of this"], {"cat": ["cat_1.jpg"]}])
+def test_a_json_of_splits_that_is_not_understood_is_told(tmp_path, test):
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps({"train": ["cat_0.jpg"], "test": test}))
+    with pytest.warns(UserWarning, match="splits.json is not read, though it may list the images of split 'test'"):
+        assert len(load_source(tmp_path)) == 6
+
+
+def test_an_image_in_two_lists_of_one_json(tmp_path):
+    said = {"train": ["cat_0.jpg", "cat_1.jpg"], "test": ["cat_1.jpg"]}
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="'images/cat_1.jpg' is in train: of splits.json and in test: of splits.json"):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"dataset": "x", "test": ["cat_1.jpg"]}', '"train"'])
+def test_another_json_that_is_called_split(tmp_path, content):
+    (pictures(tmp_path) / "split.json").write_text(content)
     assert len(load_source(tmp_path)) == 6

@@ -29,7 +29,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/images.py": "open",  # Pillow, with a list of formats
     "data/split_lists.py": "read_text",
     "data/split_tables.py": "read_text",  # COCO
-    "data/text_lists.py": "read_text read_text safe_load",  # lists, data.yaml
+    "data/text_lists.py": "open read_text read_text read_text safe_load",  # lists, splits.json, data.yaml
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits.py": "read_json",
@@ -50,7 +50,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/upload.py": "hf_hub_download open read_bytes",
     "licences.py": "read_text",
     "locks.py": "open",  # ours
-    "machine.py": "read_text read_text read_text read_text",  # /proc, /sys
+    "machine.py": "read_text read_text read_text read_text read_text read_text",  # /proc, /sys
     "models/checkpoint_resolver.py": "hf_hub_download read_json",
     "models/loading.py": "load_file",
     "models/opening.py": "from_pretrained",

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.dataset import join
 from hf_lowlabel.data.folders import FileReader
 from hf_lowlabel.data.opening import load_source
@@ -17,6 +18,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection import feature_file
 from hf_lowlabel.selection.features import extract
+from hf_lowlabel.tasks import get_task
 from hf_lowlabel.views.table import build_view
 
 from ..processes import begun, ranks
@@ -187,6 +189,9 @@ def test_the_share_of_unreadable_images_is_that_of_all_processes(backbone, tmp_p
         assert left["skipped"] == bad and len(left["indices"]) == 67 and not left["reused"]
     for left in each(0.05):
         assert left["skipped"] == bad and len(left["indices"]) == 67 and left["reused"]
+    paint(tmp_path / "photos", 70)
+    for left in each(0.0):
+        assert left["skipped"] == [] and len(left["indices"]) == 70 and not left["reused"]
 
 
 def test_nan_features_name_an_image(backbone, photos, tmp_path):
@@ -228,3 +233,8 @@ def test_the_fingerprint_does_not_see_the_layout_in_memory():
     net.preprocessing = dict(input_size=(3, 8, 8), crop_pct=1.0, interpolation="bilinear", mean=(0.5,), std=(0.5,))
     before = fingerprint(net)
     assert fingerprint(net.to(memory_format=torch.channels_last)) == before
+
+
+def test_the_embedded_images_with_masks_have_features(backbone):
+    source = get_task("segmentation").open_to_select(DataArguments(dataset="shapes"), None)
+    assert len(extract(backbone, source, np.arange(3), device="cpu")) == 3
