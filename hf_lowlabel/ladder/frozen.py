@@ -148,7 +148,8 @@ def climb(
     a probe is clearly better: at 2 to 16 labels a class the rung of the best score alone is often luck. Where
     the names of the classes say something, they are one more source of the graph, and the blend is there with and
     without them; a class that has a name and no label is known to the rungs with names alone, so that these come first.
-    With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one.
+    With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one; their
+    blend comes before those of single encoders unless by one of these clearly more labels are right.
 
     Args:
         encoders: features of the same images by one or more encoders.
@@ -188,20 +189,24 @@ def climb(
         tried.append(one)
     if masks:
         blends = [PARTS, (*PARTS, *named)] if named else [PARTS]
+        every = [(e, parts, votes) for e in encoders for parts in blends for votes in (False, True)[: len(encoders)]]
         tried += [
-            blended(e.name, parts, tried, label, logits, targets_of, y, groups) for e in encoders for parts in blends
+            blended(e.name, parts, votes, tried, label, logits, targets_of, y, groups) for e, parts, votes in every
         ]
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     first = None if masks else named[1] if named else UNTRIED
+    together = max((one for one in tried if one.blend and one.votes), key=lambda one: one.score, default=None)
     lacking = bool(named) and len(np.unique(y)) < any_one.num_classes
 
     def rank(one: Tried) -> tuple:
         blind = lacking and (one.blend or not one.rung.names)
-        return one.rung is not first, blind, not one.blend or better(probe, one), -one.score
+        alone = together is not None and not one.votes and not better(one, together)
+        return one.rung is not first, blind, not one.blend or better(probe, one), alone, -one.score
 
     tried.sort(key=rank)
-    best = next(one.encoder for one in tried if not one.votes)
-    return [one for one in tried if not one.votes or one.encoder == best]
+    if not lacking and better(probe, tried[0]):
+        tried.sort(key=lambda one: one is not probe)
+    return [one for one in tried if not one.votes or one.encoder == tried[0].encoder]
 
 
 def rounds_of(tried: Sequence[Tried]) -> int:
@@ -224,6 +229,7 @@ def better(one: Tried, other: Tried) -> bool:
 def blended(
     name: str,
     parts: Sequence[Rung],
+    votes: bool,
     tried: Sequence[Tried],
     label: np.ndarray,
     logits: Mapping[Key, list[np.ndarray]],
@@ -231,14 +237,15 @@ def blended(
     y: np.ndarray,
     groups: int,
 ) -> Tried:
-    """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts.
+    """All rungs on the features of an encoder, weighted by their scores; what it says is linear in its parts. votes:
+    whether the parts are the votes of all encoders.
 
     What it says of a label that is left out has weights that its group has no part in.
     """
-    own = {one.rung: one for one in tried if one.encoder == name and not (one.votes or one.blend)}
+    own = {one.rung: one for one in tried if one.encoder == name and one.votes == (votes and one.rung is not PROBE)}
     ones = [own[PROBE if part is BELIEFS else part] for part in parts]
     sharpness = SHARPNESS * (groups / 40) ** 0.5
-    keys = [(part, name, False) for part in parts]
+    keys = [(part, name, votes) for part in parts]
     weights = np.round(softmax(sharpness * np.array([[one.score for one in ones]]))[0], 3)
     weight, at = ones[0].weight, ones[0].place[np.searchsorted(ones[0].asked, label)]
     by_others = np.array([one.score - weight * one.probability for one in ones]) / np.maximum(1 - weight, 1e-12)
@@ -248,7 +255,7 @@ def blended(
     names = any(part.names for part in parts)
     words = "probe and propagations with class names, blended" if names else "probe and propagations, blended"
     rung = Rung(words, "propagation", {"blend": weights.tolist()}, names=names)
-    one = Tried(rung, name, False, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group, even=ones[0].even)
+    one = Tried(rung, name, votes, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group, even=ones[0].even)
     one.judge(y)
     return one
 
@@ -270,7 +277,7 @@ def wanted(
             out[rung, encoder.name, False] = own
     if len(encoders) > 1:
         for rung in rungs:
-            if rung not in (PROBE, BELIEFS):
+            if rung is not PROBE:
                 votes = np.mean([out[rung, encoder.name, False] for encoder in encoders], 0)
                 out |= {(rung, encoder.name, True): votes for encoder in encoders}
     return out
