@@ -218,12 +218,13 @@ def auto(
                     else Best(*from_training(ready, given, keep, to_label, left, train))
                 )
             return best
-    except NoLabels:
+    except NoLabels as missing:
         if text_model is None or not kind.climbs:
             raise
         with claimed(name) as folder:
             keep = Path(features) if features is not None else folder / "features"
-            return Best(*from_words(kind, given, text_model, class_names, prompts, folder, keep, to_label))
+            of, images = (kind, given, text_model, class_names, prompts), missing.fingerprint
+            return Best(*from_words(*of, folder, keep, to_label, images))
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def take_up(
     path, trials = ready.folder / SEARCH, ready.folder / TRIALS
     facts, known = facts_of(ready, models, names, words), read_kept(path) if path.is_file() else {}
     check_same(ready.folder, known, facts)
-    there = "facts" in known  # else nothing says what trials are of
+    there = "settings" in known.get("facts", {})  # else nothing says what trials are of
     planned, trained = known.get("minutes", minutes), there and known.get("train", True)
     if trials.is_dir() and there:
         goes = "goes on so" if minutes < planned else f"with {minutes:g} its trials begin anew"
@@ -135,11 +135,12 @@ def take_up(
 
 
 def check_same(folder: Path, known: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    """OtherSearch where a folder's search is of something else; what an older version lacks is no difference."""
+    """OtherSearch where a folder's search is of something else, or of nothing that this one is of; what an older version
+    lacks is no difference."""
     before = known.get("facts", {})
     other = [name for name in facts if before.get(name, facts[name]) != facts[name]]
-    if other:
-        of_models = set(other) <= {"weights", "words"}
+    if other or before and not before.keys() & facts.keys():
+        of_models = bool(other) and set(other) <= {"weights", "words"}
         what = "weights or class names" if of_models else "settings, labels or images"
         raise OtherSearch(f"What was tried in {folder} was tried with other {what}. Give another --output-dir.")
 
