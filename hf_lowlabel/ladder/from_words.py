@@ -73,6 +73,7 @@ def from_words(
         "labels": "none",
         "words": print_of_words(text_model, names, prompts or ()),
     }
+    barrier()  # all have read
     check_same(folder, known, facts)
     if is_main_process():
         if "facts" not in known:  # nothing says what trials are of

@@ -69,6 +69,7 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         new = is_main_process() and not (folder / SEARCH).is_file()
         if new:
             write_json(folder / SEARCH, {})
+        barrier()  # all can read it
         with workers_are_there():
             yield folder
         barrier()  # all is written
@@ -113,6 +114,7 @@ def take_up(
     """
     path, trials = ready.folder / SEARCH, ready.folder / TRIALS
     facts, known = facts_of(ready, models, names, words), read_kept(path) if path.is_file() else {}
+    barrier()  # all have read
     check_same(ready.folder, known, facts)
     there = "settings" in known.get("facts", {})  # else nothing says what trials are of
     planned, trained = known.get("minutes", minutes), there and known.get("train", True)
@@ -122,7 +124,6 @@ def take_up(
             log.warning("this search was planned for %g minutes, and %s", planned, goes)
         elif train and not trained:
             log.warning("this search was planned without training networks: with it its trials begin anew")
-    barrier()  # all have read
     if is_main_process():
         if not there or minutes > planned or train and not trained:
             known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
@@ -135,8 +136,8 @@ def take_up(
 
 
 def check_same(folder: Path, known: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    """OtherSearch where a folder's search is of something else, or of nothing that this one is of; what an older version
-    lacks is no difference."""
+    """OtherSearch where a folder's search is of something else, or of nothing that this one is of; what an older
+    version lacks is no difference."""
     before = known.get("facts", {})
     other = [name for name in facts if before.get(name, facts[name]) != facts[name]]
     if other or before and not before.keys() & facts.keys():

@@ -13,6 +13,8 @@ from hf_lowlabel import auto, predict
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
+from tests import launched_verbs
+from tests.processes import ranks
 from tests.transformers_repos import save_two_towers
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -166,3 +168,15 @@ def test_labels_and_none_are_searches_of_two_kinds(made, tmp_path, monkeypatch):
     go()
     (data / "30.png").write_bytes((data / "00.png").read_bytes())
     refused()
+
+
+def test_two_processes_have_the_model_of_one(made, tmp_path):
+    """The second one reads what the first has noted in the folder, and neither waits for ever."""
+    given = ["auto", "--dataset", str(made / "pictures"), "--model", str(made / "net"), "--device", "cpu"]
+    given += ["--text-model", str(made / "clip"), "--class-names", *COLOURS, "--to-label", "0"]
+    assert main([*given, "--output-dir", str(tmp_path / "one")]) == 0
+    ranks(launched_verbs.late, tmp_path, [*given, "--output-dir", str(tmp_path / "two")], folder=tmp_path)
+    assert [json.loads((tmp_path / f"rank-{rank}.json").read_text())["code"] for rank in (0, 1)] == [0, 0]
+    assert not (tmp_path / "two/search.json").exists()
+    one, two = (predict(made / "pictures", tmp_path / name).rows for name in ("one", "two"))
+    assert [row["class"] for row in one] == [row["class"] for row in two]
