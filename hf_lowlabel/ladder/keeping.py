@@ -118,19 +118,22 @@ def take_up(
     check_same(ready.folder, known, facts)
     there = "settings" in known.get("facts", {})  # else nothing says what trials are of
     planned, trained = known.get("minutes", minutes), there and known.get("train", True)
+    with_networks = train and not trained
+    anew = minutes > planned or with_networks
     if trials.is_dir() and there:
-        goes = "goes on so" if minutes < planned else f"with {minutes:g} its trials begin anew"
-        if minutes != planned:
-            log.warning("this search was planned for %g minutes, and %s", planned, goes)
-        elif train and not trained:
+        if with_networks:
             log.warning("this search was planned without training networks: with it its trials begin anew")
+        elif anew:
+            log.warning("this search was planned for %g minutes, and with %g its trials begin anew", planned, minutes)
+        elif minutes < planned:
+            log.warning("this search was planned for %g minutes, and goes on so", planned)
     if is_main_process():
-        if not there or minutes > planned or train and not trained:
+        if not there or anew:
             known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
             forget_trials(ready.folder)
         elif trained and not train:
             forget_last(ready.folder)  # of a network, beside a head on frozen features
-        plan = {"minutes": max(minutes, planned), "train": bool(train or trained)}
+        plan = {"minutes": minutes if anew else planned, "train": bool(train or trained)}
         write_json(path, {**known, "facts": facts, **plan})
     barrier()
 
