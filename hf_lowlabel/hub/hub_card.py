@@ -26,6 +26,7 @@ LICENCE = re.compile(r"^license\w*[ \t]*:.*\n(?:(?:[ \t]+|- ).*\n)*", re.M)  # i
 SENTENCE = re.compile(
     r"(?<=\n## Licence\n\n)(?:\*\*Not given yet\.\*\* .*? before sharing it\.|This model: (?:(?!\. ).)+?\.(?=\n|\Z| ))"
 )
+CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 BESIDE = ("hub_id", "license", "card_hash")  # of run.json, what a push sets
 
 
@@ -92,7 +93,9 @@ def agreed(
     if lines and own != (given := license_in(theirs)) and (own is None or own == was):
         log.info("the licence that the card of %s states there is taken over: %s", repo_id, given)
         mine = hub_card(folder, repo_id, revision, lines)
-    written = BLOCK.sub("", theirs).strip() and _hash(theirs) != said.get("card_hash")
+    noted = said.get("card_hash")
+    as_left = _hash(theirs) == noted if noted else bool(said) and _is_of_its_run(theirs, remote)
+    written = BLOCK.sub("", theirs).strip() and not as_left
     if not written:
         return mine
     if words_of(theirs) == words_of(mine.text):
@@ -176,6 +179,29 @@ def _values(mine: HubCard) -> dict[str, Any]:
 
 def _facts(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in BESIDE}
+
+
+def _is_of_its_run(card: str, remote: Remote) -> bool:
+    """Whether the words of a card on the Hub are those that the run.json beside it makes: a version before noted no
+    hash. The code in its section "Use" is left out, which versions write in different ways."""
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside, "model")
+        folder.mkdir()
+        (folder / "run.json").write_bytes(remote.read("run.json"))
+        for picture in set(PICTURES) & set(remote.files):
+            (folder / picture).touch()
+        try:
+            made = _rendered(folder, card, RunRecord.from_json(folder / "run.json"))
+        except Exception:  # not ours, whatever it is: its words are somebody's
+            return False
+    return _without_code(words_of(made)) == _without_code(words_of(card))
+
+
+def _without_code(card: str) -> str:
+    """The card without the code in its section "Use"."""
+    start, use, rest = card.partition("\n## Use\n")
+    section, heading, tail = rest.partition("\n## ")
+    return start + use + CODE.sub("", section) + heading + tail
 
 
 def _json(content: bytes) -> dict[str, Any]:
