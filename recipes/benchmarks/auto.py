@@ -35,6 +35,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from kept_rows import check_settings
 from sklearn.linear_model import LogisticRegressionCV
 
 from hf_lowlabel import load_source
@@ -267,6 +268,7 @@ def main() -> None:
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "draws.jsonl"
+    check_settings(file, args, "images")
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     done = {where_of(row) for row in rows}
     for name in args.sets:

@@ -156,8 +156,9 @@ def test_several_classes_are_those_that_an_image_shows(bright, tmp_path, monkeyp
     assert len((tmp_path / "out" / "runs.jsonl").read_text().splitlines()) == 4
 
 
-def test_draws_of_other_settings_have_lines_of_their_own():
+def test_draws_of_other_settings_have_lines_of_their_own(monkeypatch):
     """In one file are those of several starts; of a version before none has a tail."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     auto = runpy.run_path(str(BENCHMARKS / "auto.py"))
     found = dict(
         best=0.9, probe=0.5, peer=0.5, rungs={"probe": 0.5}, interval=[0, 1], helps="unclear", gain=0, seconds=1
@@ -180,6 +181,8 @@ def test_rounds_have_the_features_of_auto(bright, tmp_path, monkeypatch):
     run(monkeypatch, tmp_path, "rounds", "wrong", *given, "--seeds", 0, "--output", "out")
     rows = [json.loads(line) for line in (tmp_path / "out/wrong.jsonl").read_text().splitlines()]
     assert [row["seed"] for row in rows] == [0] and len(rows[0]["found"]["review"]) == 2
+    with pytest.raises(SystemExit, match="is of --images 3000. Give this, or another --output"):
+        run(monkeypatch, tmp_path, "rounds", "wrong", *given, "--images", 80, "--seeds", 0, 1, "--output", "out")
 
 
 def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsys):
