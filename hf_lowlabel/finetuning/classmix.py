@@ -6,7 +6,7 @@
 
 M selects the pixels of x_a that the teacher p' gives to half of its predicted classes, floor(n / 2) of n. The teacher
 labels the weak views, the student sees the strong ones (colour and blur), mixed. As in the authors' code labeled and
-mixed images are two batches to BatchNorm.
+mixed images are two batches to BatchNorm. Where a batch is cut into micro-batches, each has its own r.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     x_m = M x_a + (1 - M) x_b,   p'_m = M p'(x_a) + (1 - M) p'(x_b),   r = share of pixels with max p'_m >= tau
 
 M is a rectangle of half the image, p' the averaged network; the squared difference is summed over the classes. r scales
-the whole loss of a batch: no pixel is left out for being uncertain. Pixels outside an image add nothing to the sum, and
-still count in both means.
+the whole loss of a batch: no pixel is left out for being uncertain. Where a batch is cut into micro-batches, each has
+its own r. Pixels outside an image add nothing to the sum, and still count in both means.
 """
 
 from __future__ import annotations

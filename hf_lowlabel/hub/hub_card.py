@@ -26,16 +26,19 @@ LICENCE = re.compile(r"^license\w*[ \t]*:.*\n(?:(?:[ \t]+|- ).*\n)*", re.M)  # i
 SENTENCE = re.compile(
     r"(?<=\n## Licence\n\n)(?:\*\*Not given yet\.\*\* .*? before sharing it\.|This model: (?:(?!\. ).)+?\.(?=\n|\Z| ))"
 )
-BESIDE = ("hub_id", "license", "card_hash")  # of run.json, what a push sets
+CODE = re.compile(r"^```.*?^```$", re.M | re.S)
+BESIDE = ("hub_id", "license", "card_hash", "card_seen")  # of run.json, what a push sets
 
 
 @dataclass
 class HubCard:
-    """text: README.md. record: of run.json, None without one. pristine: whether the text is as the run wrote it."""
+    """text: README.md. record: of run.json, None without one. pristine: whether the text is as the run wrote it.
+    seen: hash of the card on the Hub as the last push of this folder left it."""
 
     text: str
     record: RunRecord | None
     pristine: bool
+    seen: str | None = None
 
 
 def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: str = "") -> HubCard:
@@ -61,8 +64,9 @@ def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: s
     text = _rendered(folder, card, there) if pristine else stated(renamed(card, repo_id, revision))
     text = renamed(text, repo_id, revision) if revision else text
     record.hub_id = record.hub_id if revision else repo_id
-    record.license, record.card_hash = license_in(text), _hash(text)
-    return HubCard(text, record, pristine)
+    seen, record.license = record.card_seen, license_in(text)
+    record.card_hash = record.card_seen = _hash(text)
+    return HubCard(text, record, pristine, seen)
 
 
 def agreed(
@@ -92,18 +96,23 @@ def agreed(
     if lines and own != (given := license_in(theirs)) and (own is None or own == was):
         log.info("the licence that the card of %s states there is taken over: %s", repo_id, given)
         mine = hub_card(folder, repo_id, revision, lines)
-    written = BLOCK.sub("", theirs).strip() and _hash(theirs) != said.get("card_hash")
+    noted = said.get("card_hash")
+    as_left = _hash(theirs) == noted if noted else bool(said) and _is_of_its_run(theirs, remote)
+    written = BLOCK.sub("", theirs).strip() and not as_left
     if not written:
         return mine
     if words_of(theirs) == words_of(mine.text):
         return _noted(mine, said.get("card_hash") or _hash(mine.text))
-    if mine.record is None or review:
+    seen = _hash(theirs) == mine.seen  # so that what was edited there has been here too
+    if mine.record is None or review and not seen:
         log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
         return mine
     if mine.record.card_hash == said.get("card_hash") or (mine.pristine and _facts(said) == _facts(_values(mine))):
         log.info("the card of %s was edited on the Hub, and keeps its words", repo_id)
         kept = renamed(with_licence(theirs, _licence_lines(mine.text)), repo_id, revision)
         return _noted(replace(mine, text=stated(kept)), said.get("card_hash"))
+    if seen:
+        return _noted(mine, said.get("card_hash"))
     raise PushError(
         f"The card of {repo_id} was written or edited on the Hub, and this push would put another in its place. Copy "
         f"what should stay into {run / 'README.md'} and delete README.md there (its history keeps it), or push to "
@@ -167,7 +176,9 @@ def _hash(card: str) -> str:
 
 
 def _noted(mine: HubCard, card_hash: str | None) -> HubCard:
-    return mine if mine.record is None else replace(mine, record=replace(mine.record, card_hash=card_hash))
+    """With a hash to note of the card before edits on the Hub, and that of the text as it goes there."""
+    record = mine.record and replace(mine.record, card_hash=card_hash, card_seen=_hash(mine.text))
+    return replace(mine, record=record)
 
 
 def _values(mine: HubCard) -> dict[str, Any]:
@@ -176,6 +187,29 @@ def _values(mine: HubCard) -> dict[str, Any]:
 
 def _facts(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in BESIDE}
+
+
+def _is_of_its_run(card: str, remote: Remote) -> bool:
+    """Whether the words of a card on the Hub are those that the run.json beside it makes: a version before noted no
+    hash. The code in its section "Use" is left out, which versions write in different ways."""
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside, "model")
+        folder.mkdir()
+        (folder / "run.json").write_bytes(remote.read("run.json"))
+        for picture in set(PICTURES) & set(remote.files):
+            (folder / picture).touch()
+        try:
+            made = _rendered(folder, card, RunRecord.from_json(folder / "run.json"))
+        except Exception:  # not ours, whatever it is: its words are somebody's
+            return False
+    return _without_code(words_of(made)) == _without_code(words_of(card))
+
+
+def _without_code(card: str) -> str:
+    """The card without the code in its section "Use"."""
+    start, use, rest = card.partition("\n## Use\n")
+    section, heading, tail = rest.partition("\n## ")
+    return start + use + CODE.sub("", section) + heading + tail
 
 
 def _json(content: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ..arguments import Config
 from ..commands import MASKS, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
+from ..distributed import join_processes
 from ..errors import UserError
 from ..selection.importing import drawn_from, import_labels
 from ..selection.kinds import kind_of
@@ -218,12 +219,14 @@ def auto(
                     else Best(*from_training(ready, given, keep, to_label, left, train))
                 )
             return best
-    except NoLabels:
+    except NoLabels as missing:
         if text_model is None or not kind.climbs:
             raise
+        join_processes(device)  # the first one is the only one to write, and the others wait for it
         with claimed(name) as folder:
             keep = Path(features) if features is not None else folder / "features"
-            return Best(*from_words(kind, given, text_model, class_names, prompts, folder, keep, to_label))
+            of, images = (kind, given, text_model, class_names, prompts), missing.fingerprint
+            return Best(*from_words(*of, folder, keep, to_label, images))
 
 
 @contextlib.contextmanager

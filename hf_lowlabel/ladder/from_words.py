@@ -29,7 +29,7 @@ from ..training.folder import SEARCH, WORDS
 from ..training.preparing import prepare
 from ..training.priors import load_priors
 from .advice import Remark
-from .keeping import TRIALS, check_same, features_of_encoder, print_of, print_of_words, read_kept
+from .keeping import TRIALS, check_same, features_of_encoder, forget_trials, print_of, print_of_words, read_kept
 from .on_features import Answer
 from .report import Advice, write_advice
 
@@ -43,6 +43,7 @@ def from_words(
     folder: Path,
     keep: Path,
     to_label: int,
+    images: str,
 ) -> Answer:
     """A run folder without any label.
 
@@ -55,19 +56,28 @@ def from_words(
         folder: the run folder.
         keep: folder of features.
         to_label: images to choose for a first round of labels.
+        images: fingerprint of the data set.
 
     Raises:
         UserError: a model without text, fewer than two classes, a network in memory.
+        OtherSearch: the folder's is of labels, or of other settings, images or names.
     """
     if not isinstance(given["model"], (str, Path)):
         raise UserError(
             "Class names need a --model by name, and this is a network in memory. Save it to a folder first."
         )
     said, known = folder / TRIALS / WORDS, read_kept(folder / SEARCH)
-    of = [str(given["model"]), given["seed"], given["image_size"], print_of_words(text_model, *names, *(prompts or ()))]
-    facts = {"no labels": print_of(of)}
+    facts = {  # by the names that a search with labels gives them: it is another
+        "settings": print_of([str(given["model"]), given["seed"], given["image_size"]]),
+        "images": images,
+        "labels": "none",
+        "words": print_of_words(text_model, names, prompts or ()),
+    }
+    barrier()  # all have read
     check_same(folder, known, facts)
     if is_main_process():
+        if "facts" not in known:  # nothing says what trials are of
+            forget_trials(folder)
         write_json(folder / SEARCH, {**known, "facts": facts})
     if not (said.is_file() and manifest_beside(said).is_file()):  # else of a search that was killed after it
         if is_main_process():

@@ -69,6 +69,7 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         new = is_main_process() and not (folder / SEARCH).is_file()
         if new:
             write_json(folder / SEARCH, {})
+        barrier()  # all can read it
         with workers_are_there():
             yield folder
         barrier()  # all is written
@@ -113,33 +114,37 @@ def take_up(
     """
     path, trials = ready.folder / SEARCH, ready.folder / TRIALS
     facts, known = facts_of(ready, models, names, words), read_kept(path) if path.is_file() else {}
-    check_same(ready.folder, known, facts)
-    there = "facts" in known  # else nothing says what trials are of
-    planned, trained = known.get("minutes", minutes), there and known.get("train", True)
-    if trials.is_dir() and there:
-        goes = "goes on so" if minutes < planned else f"with {minutes:g} its trials begin anew"
-        if minutes != planned:
-            log.warning("this search was planned for %g minutes, and %s", planned, goes)
-        elif train and not trained:
-            log.warning("this search was planned without training networks: with it its trials begin anew")
     barrier()  # all have read
+    check_same(ready.folder, known, facts)
+    there = "settings" in known.get("facts", {})  # else nothing says what trials are of
+    planned, trained = known.get("minutes", minutes), there and known.get("train", True)
+    with_networks = train and not trained
+    anew = minutes > planned or with_networks
+    if trials.is_dir() and there:
+        if with_networks:
+            log.warning("this search was planned without training networks: with it its trials begin anew")
+        elif anew:
+            log.warning("this search was planned for %g minutes, and with %g its trials begin anew", planned, minutes)
+        elif minutes < planned:
+            log.warning("this search was planned for %g minutes, and goes on so", planned)
     if is_main_process():
-        if not there or minutes > planned or train and not trained:
+        if not there or anew:
             known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
             forget_trials(ready.folder)
         elif trained and not train:
             forget_last(ready.folder)  # of a network, beside a head on frozen features
-        plan = {"minutes": max(minutes, planned), "train": bool(train or trained)}
+        plan = {"minutes": minutes if anew else planned, "train": bool(train or trained)}
         write_json(path, {**known, "facts": facts, **plan})
     barrier()
 
 
 def check_same(folder: Path, known: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    """OtherSearch where a folder's search is of something else; what an older version lacks is no difference."""
+    """OtherSearch where a folder's search is of something else, or of nothing that this one is of; what an older
+    version lacks is no difference."""
     before = known.get("facts", {})
     other = [name for name in facts if before.get(name, facts[name]) != facts[name]]
-    if other:
-        of_models = set(other) <= {"weights", "words"}
+    if other or before and not before.keys() & facts.keys():
+        of_models = bool(other) and set(other) <= {"weights", "words"}
         what = "weights or class names" if of_models else "settings, labels or images"
         raise OtherSearch(f"What was tried in {folder} was tried with other {what}. Give another --output-dir.")
 

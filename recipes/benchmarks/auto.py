@@ -35,6 +35,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from kept_rows import check_settings
 from sklearn.linear_model import LogisticRegressionCV
 
 from hf_lowlabel import load_source
@@ -44,6 +45,9 @@ from hf_lowlabel.ladder.frozen import PROBE, Features, climb
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import extract
 
+SIDE = 128  # px
+KEYS = ("set", "encoder", "image_size", "per_class", "seed", "balanced", "tail")  # of a draw
+
 
 def features(args: argparse.Namespace, name: str, encoder: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """(float32 [N, D], labels int64 [N]) of at most --images training images, or of all test images."""
@@ -51,8 +55,7 @@ def features(args: argparse.Namespace, name: str, encoder: str, split: str) -> t
     members = members_of(args, len(source))
     file = Path(args.output) / f"{name}-{split}-{Path(encoder).name}-{args.image_size}.safetensors"
     found = extract(encoder, source, members, path=file, image_size=args.image_size)
-    kept = long_tailed(source.labels[found.indices], args.tail)
-    return np.array(found.values)[kept], source.labels[found.indices][kept]
+    return np.array(found.values), source.labels[found.indices]
 
 
 def long_tailed(y: np.ndarray, tail: float) -> np.ndarray:
@@ -172,27 +175,38 @@ def one(args: argparse.Namespace, x, y, test_x, test_y, number: int, seed: int) 
 
 
 def table(rows: list[dict]) -> str:
-    """A line for each set, encoder and number of labels; and what held over all."""
-    groups: dict[tuple, list[dict]] = defaultdict(list)
-    for row in rows:
-        groups[row["set"], row["encoder"], row["per_class"]].append(row)
+    """A line for each set, encoder, way to draw and number of labels; and what held over all."""
     keys = ["auto", "best", "probe", "peer", *(["fastai"] if all("fastai" in row for row in rows) else [])]
     titles = " | ".join({"best": "best in hindsight"}.get(key, key) for key in keys)
     lines = [f"| set | encoder | labels a class | {titles} |", "|---|---|---:|" + "---:|" * len(keys)]
-    for (name, encoder, per_class), found in groups.items():
+    for found in alike(rows, "seed"):
         cells = []
         for key in keys:
             values = [100 * row[key] for row in found]
             cells.append(f"{np.mean(values):.1f} ± {np.std(values):.1f}")
-        lines.append(f"| {name} | {encoder} | {per_class} | " + " | ".join(cells) + " |")
+        one = found[0]
+        lines.append(f"| {one['set']} | {how(one)} | {one['per_class']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *held(rows)])
 
 
-def by_set(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    groups: dict[tuple[str, str], list[dict]] = defaultdict(list)
+def where_of(row: dict) -> tuple:
+    return tuple({"tail": 1.0, **row}[key] for key in KEYS)
+
+
+def alike(rows: list[dict], *but: str) -> list[list[dict]]:
+    """Groups of draws that have all of KEYS in common, `but` some."""
+    groups: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
-        groups[row["set"], row["encoder"]].append(row)
-    return groups
+        groups[tuple(value for key, value in zip(KEYS, where_of(row)) if key not in but)].append(row)
+    return list(groups.values())
+
+
+def how(row: dict) -> str:
+    """The encoder, with what of a draw is not the default."""
+    said = [f"{row['image_size']} px"] if row["image_size"] != SIDE else []
+    said += ["balanced"] if row["balanced"] else []
+    said += [f"tail {row['tail']:g}"] if row.get("tail", 1) != 1 else []
+    return ", ".join([row["encoder"], *said])
 
 
 def best_single(rows: list[dict]) -> tuple[str, float]:
@@ -221,11 +235,12 @@ def held(rows: list[dict]) -> list[str]:
             f"- {MORE} times the labels: mean error {np.mean(error):.1f} points, 80 % intervals held in "
             f"{np.mean(inside):.0%} of {len(far)} draws."
         )
-    for (name, encoder), found in by_set(rows).items():
+    for found in alike(rows, "seed", "per_class"):
         taken, every = (100 * np.mean([row[key] for row in found]) for key in ("auto", "best"))
         said, one = best_single(found)
         lines.append(
-            f"- {name}, {encoder}, all draws: auto {taken:.1f}, the best rung of each draw {every:.1f}, the best for "
+            f"- {found[0]['set']}, {how(found[0])}, all draws: "
+            f"auto {taken:.1f}, the best rung of each draw {every:.1f}, the best for "
             f"all draws ({said}) {100 * one:.1f}."
         )
     lines.append(f"- Seconds for the frozen rungs of a draw: {np.median([r['seconds'] for r in rows]):.1f} (median).")
@@ -237,7 +252,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of data sets")
     parser.add_argument("--sets", nargs="+", required=True, help="their names")
     parser.add_argument("--encoders", nargs="+", default=["resnet18"], help="timm names or folders")
-    parser.add_argument("--image-size", type=int, default=128, help="px (default: 128)")
+    parser.add_argument("--image-size", type=int, default=SIDE, help=f"px (default: {SIDE})")
     parser.add_argument("--images", type=int, default=3000, help="training images at most (default: 3000)")
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 4, 8, 16], help="labels a class")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
@@ -253,19 +268,21 @@ def main() -> None:
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "draws.jsonl"
+    check_settings(file, args, "images")
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    keys = ("set", "encoder", "image_size", "per_class", "seed", "balanced", "tail")
-    done = {tuple({"tail": 1.0, **row}[k] for k in keys) for row in rows}
+    done = {where_of(row) for row in rows}
     for name in args.sets:
         for encoder in args.encoders:
-            (x, y), (test_x, test_y) = (features(args, name, encoder, part) for part in ("train", "test"))
+            both = [features(args, name, encoder, part) for part in ("train", "test")]
+            kept = [long_tailed(y, args.tail) for _, y in both]
+            (x, y), (test_x, test_y) = ((x[rows], y[rows]) for (x, y), rows in zip(both, kept))
             for per_class in args.per_class:
                 for seed in args.seeds:
                     where = (name, Path(encoder).name, args.image_size, per_class, seed, args.balanced, args.tail)
                     if where in done:
                         continue
                     number = per_class * len(np.unique(y))
-                    row = dict(zip(keys, where)) | one(args, x, y, test_x, test_y, number, seed)
+                    row = dict(zip(KEYS, where)) | one(args, x, y, test_x, test_y, number, seed)
                     if args.fastai:
                         rows_drawn = draw(y, number, seed, args.balanced)
                         row["fastai"] = fine_tuned(args, name, encoder, rows_drawn, seed)

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from kept_rows import check_settings
 
 from hf_lowlabel import auto, finetune
 from hf_lowlabel.files import read_json, write_text
@@ -95,7 +96,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     path = Path(args.output) / "draws.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_settings(path, args, "model", "architecture", "minutes", "image_size", "stored_size")
     draws = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     known = {(d["set"], d["labels"], d["seed"]) for d in draws}
     for one in [(n, k, s) for s in args.seeds for n in args.sets for k in args.labels]:

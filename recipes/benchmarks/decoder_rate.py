@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kept_rows import rows_of
+from kept_rows import check_settings, rows_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.files import write_text
@@ -72,6 +72,8 @@ def main() -> None:
     folder = Path(args.output)
     order = itertools.product(args.seeds, args.sets, args.methods, args.head_lr)
     cases = (dict(seed=seed, set=name, method=method, head_lr=rate) for seed, name, method, rate in order)
+    fixed = ("model", "labels", "architecture", "image_size", "stored_size", "max_steps")
+    check_settings(folder / "runs.jsonl", args, *fixed)
     rows = rows_of(folder / "runs.jsonl", cases, partial(one, args))
     text = f"{table(rows)}\n\nmachine: {collect_hardware(1)}; versions: {collect_versions()}\n"
     write_text(folder / "decoder-rate.md", text)

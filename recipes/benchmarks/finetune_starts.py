@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kept_rows import rows_of
+from kept_rows import check_settings, rows_of
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.errors import Diverged
@@ -121,6 +121,8 @@ def main() -> None:
     folder = Path(args.output)
     order = itertools.product(args.seeds, args.sets, args.rows)
     cases = (dict(set=name, row=row, seed=seed) for seed, name, row in order)
+    fixed = ("model", "pretrain_steps", "method", "per_class", "image_size", "unlabeled_ratio", "max_steps")
+    check_settings(folder / "runs.jsonl", args, *fixed)
     rows = rows_of(folder / "runs.jsonl", cases, partial(one, args))
     settings = {k: v for k, v in vars(args).items() if k not in ("data", "output", "rows", "sets", "model")}
     text = f"{table(rows)}\n\n{settings}; machine: {collect_hardware(1)}; versions: {collect_versions()}\n"

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from auto import features
+from kept_rows import check_settings
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits import Split
@@ -198,7 +199,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="folder for features and results")
     args = parser.parse_args()
     file = Path(args.output) / f"{args.kind}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    check_settings(file, args, "encoder", "image_size", "images", "strategies")
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     done = {(row["set"], row["seed"]) for row in rows}
     for name in args.sets:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kept_rows import rows_of
+from kept_rows import check_settings, rows_of
 from PIL import Image
 
 from hf_lowlabel import finetune, load_segmentation, load_source
@@ -124,6 +124,7 @@ def main() -> None:
     folder = Path(args.output)
     order = itertools.product(args.seeds, [*args.strips, *args.quarters], args.rows)
     cases = (dict(set=name, row=row, seed=seed) for seed, name, row in order)
+    check_settings(folder / "runs.jsonl", args, "model", "labels", "image_size", "max_steps")
     rows = rows_of(folder / "runs.jsonl", cases, partial(one, args))
     settings = {k: v for k, v in vars(args).items() if k not in ("data", "output", "rows", "model")}
     text = f"{table(rows)}\n\n{settings}; machine: {collect_hardware(1)}; versions: {collect_versions()}\n"

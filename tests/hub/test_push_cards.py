@@ -114,6 +114,50 @@ def test_words_written_on_the_hub_stay(hub, run, tmp_path):
     assert hub.repos["model", "org/pets"].content()["model.safetensors"] == before["model.safetensors"]
 
 
+def test_what_was_edited_there_and_taken_over_is_edited_here(hub, run, tmp_path):
+    """Every later edit of the card here goes to the Hub, until somebody edits that there again."""
+    push(run, "org/pets")
+    edit(hub, asking)
+    push(run, "org/pets")
+    for line in ("A line of mine.", "Another one."):
+        (run / "README.md").write_text((run / "README.md").read_text() + f"\n{line}\n")
+        push(run, "org/pets")
+        assert line in card_there(hub) and "Ask me anything." in card_there(hub)
+        assert (run / "README.md").read_text() == card_there(hub)
+    other = unlicensed(tmp_path / "other", 2.0)
+    (other / "README.md").write_text((other / "README.md").read_text() + "\nOf another.\n")
+    with pytest.raises(PushError, match="written or edited on the Hub"):  # what was written there stays
+        push(other, "org/pets")
+    edit(hub, lambda card: card.replace("Ask me", "Ask us"))
+    (run / "README.md").write_text((run / "README.md").read_text() + "\nA third one.\n")
+    with pytest.raises(PushError, match="written or edited on the Hub"):
+        push(run, "org/pets")
+    assert "Ask us anything." in card_there(hub)
+
+
+def test_a_card_of_a_version_that_noted_no_hash(hub, run, tmp_path):
+    """It is as that version wrote it, whose code was another; words that somebody wrote into it stay."""
+    push(run, "org/pets")
+    there = hub.repos["model", "org/pets"].content()
+    facts = json.loads(there["run.json"])
+    for name in [name for name in facts if name.startswith("card_")]:
+        del facts[name]
+    card = there["README.md"].decode()
+    code = "from transformers import"
+    assert code in card
+    old = {"README.md": card.replace(code, f"import numpy as np\n{code}", 1), "run.json": json.dumps(facts)}
+    hub.add("model", "org/pets", {name: text.encode() for name, text in old.items()}, "of an older version")
+    edit(hub, asking)
+    other = unlicensed(tmp_path / "other", 2.0)
+    (other / "README.md").write_text((other / "README.md").read_text() + "\nOf the second year.\n")
+    with pytest.raises(PushError, match="written or edited on the Hub"):
+        push(other, "org/pets")
+    edit(hub, lambda _: old["README.md"])
+    push(other, "org/pets")
+    assert hub.repos["model", "org/pets"].content()["README.md"] == (other / "README.md").read_bytes()
+    assert "Of the second year." in card_there(hub)
+
+
 def test_a_card_that_no_push_wrote_is_not_replaced(hub, run):
     theirs = {"README.md": b"---\nlicense: mit\n---\n# Ours\n", "run.json": b"[1"}
     hub.add("model", "org/pets", theirs)

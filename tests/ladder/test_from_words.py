@@ -13,6 +13,8 @@ from hf_lowlabel import auto, predict
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
+from tests import launched_verbs
+from tests.processes import ranks
 from tests.transformers_repos import save_two_towers
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -123,3 +125,58 @@ def test_a_search_by_other_names_is_another(made, tmp_path, monkeypatch, labeled
     ):
         with pytest.raises(UserError, match="tried with other"):
             auto(made / "pictures", made / "net", **{**given, **other})
+
+
+def test_labels_and_none_are_searches_of_two_kinds(made, tmp_path, monkeypatch):
+    """What was tried with some labels is not gone on with after a search without any in the same folder, nor with other
+    images; what an older version noted of one without labels is not taken for nothing."""
+    data, run = tmp_path / "pictures", tmp_path / "run"
+    shutil.copytree(made / "pictures", data)
+    for name, rows in (("a", range(6)), ("b", range(6, 12))):
+        lines = "".join(f"{i:02d}.png,{list(COLOURS)[i % 3]}\n" for i in rows)
+        (tmp_path / f"{name}.csv").write_text(f"file_name,label\n{lines}")
+    given = dict(text_model=str(made / "clip"), class_names=list(COLOURS), output_dir=run, train=False, to_label=0)
+
+    def stopped(*_):
+        (run / "trials").mkdir(exist_ok=True)
+        (run / "trials/folds.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    def go(**more):
+        with pytest.raises(KeyboardInterrupt):
+            auto(data, made / "net", **given, **more)
+
+    def refused(**more):
+        before = {p: p.read_bytes() for p in run.rglob("*.json")}
+        with pytest.raises(UserError, match="tried with other settings, labels or images"):
+            auto(data, made / "net", **given, **more)
+        assert {p: p.read_bytes() for p in before} == before
+
+    monkeypatch.setattr("hf_lowlabel.ladder.auto.from_features", stopped)
+    monkeypatch.setattr("hf_lowlabel.ladder.from_words.prepare", stopped)
+    go(labels=tmp_path / "a.csv")
+    refused()
+    go(labels=tmp_path / "a.csv")
+    (run / "search.json").write_text(json.dumps({"facts": {"no labels": "of an older version"}}))
+    with pytest.raises(UserError, match="tried with other"):
+        auto(data, made / "net", labels=tmp_path / "b.csv", **given)
+    refused()
+    shutil.rmtree(run)
+    go()
+    with pytest.raises(UserError, match="tried with other settings, labels or images"):
+        auto(data, made / "net", labels=tmp_path / "b.csv", **given)
+    go()
+    (data / "30.png").write_bytes((data / "00.png").read_bytes())
+    refused()
+
+
+def test_two_processes_have_the_model_of_one(made, tmp_path):
+    """The second one reads what the first has noted in the folder, and neither waits for ever."""
+    given = ["auto", "--dataset", str(made / "pictures"), "--model", str(made / "net"), "--device", "cpu"]
+    given += ["--text-model", str(made / "clip"), "--class-names", *COLOURS, "--to-label", "0"]
+    assert main([*given, "--output-dir", str(tmp_path / "one")]) == 0
+    ranks(launched_verbs.late, tmp_path, [*given, "--output-dir", str(tmp_path / "two")], folder=tmp_path)
+    assert [json.loads((tmp_path / f"rank-{rank}.json").read_text())["code"] for rank in (0, 1)] == [0, 0]
+    assert not (tmp_path / "two/search.json").exists()
+    one, two = (predict(made / "pictures", tmp_path / name).rows for name in ("one", "two"))
+    assert [row["class"] for row in one] == [row["class"] for row in two]

@@ -156,6 +156,35 @@ def test_several_classes_are_those_that_an_image_shows(bright, tmp_path, monkeyp
     assert len((tmp_path / "out" / "runs.jsonl").read_text().splitlines()) == 4
 
 
+def test_draws_of_other_settings_have_lines_of_their_own(monkeypatch):
+    """In one file are those of several starts; of a version before none has a tail."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    auto = runpy.run_path(str(BENCHMARKS / "auto.py"))
+    found = dict(
+        best=0.9, probe=0.5, peer=0.5, rungs={"probe": 0.5}, interval=[0, 1], helps="unclear", gain=0, seconds=1
+    )
+    row = dict(set="a", encoder="net", image_size=128, per_class=4, balanced=False, **found)
+    ways = [{}, dict(tail=0.03), dict(tail=1.0, balanced=True), dict(tail=1.0, image_size=64), dict(per_class=8)]
+    rows = [dict(row, seed=seed, auto=k / 10, **way) for k, way in enumerate(ways) for seed in (0, 1)]
+    text = auto["table"](rows)
+    for k, (how, labels) in enumerate([("", 4), (", tail 0.03", 4), (", balanced", 4), (", 64 px", 4), ("", 8)]):
+        assert f"| a | net{how} | {labels} | {10 * k:.1f} ± 0.0 |" in text
+    assert re.findall(r"- a, (.*), all draws: auto (\S+),", text) == [
+        *(("net", "20.0"), ("net, tail 0.03", "10.0"), ("net, balanced", "20.0"), ("net, 64 px", "30.0"))
+    ]
+
+
+def test_rounds_have_the_features_of_auto(bright, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    data, net = bright
+    given = ("--data", data.parent, "--sets", data.name, "--encoder", net, "--image-size", 16)
+    run(monkeypatch, tmp_path, "rounds", "wrong", *given, "--seeds", 0, "--output", "out")
+    rows = [json.loads(line) for line in (tmp_path / "out/wrong.jsonl").read_text().splitlines()]
+    assert [row["seed"] for row in rows] == [0] and len(rows[0]["found"]["review"]) == 2
+    with pytest.raises(SystemExit, match="is of --images 3000. Give this, or another --output"):
+        run(monkeypatch, tmp_path, "rounds", "wrong", *given, "--images", 80, "--seeds", 0, 1, "--output", "out")
+
+
 def test_masks_accuracy_makes_one_table_of_its_runs(tmp_path, monkeypatch, capsys):
     """A second start goes on with what is missing."""
     import torch

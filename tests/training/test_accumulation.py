@@ -31,6 +31,8 @@ SMALL = {
     "self-tuning": dict(width=8, queue=3),
     "clmb": dict(width=8, memory=6, fresh=3, samples=40, tau=0.3, ramp=0.2),
     "dino": dict(center_m=0.5, freeze_last=0.0),
+    "unimatch": dict(box=0.0),  # a box moves pixels inside of an image from part to part, after they are counted
+    "unimatch-v2": dict(box=0.0),
 }
 # Their gradient is that of micro-batches, for the reason given: the weights of the other run are taken over, and all
 # that is remembered has to be the same.
@@ -38,7 +40,8 @@ OF_MICRO_BATCHES = {
     "compares images of a batch": "simclr vicreg lejepa exemplar s4l-exemplar less comatch mixmatch remixmatch sscl",
     "draws a number for each image": "pixpro-affine vat vat-entmin moam",
     "is judged by the averages so far": "freematch softmatch adamatch simmatch self-tuning",
-    "takes a mean over the unlabeled pixels inside the image": "cutmix classmix clmb unimatch unimatch-v2",
+    "is scaled by the share of sure pixels, which is not known before all parts are": "cutmix classmix",
+    "takes means over the pixels of a class": "clmb",
 }
 DRAWN = {"sscl": ("prototypes", "similar.rows")}  # from mixes of images drawn within a micro-batch
 
