@@ -159,14 +159,12 @@ def unevenness(labels: np.ndarray) -> float:
     """Chi-square of the counts of the classes against even ones, by its mean C - 1: about 1 for labels drawn at random
     from as many images of each class, 0 for as many labels of each."""
     counts = np.unique(labels, return_counts=True)[1]
-    return (
-        float(((counts - counts.mean()) ** 2).sum() / counts.mean() / max(len(counts) - 1, 1)) if len(counts) else 0.0
-    )
+    return float(((counts - counts.mean()) ** 2).sum() / counts.mean() / max(len(counts) - 1, 1))
 
 
 def shares_behind(beliefs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     """Shares of the classes of all images, [K], where labels are as many of each class, or nearly: somebody chose them
-    so, and their counts say nothing. None where the images look evenly divided too.
+    so, and their counts say nothing (`unevenness` below 1). None where the images look evenly divided too.
 
         pi_k <- 1/N sum_i  p_ik (pi_k / q_k) / sum_j p_ij (pi_j / q_j)      (Saerens, Latinne and Decaestecker 2002)
 
@@ -182,8 +180,6 @@ def shares_behind(beliefs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     counts = np.bincount(labels, minlength=beliefs.shape[1])
     known = counts > 0
     drawn = unevenness(labels)
-    if known.sum() < 2 or drawn >= 1:
-        return None
     even = first = shares = known / known.sum()
     p = np.where(known, beliefs, 0) / np.where(known, (counts / counts.sum() + even) / 2, 1)
     for step in range(ALL_STEPS):
@@ -231,8 +227,9 @@ class Pool:
 
         Labels that are left out later have had a part in these K numbers.
         """
-        p = self.propagate(reach, rows, labels, believed.shape[1])
-        self.even = shares_behind((p + believed) / 2, labels) if len(labels) else None
+        if len(np.unique(labels)) > 1 and unevenness(labels) < 1:
+            p = self.propagate(reach, rows, labels, believed.shape[1])
+            self.even = shares_behind((p + believed) / 2, labels)
 
     def reach(self, rows: np.ndarray, alpha: float = ALPHA, among: int = 1) -> Reach:
         return self.graph.reach(rows, alpha, among)
