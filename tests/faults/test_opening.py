@@ -67,7 +67,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/prior_labels.py": "read_bytes",  # a manifest, to see whether it is ours
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
-    "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors  # that the page wrote, and `list_classes` has read
+    "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
     "selection/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "read_bytes read_bytes read_bytes",
