@@ -89,7 +89,7 @@ def name_classes(folder: Path) -> None:
         renamed = file.stat().st_mtime_ns >= table.stat().st_mtime_ns and goes_on_from(known, names, names)
         if known[: len(names)] != names and not renamed:
             raise UserError(
-                f"{file} says {series(known[:8])}, and the masks beside it are of {series(names[:8])}, as {TABLE} says. "
+                f"{file} says {series(known[:8])}, and the masks beside it are of {series(names[:8])}, by {TABLE}. "
                 f"Remove {CLASSES_FILE} if it is of another prediction; if it has new names for the same classes, let "
                 f"the columns {SHARE}... of {TABLE} have them too."
             )
