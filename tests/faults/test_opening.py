@@ -72,7 +72,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "read_bytes read_bytes read_bytes",
     "selection/browser.py": "open open",  # ours
-    "selection/steps.py": "open read_bytes",  # ours
+    "selection/steps.py": "open read_bytes read_bytes",  # ours
     "selection/other_rounds.py": "read_json",  # ours
     "selection/next_steps.py": "read_json read_yaml",  # ours
     "selection/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
