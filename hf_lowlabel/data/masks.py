@@ -254,7 +254,7 @@ def read_classes(path: str | Path) -> tuple[list[str], Colors]:
 
 def list_classes(path: str | Path) -> tuple[list[str], Colors]:
     """`read_classes`, of a list that may not be done yet."""
-    path = Path(path)
+    path = Path(path).expanduser()
     names, colors = list[str](), Colors()
     for line in read_text(path, "Give a text file of classes, one a line.").splitlines():
         name, color = parse_class(line)

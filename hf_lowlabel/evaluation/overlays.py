@@ -95,7 +95,7 @@ def _under(class_names: tuple[str, ...], declared: tuple[RGB, ...]) -> np.ndarra
     return np.where(covered, (1 - OPACITY) * values + OPACITY * colors, values).round().astype(np.uint8)
 
 
-def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path) -> Path:
+def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path, declared: Declared = None) -> Path:
     """A row for each example: {"id", "image" uint8 [H, W, 3], "truth" uint8 [H, W] or None, "prediction" uint8 [H, W],
     "confidence" float [H, W]}. Wrong pixels are white in the last column, confident ones in the one before.
     """
@@ -108,8 +108,8 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
         wrong = None if truth is None else (truth != prediction) & (truth != IGNORE)
         pictures = [
             row["image"],
-            None if truth is None else overlay(row["image"], truth, class_names),
-            overlay(row["image"], prediction, class_names),
+            None if truth is None else overlay(row["image"], truth, class_names, declared),
+            overlay(row["image"], prediction, class_names, declared),
             row["confidence"],
             wrong,
         ]
@@ -125,7 +125,7 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path)
     scale = {"confidence": f"confidence\n(black {100 / k:.0f} %, white 100 %)"}
     for ax, name in zip(axes[0], columns):
         ax.set_title(scale.get(name, name), fontsize=9 if name in scale else 11)
-    colors = palette(class_names) / 255
+    colors = palette(class_names, declared) / 255
     seen = sorted(
         {int(v) for row in rows for m in (row.get("truth"), row["prediction"]) if m is not None for v in np.unique(m)}
         - {IGNORE}
@@ -156,5 +156,5 @@ class Examples:
                 "confidence": confidence.cpu().numpy(),
             }
 
-    def save(self, class_names: Sequence[str], path: str | Path) -> Path:
-        return examples([self.rows[p] for p in sorted(self.rows)], class_names, path)
+    def save(self, class_names: Sequence[str], path: str | Path, declared: Declared = None) -> Path:
+        return examples([self.rows[p] for p in sorted(self.rows)], class_names, path, declared)

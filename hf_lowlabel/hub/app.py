@@ -112,7 +112,7 @@ def _write_space(run: Path, record: RunRecord, output: Path, images: bool) -> No
     _architectures(record, output)
     title = record.name or (record.hub_id or "").rpartition("/")[2] or run.resolve().name
     said = {"title": title, "text": summary(record), "class_names": record.class_names}
-    said |= task.space(record)
+    said |= task.space(record, output / "model")
     write_text(output / "space.json", json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if images:
         add_images(run, record, output)

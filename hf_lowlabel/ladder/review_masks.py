@@ -12,6 +12,9 @@ import torch
 from PIL import Image
 
 from ..commands import MASKS, ROUND, SOURCE, auto_command, data_flags, free
+from ..data.mask_colors import Colors
+from ..data.masks import list_classes
+from ..data.own_names import CLASSES_FILE
 from ..data.splits import Split
 from ..errors import UserError
 from ..evaluation.near_copies import copies_tested, near_copies, small_copies
@@ -20,11 +23,12 @@ from ..hub.report_data import config_of
 from ..selection.labels import Task
 from ..selection.mask_page import Shown
 from ..selection.mask_places import find_places
+from ..selection.next_steps import why_not_mixed
 from ..selection.other_rounds import goes_on
 from ..tasks import get_task
 from ..tasks.disagreement import disagreements
 from ..tasks.parts import Examples
-from ..text import percent
+from ..text import percent, series
 from .review import SAME_LOOP
 
 MOST = 20  # images whose masks disagree that are shown
@@ -91,8 +95,8 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     write_json(run / NAME, {"images": [{"image": id, **shown._asdict()} for id, shown in found.items()]})
     folder, no_page = Path(str(data.dataset)).expanduser(), ""
     try:
-        if data.mask_format not in (None, "index"):
-            raise UserError(f"The masks are of --mask-format {data.mask_format}, and the page writes class numbers.")
+        if why := why_not_mixed(vars(data)) or colorless(folder, names, data.mask_format):
+            raise UserError(why)
         if not set(found) <= set(find_places(folder, data.dataset_split)):
             raise UserError("The page shows the masks of a folder of images alone.")
     except UserError as error:
@@ -105,6 +109,19 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     if goes_on(run / "review"):  # a run of its own would not be of the rounds
         then = SAME_LOOP
     return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, then)
+
+
+def colorless(folder: Path, names: list[str], mask_format: str | None) -> str:
+    """Why the page cannot paint in the colours of masks: it has them from classes.txt beside the images."""
+    file = folder / CLASSES_FILE
+    known, colors = list_classes(file) if file.is_file() else (names, Colors())
+    missing = [name for name in known if name not in colors]
+    if mask_format != "colors" or not missing:
+        return ""
+    return (
+        f"The masks are of colours, and {str(file)!r} says none of {series(missing[:8])}. Put the file of --classes "
+        "there, and the page shows and paints them."
+    )
 
 
 def copied(labeled: Examples, test: Examples | None, K: int) -> dict[str, str]:

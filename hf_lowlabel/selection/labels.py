@@ -30,6 +30,7 @@ from .label_faults import class_faults, comma_faults, several_hint
 from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 
 COLUMNS = ("file_name", "id", "label", "skipped")
+NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|[+-]?\.\d+")
 
 
 @dataclass
@@ -283,7 +284,7 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
     rows = [
         row_text(
             *(file, id, given.get(id, ""), why.get(id, "x") if id in skipped else ""),
-            *(cells.get(id, "") for cells in added.values()),
+            own=tuple(cells.get(id, "") for cells in added.values()),
         )
         for file, id in task.files.items()
     ]
@@ -291,8 +292,9 @@ def write_labels(path: Path, task: Task, labels: Labels) -> None:
 
 
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label
-def row_text(*cells: str) -> str:
-    return csv_line([inert(cell) for cell in cells])
+def row_text(*cells: str, own: tuple[str, ...] = ()) -> str:
+    """own: cells of a person's own columns, whose numbers stay numbers in a spreadsheet."""
+    return csv_line([*map(inert, cells), *(cell if NUMBER.fullmatch(cell) else inert(cell) for cell in own)])
 
 
 def csv_line(cells: list[str]) -> str:

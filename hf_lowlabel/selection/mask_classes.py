@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.masks import list_classes
+from ..data.mask_colors import Colors, further_color, lines_of
+from ..data.masks import IGNORED_NAMES, list_classes, read_classes
 from ..data.own_names import CLASSES_FILE, why_foreign
 from ..errors import UserError
-from ..files import read_text, write_text
+from ..files import write_text
 from ..text import series
-from .labels import Task
+from .labels import Task, clean
 from .next_steps import told
 
 log = logging.getLogger("hf_lowlabel")
@@ -23,12 +25,12 @@ class SharedList:
         """dataset: the folder of the images, whose classes.txt is the first one, unless it is of another program."""
         self.own = dataset / CLASSES_FILE
         try:
-            names = list_classes(self.own)[0] if self.own.is_file() else []
+            names, colors = list_classes(self.own) if self.own.is_file() else ([], Colors())
             self.foreign = why_foreign(names, [], "index") or ""
         except UserError as error:
-            names, self.foreign = [], str(error)
-        self.names, self.newest = ([] if self.foreign else names), self.own
-        self.files = {} if self.foreign else {self.own: names}
+            names, colors, self.foreign = [], {}, str(error)
+        self.names, self.colors, self.newest = *(([], {}) if self.foreign else (names, colors)), self.own
+        self.files = {} if self.foreign else {self.own: (names, colors)}
 
     def join(self, folder: Path, asked: Task) -> list[str]:
         """The list once a folder to label has its part in it.
@@ -41,8 +43,9 @@ class SharedList:
             UserError: one number has two names.
         """
         file = folder / CLASSES_FILE
-        names = list_classes(file)[0] if file.is_file() else list(asked.class_names)
-        self.files[file] = list_classes(file)[0] if file.is_file() else []
+        names, colors = there = list_classes(file) if file.is_file() else (list(asked.class_names), asked_colors(asked))
+        self.files[file] = there if file.is_file() else ([], {})
+        before = self.names
         if goes_on_from(names, self.names, asked.class_names):
             self.names, self.newest = names, file
         elif not goes_on_from(self.names, names, asked.class_names, some=True):
@@ -53,19 +56,76 @@ class SharedList:
                 f"images ({series(self.names[:8])}), new names after them. Masks that were painted by another list are "
                 f"to be painted anew. Remove {self.own} where it is about something else."
             )
+        self.colors = joined_colors(self.names, [(before, self.colors), (names, colors)])
         return self.names
 
     def write(self) -> None:
         """Let all of the folders have it."""
-        text = read_text(self.newest) if self.newest.is_file() else "".join(f"{name}\n" for name in self.names)
-        for file, names in self.files.items():
-            if names != self.names:
-                write_text(file, text)
+        for file, there in self.files.items():
+            if there != (self.names, self.colors):
+                write_text(file, lines_of(self.names, self.colors))
         if self.foreign:
             log.warning(
                 "%s stays as it is, so that the classes of these masks, %s, are named by --classes %s alone: %s",
                 *(self.own, series(self.names[:8]), self.newest, self.foreign),
             )
+
+
+def asked_colors(asked: Task) -> Colors:
+    """Those that a folder to label was written with."""
+    return {name: [(r, g, b) for r, g, b in of] for name, of in asked.class_colors.items()}
+
+
+def joined_colors(names: list[str], lists: list[tuple[list[str], Colors]]) -> Colors:
+    """The colours of the numbers that have these names, and of no class, by several lists of classes; those of the
+    first come first, in which the masks of the data are painted."""
+    out = Colors()
+    for known, colors in lists:
+        called = dict(zip(known, names, strict=False))  # by its number, which may have another name now
+        for name, of in colors.items():
+            if (new := called.get(name, name)) in names or name in IGNORED_NAMES:
+                there = out.setdefault(new, [])
+                there += [color for color in of if color not in there]
+    return out
+
+
+def given_classes(
+    given: Sequence[str], there: tuple[list[str], Colors] | None, folder: Path, of_run: bool
+) -> tuple[list[str], Colors]:
+    """The names that --classes says, and their colours; a further class has one, too, where all others do.
+
+    Args:
+        given: names, or one file of them. there: what classes.txt of `folder` says, if there is one.
+        of_run: they are those that a run has learned, in whose time a class may have been called otherwise.
+
+    Raises:
+        UserError: they would give the numbers of the masks in the folder other names, or a name means no class.
+    """
+    names, colors = read_classes(given[0]) if len(given) == 1 else (list(dict.fromkeys(map(clean, given))), Colors())
+    if there is None:
+        return names, colors
+    if of_run and goes_on_from(there[0], names, names):
+        return there
+    if of_run:
+        raise UserError(
+            f"The run has learned the numbers of {series(names[:8])}, and classes.txt of {str(folder)!r} says "
+            f"{series(there[0][:8])} now: put its lines in the order of the numbers in the masks, or learn from them "
+            "again and look at that run."
+        )
+    if names[: len(there[0])] != there[0]:
+        raise UserError(
+            f"--classes are {', '.join(names)}, but the masks in {str(folder)!r} have the numbers of its "
+            f"classes.txt, {', '.join(there[0])}: give these in this order and new ones after them, or leave "
+            "out --classes."
+        )
+    colors = {**there[1], **colors}
+    known = len(there[0])
+    for k, name in enumerate(names[known:], known):
+        if name in IGNORED_NAMES and colors:
+            raise UserError(f"With a colour {name!r} is no class in classes.txt. Give another name in --classes.")
+        if name not in colors:
+            colors |= further_color(name, names[:k], colors)
+    return names, colors
 
 
 def goes_on_from(new: list[str], old: list[str], asked: list[str], some: bool = False) -> bool:
@@ -95,6 +155,6 @@ def of_the_data(folder: Path, asked: Task) -> None:
         return
     shared = SharedList(Path(dataset).expanduser())
     shared.join(folder, asked)
-    if shared.newest == shared.own and not shared.foreign:
+    if not shared.foreign and (shared.newest == shared.own or (folder / CLASSES_FILE).is_file()):
         del shared.files[shared.own]
         shared.write()

@@ -92,7 +92,7 @@ def import_masks(
         check_names(shared.names)
         faults, ready = list[str](), dict[str, Painted]()
         for one in new:
-            read_mask(one.place, shared.names)
+            read_mask(one.place, shared.names, shared.colors)
             target, ours = places[one.id].mask, {hashes.get(one.id) for hashes in taken.values()}
             if target.is_file() and sha256(target) not in (one.hash, *ours):
                 faults.append(f"{one.id!r} has another mask already, {target}; remove the one that is wrong")

@@ -20,15 +20,16 @@ import numpy as np
 
 from ..commands import auto_command, command
 from ..data.mask_colors import Colors, further_color, lines_of
-from ..data.masks import IGNORE, MAX_CLASSES, list_classes, parse_class, read_classes as read_mask_classes
+from ..data.masks import IGNORE, IGNORED_NAMES, MAX_CLASSES, list_classes, parse_class
 from ..data.pages import range_of
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
 from .class_names import alike, check_text, typed
-from .labels import Task, clean
+from .labels import Task
 from .mask_assist import Assistant
+from .mask_classes import given_classes
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
 from .mask_watch import Watch
@@ -90,17 +91,7 @@ class MaskSession:
         """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
         there = self.classes_there()
         if given:
-            one_file = len(given) == 1
-            names, colors = read_mask_classes(given[0]) if one_file else (list(dict.fromkeys(map(clean, given))), {})
-            if there and self.only and there[0][: len(names)] == names:  # a run knows those of its time
-                return there
-            if there and names[: len(there[0])] != there[0]:
-                raise UserError(
-                    f"--classes are {', '.join(names)}, but the masks in {str(self.folder)!r} have the numbers of its "
-                    f"classes.txt, {', '.join(there[0])}: give these in this order and new ones after them, or leave "
-                    "out --classes."
-                )
-            return names, {**there[1], **colors} if there else colors
+            return given_classes(given, there, self.folder, of_run=bool(self.only))
         if there:
             return there
         return list((self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])), {}
@@ -199,7 +190,8 @@ class MaskSession:
         """The mask as bytes, a pixel each, row by row; 255 everywhere where there is none."""
         place = self.place(file)
         with self.lock:
-            stamp, mask = stamp_of(place), read_mask(place, self.classes)
+            self.take_over_classes()
+            stamp, mask = stamp_of(place), read_mask(place, self.classes, self.colors)
         width, height = image_size(place.image)
         if mask is None:
             mask = np.full((height, width), IGNORE, np.uint8)
@@ -256,7 +248,7 @@ class MaskSession:
                     "to see it; what you painted here last is not saved."
                 )
             before = place.mask
-            write_mask(place, mask, self.classes)
+            write_mask(place, mask, self.classes, self.colors)
             stamp = stamp_of(place)
             self.written[file] = (tab, stamp)
             for name in (before, place.mask):
@@ -273,8 +265,8 @@ class MaskSession:
             name = self.fit(name)
             if len(self.classes) == MAX_CLASSES:
                 raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
-            self.colors |= further_color(name, self.classes, self.colors)
-            self.write_classes([*self.classes, name])
+            more = further_color(name, self.classes, self.colors)
+            self.write_classes([*self.classes, name], {**self.colors, **more})
             return self.state()
 
     def rename(self, old: str, new: str) -> dict:
@@ -284,9 +276,9 @@ class MaskSession:
             if old not in self.classes:
                 raise UserError(f"There is no class {old!r}.")
             name = self.fit(new, besides=old)
-            if old in self.colors:
-                self.colors[name] = self.colors.pop(old)
-            self.write_classes([name if other == old else other for other in self.classes])
+            called = {other: name if other == old else other for other in [*self.classes, *self.colors]}
+            colors = {called[other]: of for other, of in self.colors.items()}
+            self.write_classes([called[other] for other in self.classes], colors)
             return self.state()
 
     def fit(self, name: str, besides: str = "") -> str:
@@ -296,6 +288,10 @@ class MaskSession:
         check_text(name)
         if parse_class(name) != (name, None) or name.startswith("# label:"):
             raise UserError(f"{name!r} would be read as a colour, or the head of a list, in classes.txt. Give another.")
+        if self.colors and name in IGNORED_NAMES:
+            raise UserError(
+                f"With a colour {name!r} is no class in classes.txt: its pixels are left out. Give another."
+            )
         same = next((c for c in self.classes if alike(c) == alike(name) and c != besides), None)
         if same is not None:
             raise UserError(f"The class {same!r} exists.")
@@ -306,11 +302,11 @@ class MaskSession:
         if self.classes and not (self.folder / "classes.txt").is_file():
             self.write_classes()
 
-    def write_classes(self, names: list[str] | None = None) -> None:
-        names = self.classes if names is None else names
-        write_text(self.folder / "classes.txt", lines_of(names, self.colors))
+    def write_classes(self, names: list[str] | None = None, colors: Colors | None = None) -> None:
+        names, colors = self.classes if names is None else names, self.colors if colors is None else colors
+        write_text(self.folder / "classes.txt", lines_of(names, colors))
         self.watch.ours(self.folder / "classes.txt")
-        self.classes = names
+        self.classes, self.colors = names, colors
         self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
 
     def next_command(self) -> str:

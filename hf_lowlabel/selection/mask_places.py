@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..data.annotations import find_drawn
 from ..data.division import of_split, opened_as, read_division, split_of
 from ..data.folders import ALIASES, image_files, is_table, subfolders
 from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
+from ..data.mask_colors import Colors, MaskFault
 from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
 from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
 from ..data.own_names import CLASSES_FILE
@@ -34,7 +37,7 @@ LAYOUTS = ("folder", "beside", None)  # that new masks are written into
 @dataclass
 class Place:
     """image: its file. mask: the file of its mask, which may not be there yet. colors: the file of the colours that it
-    has, beside the numbers that the page gives it; None: it has class numbers alone."""
+    is to have, beside the numbers that the page gives it; None: nobody has said that the masks are of colours."""
 
     image: Path
     mask: Path
@@ -148,11 +151,16 @@ def image_size(file: Path) -> tuple[int, int]:
         return upright_size(image)
 
 
-def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
+def read_mask(place: Place, names: list[str], colors: Colors) -> np.ndarray | None:
     """Classes uint8 [H, W], 255 where none; None where there is no mask.
 
+    Args:
+        place: where it is.
+        names, colors: of the classes; colours that not all of them have mean nothing.
+
     Raises:
-        UserError: it is no mask of class numbers, or of another size than the image.
+        UserError: it is no mask of class numbers or of those colours, means one thing by the ones and another by the
+            others, or is of another size than the image.
     """
     if not place.mask.is_file():
         return None
@@ -160,7 +168,7 @@ def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
         image = upright(opened)  # as training reads it
         check_size(image.size, image_size(place.image), place.image.name)
         try:
-            found = decode_mask(image, coding_of(place, names), max(1, len(names)), place.image.name)
+            found = decoded(image, place, coding_of(place, names, colors), max(1, len(names)))
         except NoNumbers as error:  # masks of one folder are all alike, and no flag says otherwise
             raise UserError(
                 f"{error.what} A mask that is painted over or put beside the images has the number of a class at each "
@@ -176,12 +184,38 @@ def read_mask(place: Place, names: list[str]) -> np.ndarray | None:
     return found
 
 
-def coding_of(place: Place, names: list[str]) -> MaskFormat:
-    """How a mask is read. Raises UserError where colours are declared, and not of all the classes."""
+def decoded(image: Image.Image, place: Place, coding: MaskFormat, num_classes: int) -> np.ndarray:
+    """Classes by number; by colour where masks are of colours, or this one cannot be of numbers."""
+    read = partial(decode_mask, image, num_classes=num_classes, id=place.image.name)
+    if place.colors is not None or coding.kind == "index":
+        return read(coding)
+    try:
+        numbers = read(MaskFormat())
+    except NoNumbers:
+        if image.mode in ("RGB", "RGBA"):
+            return read(coding)
+        raise
+    try:
+        colored = read(coding)
+    except MaskFault:
+        return numbers
+    if (colored != numbers).any():
+        raise UserError(
+            f"The mask of {place.image.name} says one thing by its numbers and another by its colours, which are those "
+            f"of {CLASSES_FILE}. Save it as an RGB picture if the colours are right, or take the colours out of "
+            f"{CLASSES_FILE} if the numbers are."
+        )
+    return numbers
+
+
+def coding_of(place: Place, names: list[str], colors: Colors) -> MaskFormat:
+    """How a mask is written. Raises UserError where masks are of colours, and not each of the classes has one."""
+    missing = [name for name in names if name not in colors]
     if place.colors is None:
-        return MaskFormat()
-    colors = list_classes(place.colors)[1] if place.colors.is_file() else {}
-    if missing := [name for name in names if name not in colors]:
+        every = [color for of in colors.values() for color in of]
+        known = bool(names) and not missing and len(every) == len({*every})
+        return make_coding("colors", names, colors, ()) if known else MaskFormat()
+    if missing:
         raise UserError(
             f"The masks of the data are of colours, and {str(place.colors)!r} says none of {series(missing[:8])}. "
             f"Write it there, one class a line in the order of its number, such as '{missing[0]} #00ff00'."
@@ -189,8 +223,9 @@ def coding_of(place: Place, names: list[str]) -> MaskFormat:
     return make_coding("colors", names, colors, ())
 
 
-def write_mask(place: Place, mask: np.ndarray, names: list[str]) -> None:
-    """A palette picture of class numbers, whole or not at all; none is left of a mask in which nothing is painted.
+def write_mask(place: Place, mask: np.ndarray, names: list[str], colors: Colors) -> None:
+    """A palette picture of class numbers, whole or not at all, in the colours of the classes where each has one; none
+    is left of a mask in which nothing is painted.
 
     It has the format that its name says. One that does not keep numbers, as JPEG and WebP, becomes PNG, and so does the
     name in `place`.
@@ -200,7 +235,7 @@ def write_mask(place: Place, mask: np.ndarray, names: list[str]) -> None:
         return
     format = FORMATS.get(place.mask.suffix.lower())
     with whole(place.mask) as part:
-        save_mask(mask, names, part, format or "PNG", declared=coding_of(place, names).class_colors())
+        save_mask(mask, names, part, format or "PNG", declared=coding_of(place, names, colors).class_colors())
     if format is None:
         place.mask = with_ending(place.mask, ".png")
 

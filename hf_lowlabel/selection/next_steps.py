@@ -152,7 +152,8 @@ def declared_colors(data: DataArguments) -> Colors:
         return {}
     own = Path(data.dataset) / CLASSES_FILE if isinstance(data.dataset, (str, Path)) else None
     file = Path(data.classes[0]) if data.classes else own
-    return list_classes(file)[1] if file is not None and file.expanduser().is_file() else {}
+    file = file and file.expanduser()
+    return list_classes(file)[1] if file is not None and file.is_file() else {}
 
 
 def colored_by(folder: Path, asked: Task) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,12 @@ from ..files import read_json, write_json
 from .kinds import kind_of
 from .labels import Labels, Task, read_labels, write_labels, write_text
 from .server import only_one
+from .steps import FOLDERS, is_plan, tell_renamed
 
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
 NONE = "none of these"  # why an image is passed over that shows none of the classes
 GONE = "the photo is gone"  # why an image of a round is passed over that nobody has seen
-FOLDERS = ("to_label", "review")  # of a round, in which labels are given
 
 
 def places(loop: Path, folders: tuple[str, ...] = FOLDERS) -> list[Path]:
@@ -170,7 +171,8 @@ def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[st
         renamed: a label that may name it -> the label then.
 
     Returns:
-        {"changes": what becomes of which label, "classes": what becomes of the lists of classes, by folder}.
+        {"changes": what becomes of which label, "classes": what becomes of the lists of classes, by folder,
+        "renamed": both names, "key": by which histories know it}.
     """
     here, lists = folder.resolve(), dict[str, dict[str, list[str]]]()
     known = [*elsewhere(folder, asked).items(), *asked.held_labels.items()]
@@ -182,18 +184,7 @@ def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[st
         if after != names:
             lists[os.path.relpath(place, here)] = {"before": names, "after": after}
     changes = [{"id": id, "before": label, "after": then} for id, label in labels if (then := renamed(label)) != label]
-    return {"changes": changes, "classes": lists}
-
-
-def is_plan(value: Any) -> bool:
-    """Whether this is what `planned` returns, of the folders of a loop alone."""
-    try:
-        words = [one[key] for one in value["changes"] for key in ("id", "before", "after")]
-        lists = [names for both in value["classes"].values() for names in (both["before"], both["after"])]
-        ways = [re.fullmatch(rf"\.\./(\.\./round-\d+/)?({'|'.join(FOLDERS)})", way) for way in value["classes"]]
-    except (TypeError, KeyError, AttributeError):
-        return False
-    return all(ways) and all(isinstance(word, str) for word in [*words, *(name for names in lists for name in names)])
+    return {"changes": changes, "classes": lists, "renamed": [old, new], "key": secrets.token_hex(8)}
 
 
 def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
@@ -219,6 +210,9 @@ def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
             replace(asked, labeled=known, held_labels=tested).save(place)
         if place == folder or not (place / "labels.csv").is_file():
             continue
+        tell_renamed(
+            place / "history.jsonl", plan, which, plan["classes"].get(os.path.relpath(place, folder.resolve()))
+        )
         found = labels_in(place, asked)
         given = {id: then(id, found.labels.get(id, "")) or "" for id in asked.files.values()}
         given = {id: label for id, label in given.items() if label}

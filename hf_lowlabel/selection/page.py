@@ -26,7 +26,7 @@ from .labels import Labels, Task, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
 from .other_rounds import INTENT, NONE, beside, elsewhere, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
-from .steps import in_words, one_more, put, read_steps, replayed, value_of
+from .steps import in_words, one_more, put, read_steps, replayed, value_of, with_name
 from .suggestions import read_suggestions
 
 CHANGED = "Not saved: {!r} was changed in another tab or by hand, and is {} now."
@@ -92,7 +92,7 @@ class Session:
         return parts_of(label) if self.several else [label]
 
     def read_history(self) -> list[dict]:
-        return read_steps(self.history, {*self.task.files.values()})
+        return read_steps(self.history, {*self.task.files.values()}, self.several)
 
     def value(self, id: str) -> dict:
         return value_of(self.labels, id)
@@ -158,7 +158,7 @@ class Session:
         """What a model takes an image for, without a class that is not in the list, and why it is shown."""
         said = self.suggestions.get(id)
         for old, new in (step["renamed"] for step in self.steps if said and step.get("renamed")):
-            said = {**said, "class": self.renamed(self.parts(said["class"]), old, new)} if said["class"] else said
+            said = {**said, "class": self.renamed(said["class"], old, new)} if said["class"] else said
         known = said and all(part in self.classes for part in self.parts(said["class"]))
         return said and {**said, "class": said["class"] if known else ""}
 
@@ -271,21 +271,19 @@ class Session:
             self.check_name(new)
             keep = same is None and bool(new)
             classes = [new if c == old else c for c in self.classes if keep or c != old]
-            given = {id: self.parts(label) for id, label in self.labels.labels.items()}
-            after = {id: self.renamed(parts, old, new) for id, parts in given.items() if old in parts}
+            given = self.labels.labels.items()
+            after = {id: self.renamed(label, old, new) for id, label in given if old in self.parts(label)}
             changes = [
                 {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
                 for id, label in after.items()
             ]
             asked = Task.load(self.folder)  # as an earlier renaming left it
-            plan = planned(self.folder, asked, old, new, lambda label: self.renamed(self.parts(label), old, new))
+            plan = planned(self.folder, asked, old, new, lambda label: self.renamed(label, old, new))
             more = {"elsewhere": plan} if plan["changes"] or plan["classes"] else {}
             return self.take(changes, classes, **more, renamed=[old, new])
 
-    def renamed(self, parts: list[str], old: str, new: str) -> str:
-        """A label of these classes with another name for one of them, or without it; "" where none is left."""
-        left = [part for part in dict.fromkeys(new if part == old else part for part in parts) if part]
-        return (joined(left) if self.several else left[0]) if left else ""
+    def renamed(self, label: str, old: str, new: str) -> str:
+        return with_name(label, old, new, self.several)
 
     def check_name(self, name: str) -> None:
         check_text(name)

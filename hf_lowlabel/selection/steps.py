@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.labels import joined, parts_of
 from ..files import add_line
 from .labels import Labels
-from .other_rounds import is_plan
 
+FOLDERS = ("to_label", "review")  # of a round, in which labels are given
 KEPT = ("classes", "elsewhere", "renamed")  # of a step, beside what it changes here
+Told = tuple[str, list[tuple[dict, dict]]]  # the key of a renaming elsewhere, and steps with what they said before it
 
 
 def is_step(step: dict, ids: set[str]) -> bool:
@@ -28,17 +32,109 @@ def is_step(step: dict, ids: set[str]) -> bool:
     return known and named and planned and all({"label", "skipped"} <= state.keys() for state in states)
 
 
-def read_steps(history: Path, ids: set[str]) -> list[dict]:
-    """Steps that can be undone; a last line cut short by a crash is left out. ids: of the images."""
-    steps: list[dict] = []
+def is_plan(value: Any) -> bool:
+    """Whether this is what `planned` returns, of the folders of a loop alone."""
+    try:
+        words = [one[key] for one in value["changes"] for key in ("id", "before", "after")]
+        lists = [names for both in value["classes"].values() for names in (both["before"], both["after"])]
+        ways = [re.fullmatch(rf"\.\./(\.\./round-\d+/)?({'|'.join(FOLDERS)})", way) for way in value["classes"]]
+    except (TypeError, KeyError, AttributeError):
+        return False
+    return all(ways) and all(isinstance(word, str) for word in [*words, *(name for names in lists for name in names)])
+
+
+def read_steps(history: Path, ids: set[str], several: bool = False) -> list[dict]:
+    """Steps that can be undone, with the names that classes have by now; a last line cut short by a crash is left out.
+
+    ids: of the images. several: an image may have several classes.
+    """
+    steps, told = list[dict](), list[Told]()
     for line in history.read_bytes().split(b"\n") if history.is_file() else ():  # ids may hold other ends of lines
         with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
             step = json.loads(line.decode("utf-8", "replace"))
             if step.get("undo"):
                 steps[-1:] = []
+            elif is_renaming(said := step.get("elsewhere_renamed")):
+                follow(steps, told, said, several)
             elif is_step(step := {"changes": step.get("changes", [step]), **{k: step.get(k) for k in KEPT}}, ids):
                 steps.append(step)
     return steps
+
+
+def is_renaming(said: Any) -> bool:
+    """Whether a line of the history is what `tell_renamed` wrote."""
+    return isinstance(said, dict) and all(isinstance(said[key], str) for key in ("key", "old", "new", "which"))
+
+
+def tell_renamed(history: Path, plan: Mapping[str, Any], which: str, lists: Mapping[str, list[str]] | None) -> None:
+    """Let the history of another folder know that a class was renamed, once, or that this was undone.
+
+    Args:
+        history: its file. plan, which: as in `carry_out`. lists: what becomes of the classes of the folder.
+    """
+    if "key" not in plan or not history.is_file():  # of an older version, or there is nothing to undo
+        return
+    known = "before"
+    for line in history.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):  # cut short, or another step
+            said = json.loads(line)["elsewhere_renamed"]
+            known = said["which"] if said["key"] == plan["key"] else known
+    if known == which:  # by one that was killed after it
+        return
+    old, new = plan["renamed"]
+    apart = bool(new) and lists is not None and new not in lists["before"]
+    images = {one["id"]: [one["after"], one["before"]] for one in plan["changes"] if one["after"]}
+    said = {"key": plan["key"], "old": old, "new": new, "which": which, "apart": apart, "images": images}
+    with one_more(history, {"elsewhere_renamed": said}):
+        pass
+
+
+def follow(steps: list[dict], told: list[Told], said: Mapping[str, Any], several: bool) -> None:
+    """Let steps say what a renaming in another folder made of the classes in them; where it was undone, what they said
+    before it, and those since what it undid."""
+    old, new, images = said["old"], said["new"], said["images"]
+    if said["which"] == "after":
+        told.append((said["key"], [(step, copy.deepcopy(step)) for step in steps]))
+        for step in steps:
+            rename_in(step, old, new, lambda id, label: with_name(label, old, new, several))
+        return
+    before = told.pop()[1] if told and told[-1][0] == said["key"] else []
+
+    def back(id: str, label: str) -> str:
+        after, then = images.get(id, (None, ""))
+        return then if label == after else with_name(label, new, old, several) if said["apart"] else label
+
+    for step in steps:
+        was = next((was for other, was in before if other is step), None)
+        if was is not None:
+            step.update(was)
+        else:
+            rename_in(step, *((new, old) if said["apart"] else ("", "")), back)
+
+
+def rename_in(step: dict, old: str, new: str, label_of: Callable[[str, str], str]) -> None:
+    """Other names for the classes in a step. label_of: image, label -> the label then."""
+    for change in step["changes"]:
+        for when in ("before", "after"):
+            if label := change[when]["label"]:
+                change[when] = {**change[when], "label": label_of(change["id"], label)}
+    plan = step["elsewhere"] or {"changes": [], "classes": {}}
+    for one in plan["changes"]:
+        one |= {when: label_of(one["id"], one[when]) for when in ("before", "after") if one[when]}
+    for lists in [*plan["classes"].values(), *([step["classes"]] if step["classes"] else [])]:
+        for when in ("before", "after"):
+            lists[when] = [c for c in dict.fromkeys(new if c == old else c for c in lists[when]) if c]
+    for said in [one for one in (step, plan) if one.get("renamed")]:
+        said["renamed"] = [said["renamed"][0], new if said["renamed"][1] == old else said["renamed"][1]]
+
+
+def with_name(label: str, old: str, new: str, several: bool) -> str:
+    """A label with another name for one of its classes, or without it; "" where none is left."""
+    parts = parts_of(label) if several else [label]
+    if old not in parts:
+        return label
+    left = [part for part in dict.fromkeys(new if part == old else part for part in parts) if part]
+    return (joined(left) if several else left[0]) if left else ""
 
 
 @contextlib.contextmanager

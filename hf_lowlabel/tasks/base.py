@@ -327,8 +327,8 @@ class Task(Doubting, Speaker):
     # ---- card and report --------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def space(self, record: RunRecord) -> dict[str, Any]:
-        """What the demo page has to know: `answer` says how it shows one ("classes", "labels" or "mask")."""
+    def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
+        """What the demo page of a model has to know: `answer` says how it answers ("classes", "labels", "mask")."""
 
     def export(self, run: Path, folder: Path) -> None:
         """Copy the model of a run folder for the demo page; what leads to code is left out."""

@@ -304,7 +304,7 @@ class Classification(Task):
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         return card.snippets(record, model_id)
 
-    def space(self, record: RunRecord) -> dict[str, Any]:
+    def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
         return {"answer": "classes"}
 
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:

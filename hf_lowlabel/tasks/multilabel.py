@@ -302,7 +302,7 @@ class MultiLabel(Classification):
         loaded = card.load_code(record, model_id, "AutoModelForImageClassification")
         return [*card.pipeline_code(record, model_id), loaded + shown]
 
-    def space(self, record: RunRecord) -> dict[str, Any]:
+    def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
         return {"answer": "labels"}
 
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:

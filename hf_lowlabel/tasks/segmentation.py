@@ -24,7 +24,7 @@ from ..data.splits import Split, SplitIndices
 from ..demo_stages import SHAPES
 from ..distributed import choose_device, is_main_process
 from ..errors import UserError
-from ..evaluation import overlays, plots
+from ..evaluation import plots
 from ..evaluation.confusion import errors_over_images, segmentation_metrics
 from ..evaluation.segmentation import Confusions, evaluate_segmentation, unsure
 from ..finetuning.pixel_probe import PixelProbe
@@ -259,7 +259,7 @@ class Segmentation(Task):
             metrics |= errors_over_images(each.all(), names)
         if folder is not None and is_main_process():
             examples = card.examples(model, images.cache, window, **seen(model))
-            examples.save(metrics["class_names"], folder / "predictions.png")
+            examples.save(metrics["class_names"], folder / "predictions.png", card.declared_by(model))
             plots.confusion({**metrics, "accuracy": metrics["pixel_accuracy"]}, folder / "confusion.png")
         return metrics
 
@@ -330,8 +330,8 @@ class Segmentation(Task):
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         return card.snippets(record, model_id)
 
-    def space(self, record: RunRecord) -> dict[str, Any]:
-        return {"answer": "mask", "colors": overlays.palette(record.class_names).tolist()}
+    def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
+        return card.space(record, model)
 
     def export(self, run: Path, folder: Path) -> None:
         super().export(run, folder)

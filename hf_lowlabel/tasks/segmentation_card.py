@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..evaluation.confusion import confusion_of, segmentation_metrics
-from ..evaluation.overlays import IGNORE, Examples, overlay, palette
+from ..evaluation.overlays import IGNORE, Declared, Examples, overlay, palette
 from ..evaluation.segmentation import Normalise, evaluate_segmentation, probabilities
+from ..files import read_json
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card
@@ -117,6 +118,17 @@ def examples(model: nn.Module, cache, window: int | None, mean, std) -> Examples
     return found
 
 
+def declared_by(model: nn.Module) -> Declared:
+    """The colours of the classes in the masks that a model learned from, in which `predict` shows them."""
+    return getattr(model.config, "class_colors", None)
+
+
+def space(record: RunRecord, model: Path) -> dict[str, Any]:
+    """See `Task.space`."""
+    declared = read_json(model / "config.json").get("class_colors")
+    return {"answer": "mask", "colors": palette(record.class_names, declared).tolist()}
+
+
 # ---- the report -----------------------------------------------------------------------------------------------------
 def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:
     out = classification_card.confusion_figures(metrics, names, pixels=True)
@@ -146,24 +158,25 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
 
     seen = dict(mean=model.config.image_mean, std=model.config.image_std)
     evaluate_segmentation(model, images.cache, names, window=window and (window, window), each=keep, **seen)
+    declared = declared_by(model)
     tiles = [
-        f"<div class=tile><img alt='' src='{classification_card.inline(strip(pictures, names))}'>"
+        f"<div class=tile><img alt='' src='{classification_card.inline(strip(pictures, names, declared))}'>"
         f"{escape(str(images.cache.ids[i]))}: IoU {percent(miou)}</div>"
         for miou, i, pictures in worst
     ]
-    colors = zip(names, map(tuple, palette(names).tolist()), strict=False)
+    colors = zip(names, map(tuple, palette(names, declared).tolist()), strict=False)
     items = (f'<span><i class=box style="background:rgb{color}"></i>{escape(name)}</span>' for name, color in colors)
     note = f"The test images of lowest mean IoU among {len(images.cache):,}: image, true mask, answer."
     body = f"<div class=legend>{''.join(items)}</div><div class='tiles strips'>{''.join(tiles)}</div>"
     return [("Worst masks", note, body)] if tiles else []
 
 
-def strip(pictures: tuple[Tensor, Tensor, Tensor], names: list[str]) -> bytes:
+def strip(pictures: tuple[Tensor, Tensor, Tensor], names: list[str], declared: Declared) -> bytes:
     """PNG: image, truth and prediction side by side."""
     image, mask, prediction = pictures
     pixels, truth = image.permute(1, 2, 0).numpy(), mask.numpy()
     answer = np.where(truth == IGNORE, IGNORE, prediction.numpy()).astype(np.uint8)
-    parts = (pixels, overlay(pixels, truth, names), overlay(pixels, answer, names))
+    parts = (pixels, *(overlay(pixels, mask, names, declared) for mask in (truth, answer)))
     shown = [classification_card.small(Image.fromarray(p)) for p in parts]
     joined = Image.new("RGBA", (sum(s.width for s in shown) + 4 * (len(shown) - 1), shown[0].height))
     for n, s in enumerate(shown):

@@ -68,12 +68,11 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "selection/labels.py": "read_json read_text",
     "selection/suggestions.py": "read_json",
     "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
-    "selection/mask_classes.py": "read_text",  # that the page wrote, and `list_classes` has read
     "selection/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
     "selection/mask_places.py": "open_image open_image open_image",
     "selection/page.py": "read_bytes read_bytes read_bytes",
     "selection/browser.py": "open open",  # ours
-    "selection/steps.py": "open read_bytes",  # ours
+    "selection/steps.py": "open read_bytes read_bytes",  # ours
     "selection/other_rounds.py": "read_json",  # ours
     "selection/next_steps.py": "read_json read_yaml",  # ours
     "selection/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
@@ -83,6 +82,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
     "tasks/classification.py": "open_model",
+    "tasks/segmentation_card.py": "read_json",
     "tasks/predicted_masks.py": "DictReader read_text",  # ours
     "training/checkpoint.py": "load_file load_file load_file open read_bytes read_text",
     "training/folder.py": "read_text",  # a lock file: the number of a process

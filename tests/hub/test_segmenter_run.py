@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -94,6 +95,31 @@ def test_report_shows_the_worst_masks(run, tmp_path):
         assert words in page, words
     assert page.count("data:image/png;base64,") == 4 and "No list of" not in page
     assert "% of its pixels</title>" in page  # the confusion of pixels in per cent
+
+
+@pytest.mark.pictures
+def test_the_colours_of_the_masks_it_learned_from_are_those_of_report_sheet_and_space(run, tmp_path):
+    from hf_lowlabel.evaluation.overlays import Examples
+    from hf_lowlabel.hub.report_data import compute
+    from hf_lowlabel.records import RunRecord
+    from hf_lowlabel.tasks import get_task
+
+    colors = [[10, 20, 230], [20, 230, 10]]
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "class_colors": colors}))
+    (tmp_path / "run" / "checksums.json").unlink()
+    record = RunRecord.from_json(run / "run.json")
+    ((_, _, body),) = compute(tmp_path / "run", record).findings
+    assert all(f"rgb{tuple(color)}" in body for color in colors)
+    ((_, _, body),) = compute(run, record).findings
+    assert not any(f"rgb{tuple(color)}" in body for color in colors)
+    assert get_task("segmentation").space(record, tmp_path / "run")["colors"][:2] == colors
+    sheet, answer = Examples([0], ["a"]), torch.eye(2).repeat_interleave(8, 0)[..., None].repeat(1, 1, 16)
+    sheet(0, torch.zeros(3, 16, 16, dtype=torch.uint8), torch.ones(16, 16, dtype=torch.uint8), answer.permute(1, 0, 2))
+    sheet.save(["background", "square"], tmp_path / "sheet.png", colors)
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert {tuple(color) for color in colors} <= {color for _, color in image.convert("RGB").getcolors(1 << 24)}
 
 
 def test_space_offers_test_images_and_no_masks(run, tmp_path):

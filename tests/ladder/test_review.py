@@ -1,5 +1,6 @@
 """A second look at labels: planted errors are shown, and what a person answers replaces them."""
 
+import gzip
 import json
 import shlex
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 from hf_lowlabel import finetune
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.ladder.advice import doubtful_of_several
 from hf_lowlabel.ladder.auto import auto
@@ -206,6 +208,32 @@ def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(pain
     assert mended.shape == (64, 64) and mended.max() == 1  # beside the image, as training reads it
     assert main(["review", str(painted / "run"), "--output", "x"]) == 2
     assert "corrected where they are" in capsys.readouterr().err
+
+
+def test_masks_of_colours_are_looked_at_where_the_page_has_their_colours(painted, all_pixels, tmp_path, monkeypatch):
+    """And painted in them."""
+    colored, lines = tmp_path / "data", "ground #000000\ndisc #00ff00\n"
+    shutil.copytree(painted / "data", colored)
+    for file in (colored / "masks").glob("*.png"):
+        with Image.open(file) as image:
+            numbers = np.asarray(image)
+        Image.fromarray(np.where(numbers[..., None] == 1, [0, 255, 0], 0).astype(np.uint8)).save(file)
+    (tmp_path / "named.txt").write_text(lines)
+    data = dict(task="segmentation", classes=[str(tmp_path / "named.txt")], image_size=64, test_fraction=0.0)
+    how = dict(model="resnet10t", from_scratch=True, method="probe", device="cpu", output_dir=tmp_path / "run")
+    finetune(str(colored), mask_format="colors", **data, **how)
+    found = review_masks(tmp_path / "run", "cpu")
+    assert "classes.txt' says none of ground, disc. Put the file" in found.no_page and found.images
+    (colored / "classes.txt").write_text(lines)
+    found = review_masks(tmp_path / "run", "cpu")
+    assert not found.no_page
+    page = session_of(found.folder, found.task, found.classes, None, 400, found.images, found.split)
+    for file in found.images:
+        shown = page.load(file)
+        page.save({"file": file, "stamp": shown.stamp}, zlib.compress(gzip.decompress(shown.content)))
+    then = load_segmentation(colored, classes=str(colored / "classes.txt"), mask_format="colors")
+    now, before = ([data.mask(i) for i in range(12)] for data in (then, load_segmentation(painted / "data")))
+    assert all((a == b).all() for a, b in zip(now, before, strict=True))
 
 
 def test_copies_among_masks_and_test_images():

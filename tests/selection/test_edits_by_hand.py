@@ -56,6 +56,18 @@ def test_columns_of_a_person_stay(folder):  # noqa: F811
     assert found.more["=sum"] == {} and import_labels(folder, allow_missing=True)[0].labeled == found.labels
 
 
+def test_numbers_in_columns_of_a_person_stay_numbers(folder):  # noqa: F811
+    session, kept = Session(folder), ["-5.5", "+3", "-1e-3", "-0,5", "-.5"]
+    for cells, then in ((kept, kept), (["-1+2", "+cmd|' /C calc'!A0", "-2-", "@x", "+"], None)):
+        rows = table(folder)
+        for row, cell in zip(rows, cells, strict=True):
+            row["height"] = cell
+        save(folder, rows)
+        for label in ("red", "green"):
+            session.label(next(iter(session.task.files.values())), label)
+        assert [row["height"] for row in table(folder)] == (then or [f"'{cell}" for cell in cells])
+
+
 def test_columns_stay_beside_a_split_and_those_without_a_name_go_where_they_are_empty(folder):  # noqa: F811
     session = Session(folder)
     first, second, *_ = session.task.files.values()

@@ -102,7 +102,7 @@ def test_a_mask_stays_what_its_name_says(tmp_path, ending, kind, beside):
         (there,) = [place.mask for place in find_places(tmp_path).values() if place.mask.is_file()]
         with Image.open(there) as opened:
             assert opened.format == kind and there.suffix == (f".{ending}" if ending.upper()[:3] in kind else ".png")
-        assert (read_mask(page.place(names[0]), page.classes) == mask).all() and page.place(names[0]).mask == there
+        assert (read_mask(page.place(names[0]), page.classes, {}) == mask).all() and page.place(names[0]).mask == there
         assert len(list(first.parent.glob("photo 00*"))) == 1 + beside
         assert ("is photo 00" in said.get("note", "")) == (there != first and len(stamps) == 1)
     assert len(stamps) == 2

@@ -14,7 +14,8 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.commands import auto_command, command, free
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.next_steps import after_labels, after_masks, given_to_select
+from hf_lowlabel.selection.mask_classes import given_classes
+from hf_lowlabel.selection.next_steps import after_labels, after_masks, declared_colors, given_to_select
 from hf_lowlabel.tasks import get_task
 
 from .conftest import paint
@@ -174,6 +175,16 @@ def test_no_path_of_this_machine_goes_into_the_folder(tmp_path, monkeypatch):
     assert given_to_select(outside, "~/model") == {"image_column": "x", "model": "MODEL"}
     assert given_to_select(inside, "resnet18") == {"dataset": "photos", "model": "resnet18"}
     assert given_to_select(DataArguments([1]), "resnet18") == {}
+
+
+def test_colours_are_found_below_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "classes.txt").write_text("a #000000\nb #ff0000\n")
+    for given in (dict(dataset="~/photos"), dict(dataset="x", classes=["~/photos/classes.txt"])):
+        said = DataArguments(**given, mask_format="colors")
+        assert declared_colors(said) == {"a": [(0, 0, 0)], "b": [(255, 0, 0)]}
+    assert given_classes(["~/photos/classes.txt"], None, tmp_path, False)[0] == ["a", "b"]
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])

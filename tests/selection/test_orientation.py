@@ -90,7 +90,7 @@ def test_a_mask_with_an_orientation_is_turned_as_in_training(tmp_path):
     stored = np.zeros((20, 40), np.uint8)
     stored[:, :10] = 1
     Image.fromarray(stored).save(tmp_path / "masks" / "a.png", exif=exif(6))
-    found = read_mask(find_places(tmp_path)["a.webp"], ["a", "b"])
+    found = read_mask(find_places(tmp_path)["a.webp"], ["a", "b"], {})
     assert found.shape == (40, 20) and (found[:10] == 1).all() and (found[10:] == 0).all()
 
 
@@ -117,7 +117,7 @@ def test_a_mask_lies_where_it_was_painted(turned, browser):  # noqa: F811
             )
             expect(page.locator("#saved")).to_have_text("saved")
             painted, white = (
-                read_mask(server.session.places[file], ["a", "b"]) == 1,
+                read_mask(server.session.places[file], ["a", "b"], {}) == 1,
                 read_rgb(turned / file)[..., 0] > 128,
             )
             assert np.array_equal(painted, white) and 190 < white.sum() < 210, file

@@ -144,6 +144,84 @@ def test_labels_of_test_images_are_renamed_with_the_others(rounds):
     assert not {*Task.load(rounds / "round-1" / "to_label").labeled} & {*held["test"]}
 
 
+@pytest.fixture
+def both(rounds):
+    """Folders of which the first has steps, of which one was undone: a is tulip, which it was as a daisy before."""
+    first, second = (rounds / f"round-{k}" / "to_label" for k in range(2))
+    page = Session(first)
+    for id, label in (("d.png", "daisy"), ("a.png", "tulip"), ("c.png", "tulip")):
+        page.label(id, label)
+    page.undo()
+    return first, second
+
+
+def labels(folder):
+    return Session(folder).labels.labels
+
+
+def test_undo_follows_a_renaming_in_another_round(both):
+    first, second = both
+    Session(second).rename("daisy", "aster")
+    page = Session(first)
+    page.label("c.png", "tulip")
+    assert page.undo()["label"] == "aster"
+    page.undo()
+    assert page.labels.labels["a.png"] == "aster" and page.classes == ["aster", "tulip"]
+    page.undo()
+    assert labels(first) == {"a.png": "aster", "b.png": "tulip", "c.png": "aster"} and not Session(first).steps
+    assert read_classes(first / "classes.txt") == ["aster", "tulip"]
+
+
+@pytest.mark.parametrize("new", ["aster", "tulip", ""])
+def test_undo_goes_back_over_a_renaming_that_was_undone(both, new):
+    first, second = both
+    before, steps = labels(first), Session(first).steps
+    Session(second).rename("daisy", new)
+    Session(first).label("b.png", "tulip")
+    Session(first).undo()
+    Session(second).undo()
+    assert labels(first) == before and Session(first).steps == steps
+    Session(second).rename("daisy", new)  # once more, which is another one
+    while Session(first).steps:
+        Session(first).undo()
+    now = {"a.png": new, "b.png": "tulip", "c.png": new}
+    assert labels(first) == {id: label for id, label in now.items() if label}
+    assert "daisy" not in Session(first).classes
+
+
+def test_what_was_answered_between_a_renaming_and_its_undo_goes_back_to_classes_that_are_there(both):
+    first, second = both
+    Session(second).rename("daisy", "aster")
+    Session(first).label("d.png", "tulip")  # was an aster
+    Session(first).label("b.png", "aster")
+    Session(first).label("b.png", "tulip")
+    Session(second).undo()
+    for label in ("daisy", "tulip"):
+        assert Session(first).undo()["label"] == label
+    assert Session(first).undo()["label"] == "daisy"
+    assert "aster" not in Session(first).classes
+
+
+def test_a_renaming_is_undone_after_its_class_was_renamed_in_another_round(both):
+    first, second = both
+    Session(first).rename("daisy", "aster")
+    Session(second).rename("aster", "sun")
+    Session(first).undo()
+    for folder in both:
+        assert "daisy" in Session(folder).classes and not {"aster", "sun"} & {*Session(folder).classes}
+        assert not {"aster", "sun"} & {*labels(folder).values()}
+
+
+def test_undo_follows_a_renaming_of_one_of_several_classes(rounds):
+    shutil.rmtree(rounds / "round-0"), shutil.rmtree(rounds / "round-1")
+    how = dict(classes=["cat", "dog", "sky"], task="multilabel")
+    first = place(rounds / "round-0" / "to_label", FIRST, {"a.png": "cat;sky"}, {}, **how)
+    second = place(rounds / "round-1" / "to_label", SECOND, {}, {}, **how)
+    Session(first).label("a.png", "dog")
+    Session(second).rename("cat", "puma")
+    assert Session(first).undo()["label"] == "puma;sky"
+
+
 def test_outside_of_a_loop_the_labels_that_the_folder_knows_are_renamed(tmp_path):
     folder = place(tmp_path / "to_label", SECOND, {}, BEFORE, ["daisy", "tulip"])
     write_suggestions(folder, {"e.png": (("daisy", 0.9), "sure")})
@@ -156,6 +234,7 @@ def test_outside_of_a_loop_the_labels_that_the_folder_knows_are_renamed(tmp_path
 
 
 def test_killed_at_any_write_the_next_page_finishes_it(rounds, tmp_path_factory):
+    Session(rounds / "round-0" / "to_label").label("d.png", "daisy")
     before, outcomes = said(rounds), set()
     for nth in range(40):
         copy = tmp_path_factory.mktemp("killed") / "loop"
@@ -178,10 +257,13 @@ def test_killed_at_any_write_the_next_page_finishes_it(rounds, tmp_path_factory)
         new = said(copy) == renamed(before, "daisy", "tulip")
         assert new or said(copy) == before, nth
         assert not list(copy.rglob(INTENT)) and (new or not done)
+        (step,) = Session(copy / "round-0" / "to_label").steps
+        assert step["changes"][0]["after"]["label"] == ("tulip" if new else "daisy"), nth
         outcomes.add(new)
         if new:
             page.undo()
             assert said(copy) == before, nth
+            assert Session(copy / "round-0" / "to_label").undo()["label"] == ""
         if done:
             break
     assert done and outcomes == {True, False}

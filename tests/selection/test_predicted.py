@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import os
 import shlex
 import zlib
 
@@ -94,3 +95,30 @@ def test_the_page_is_offered_again_with_its_model(tmp_path, monkeypatch, capsys)
     assert main([*argv, "--no-browser"]) == 0
     then = shlex.split(capsys.readouterr().out.strip().splitlines()[-1].partition("; next: ")[2])
     assert then == ["hf-lowlabel", *argv]
+
+
+def test_a_list_of_the_model_before_names_nothing(said):
+    """`predict --overwrite` with another model leaves classes.txt, by which dogs would be corrected as cats."""
+    session_of(said, "segmentation", [], None, 400).rename("cell", "cat")
+    assert session_of(said, "segmentation", [], None, 400).classes == ["ground", "cat"]  # renamed on the page
+    table, listed = said / "masks.csv", (said / "classes.txt").stat().st_mtime_ns
+    for shares, word in (("share_ground,share_dog", "ground, dog"), ("share_cat,share_ground", "cat, ground")):
+        table.write_text("\n".join([f"file,mask,overlay,confidence,{shares}", *table.read_text().splitlines()[1:]]))
+        os.utime(table, ns=(listed + 1, listed + 1))
+        with pytest.raises(UserError, match=f"says ground, cat, and the masks beside it are of {word}"):
+            session_of(said, "segmentation", [], None, 400)
+    os.utime(table, ns=(listed - 1, listed - 1))  # of names that changed places, whenever it was
+    with pytest.raises(UserError, match="are of cat, ground"):
+        session_of(said, "segmentation", [], None, 400)
+    (said / "classes.txt").unlink()
+    assert session_of(said, "segmentation", [], None, 400).classes == ["cat", "ground"]
+
+
+def test_pages_of_files_are_called_so(said, caplog):
+    table = said / "masks.csv"
+    table.write_text(table.read_text().replace("new/1.tif", "new/1.tif#2"))
+    assert list(session_of(said, "segmentation", [], None, 400).places) == ["0.tif"]
+    assert "1 pages of files are left out" in caplog.text and "are not where" not in caplog.text
+    table.write_text(table.read_text().replace("new/0.tif", "new/1.tif#1"))
+    with pytest.raises(UserError, match="the pages of files, such as 'new/1.tif#1'.*Save each page as a file"):
+        session_of(said, "segmentation", [], None, 400)

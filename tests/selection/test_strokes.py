@@ -64,7 +64,7 @@ class Hand:
         expect(self.page.locator("#saved")).to_have_text(saved)
 
     def on_disk(self, file):
-        mask = read_mask(self.session.places[file], NAMES)
+        mask = read_mask(self.session.places[file], NAMES, {})
         return 0 if mask is None else int((mask == 1).sum())
 
 
