@@ -178,3 +178,17 @@ def confused(p: np.ndarray, names: list[str]) -> list[tuple[str, str, float]]:
     shared = 2 * (p.T @ p) / len(p)
     pairs = [(names[a], names[b], float(shared[a, b])) for a in range(len(names)) for b in range(a + 1, len(names))]
     return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def said_shares(even: np.ndarray | None, names: list[str]) -> list[str]:
+    """What classes count by where somebody labeled about as many images of each, and the images look otherwise.
+
+    even: shares of the classes, [K], or None (`graph.shares_behind`).
+    """
+    if even is None:
+        return []
+    most = np.argsort(-even, kind="stable")[:5]
+    shares = ", ".join(f"{names[k]} {percent(float(even[k]), 0)}" for k in most) + (" ..." if len(names) > 5 else "")
+    return [
+        f"There are about as many labels of each class; of all images it looks like {shares}, which classes count by."
+    ]

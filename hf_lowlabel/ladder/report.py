@@ -71,8 +71,7 @@ def advise(
     trained_on: whether the answer is a network that was trained on from the frozen features."""
     best, names = tried[0], ready.names
     encoder = next(e for e in encoders if e.name == best.encoder)
-    y, rows = encoder.y, encoder.rows
-    p, x = encoder.say(best), encoder.x
+    y, rows, x, p = encoder.y, encoder.rows, encoder.x, encoder.say(best)
     free = np.setdiff1d(np.arange(len(p)), rows)
     now = accuracy(best, confidence(encoder, best))
     help = unlabeled_help(tried)
@@ -93,6 +92,7 @@ def advise(
         how += "; that is of the frozen features, and the network that was trained on from them does better (see below)"
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics, how),
+        *find.said_shares(best.even, names),
         said_help(help, len(free)),
         *said_more(out, curve, len(encoder.first), words),
         *said_unlike(likeness(x[rows[encoder.once]], x[some_without(len(x), rows)])),

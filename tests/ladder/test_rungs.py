@@ -241,6 +241,16 @@ def test_whether_unlabeled_images_help():
     assert estimates.unlabeled_help([little, of_the_same]).verdict == "unclear"
 
 
+def test_what_classes_count_by_is_said_where_labels_do_not_tell():
+    assert advice.said_shares(None, ["a", "b"]) == []
+    said = advice.said_shares(np.array([0.2, 0.7, 0.1]), ["cat", "dog", "bird"])
+    assert said == [
+        "There are about as many labels of each class; of all images it looks like dog 70 %, cat 20 %, bird 10 %, "
+        "which classes count by."
+    ]
+    assert "..." in advice.said_shares(np.full(6, 1 / 6), list("abcdef"))[0]
+
+
 def test_what_is_said_of_unlabeled_images_fits_its_numbers():
     """A verdict by probabilities beside an interval of right answers that holds 0 needs its reason."""
     high, low = np.linspace(0.6, 0.9, 30), np.linspace(0.2, 0.45, 30)
