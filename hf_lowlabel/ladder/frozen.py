@@ -149,7 +149,8 @@ def climb(
     the names of the classes say something, they are one more source of the graph, and the blend is there with and
     without them; a class that has a name and no label is known to the rungs with names alone, so that these come first.
     With more than one encoder the targets are also the votes of all of them (V-PET), for a head on the best one; their
-    blend comes before those of single encoders unless by one of these clearly more labels are right.
+    blend comes before those of single encoders unless by one of these clearly more labels are right, or an encoder is
+    clearly worse than another.
 
     Args:
         encoders: features of the same images by one or more encoders.
@@ -195,7 +196,7 @@ def climb(
         ]
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     first = None if masks else named[1] if named else UNTRIED
-    together = max((one for one in tried if one.blend and one.votes), key=lambda one: one.score, default=None)
+    together = voted([one for one in tried if one.blend])
     lacking = bool(named) and len(np.unique(y)) < any_one.num_classes
 
     def rank(one: Tried) -> tuple:
@@ -207,6 +208,14 @@ def climb(
     if not lacking and better(probe, tried[0]):
         tried.sort(key=lambda one: one is not probe)
     return [one for one in tried if not one.votes or one.encoder == tried[0].encoder]
+
+
+def voted(blends: Sequence[Tried]) -> Tried | None:
+    """The best blend of votes; None with one encoder, or where one spoils the votes of the others."""
+    votes = max((one for one in blends if one.votes), key=lambda one: one.score, default=None)
+    alone = [one for one in sorted(blends, key=lambda one: -one.score) if not one.votes]
+    of_each = {one.encoder: one for one in reversed(alone)}.values()
+    return None if votes is None or any(better(alone[0], one) for one in of_each) else votes
 
 
 def rounds_of(tried: Sequence[Tried]) -> int:

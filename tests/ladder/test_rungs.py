@@ -8,7 +8,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning import graph
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates, frozen, report
-from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Rung, Tried, climb, said
+from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Rung, Tried, climb, said, wanted
 from hf_lowlabel.ladder.likeness import likeness, some_without
 from hf_lowlabel.methods import find
 
@@ -198,7 +198,17 @@ def test_a_second_encoder_that_is_noise_is_not_taken(known):
     noise = np.random.default_rng(1).random((len(x), 16)).astype(np.float32)
     tried = climb([Features("noise", noise, rows, y[rows], 4), encoder], y[rows])
     assert tried[0].encoder == "net" and any(one.votes for one in tried)
-    assert all(one.encoder == "net" for one in tried if one.votes)
+    assert all(one.encoder == "net" for one in tried if one.votes) and not tried[0].votes
+
+
+def test_two_encoders_of_a_kind_vote(known):
+    x, y, rows, encoder, _ = known
+    other = Features("other", np.maximum(x[:, ::-1] + 0.05, 0).astype(np.float32), rows, y[rows], 4)
+    tried = climb([encoder, other], y[rows])
+    best = tried[0]
+    assert best.votes and best.blend and "votes of all encoders" in best.name
+    again = wanted([encoder, other], y[rows], [best.rung])[best.key]  # as a network is trained on from it
+    np.testing.assert_allclose(again, best.targets, atol=2e-3)  # weights are rounded
 
 
 # ---- estimates -------------------------------------------------------------------------------------------------------
