@@ -6,8 +6,8 @@
 
 DATA holds data sets with a train and a test split and real labels. Frozen features are computed once for each encoder
 and kept in OUTPUT/. A draw is SEED and a number of labels: at random over the images, with one of each class at least
-(--balanced: as many of each; --tail: of images of which some classes have few). For each draw, on test images that
-nothing else sees:
+(--balanced: as many of each; --tail: of images of which some classes have few). Each encoder is alone, or all are in
+one search, where they vote (--together). For each draw, on test images that nothing else sees:
 
     auto       the rung that cross-validation on the labels takes          best    the best rung of each draw
     one        the rung of the best mean over all draws of a set and       probe   this package's linear probe
@@ -41,7 +41,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from hf_lowlabel import load_source
 from hf_lowlabel.files import write_text
 from hf_lowlabel.ladder.estimates import MORE, accuracy, confidence, learning_curve, unlabeled_help
-from hf_lowlabel.ladder.frozen import PROBE, Features, climb
+from hf_lowlabel.ladder.frozen import PROBE, Features, Tried, climb
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import extract
 
@@ -134,34 +134,39 @@ def fine_tuned(args: argparse.Namespace, name: str, encoder: str, rows: np.ndarr
     return float((p.argmax(1).numpy() == test.labels).mean())
 
 
-def one(args: argparse.Namespace, x, y, test_x, test_y, number: int, seed: int) -> dict:
-    """All about one draw."""
+def one(args: argparse.Namespace, xs: dict, y, test_xs: dict, test_y, number: int, seed: int) -> dict:
+    """All about one draw. xs, test_xs: features by the name of each encoder."""
+
+    def name_of(one: Tried) -> str:
+        return one.name if len(xs) > 1 else one.rung.name
 
     def go(n: int):
         rows = draw(y, n, seed, args.balanced)
-        encoder = Features("encoder", x, rows, y[rows], int(y.max()) + 1)
-        tried = climb([encoder], y[rows], seed=seed)
+        encoders = {k: Features(k, x, rows, y[rows], int(y.max()) + 1, among=len(xs)) for k, x in xs.items()}
+        tried = climb([*encoders.values()], y[rows], seed=seed)
         right = {}
-        for rung in tried:
-            weight, bias = encoder.head(rung)
-            right[rung.rung] = float(((test_x @ weight.T + bias).argmax(1) == test_y).mean())
-        return rows, encoder, tried, right
+        for one in tried:
+            weight, bias = encoders[one.encoder].head(one)
+            right[name_of(one)] = float(((test_xs[one.encoder] @ weight.T + bias).argmax(1) == test_y).mean())
+        return rows, encoders, tried, right
 
     begin = time.perf_counter()
-    rows, encoder, tried, right = go(number)
+    rows, encoders, tried, right = go(number)
     seconds = time.perf_counter() - begin
     best, help = tried[0], unlabeled_help(tried)
-    said = accuracy(best, confidence(encoder, best))
-    curve = learning_curve([encoder], y[rows], best, said)
-    gain = max(value for rung, value in right.items() if rung.unlabeled) - right[PROBE]
+    probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
+    said = accuracy(best, confidence(encoders[best.encoder], best))
+    curve = learning_curve([*encoders.values()], y[rows], best, said)
+    gain = max(right[name_of(one)] for one in tried if one.rung.unlabeled) - right[name_of(probe)]
+    x, test_x = (np.concatenate([*some.values()], 1) for some in (xs, test_xs))
     out = {
         "labels": len(rows),
-        "auto": right[best.rung],
+        "auto": right[name_of(best)],
         "best": max(right.values()),
-        "probe": right[PROBE],
+        "probe": right[name_of(probe)],
         "peer": peer(x[rows], y[rows], test_x, test_y),
-        "rungs": {rung.name: value for rung, value in right.items()},
-        "taken": best.rung.name,
+        "rungs": right,
+        "taken": name_of(best),
         "interval": None if said is None else [said.low, said.high],
         "helps": help.verdict,
         "gain": gain,
@@ -170,7 +175,7 @@ def one(args: argparse.Namespace, x, y, test_x, test_y, number: int, seed: int) 
     if curve is not None and MORE * len(rows) <= len(y) / 2:
         _, _, more, reached = go(round(MORE * len(rows)))
         forecast = curve.forecast
-        out |= {"forecast": [forecast.value, forecast.low, forecast.high], "then": reached[more[0].rung]}
+        out |= {"forecast": [forecast.value, forecast.low, forecast.high], "then": reached[name_of(more[0])]}
     return out
 
 
@@ -260,11 +265,12 @@ def main() -> None:
     parser.add_argument(
         "--tail", type=float, default=1.0, help="images of the last class, a share of those of the first"
     )
+    parser.add_argument("--together", action="store_true", help="all encoders in one search, which vote")
     parser.add_argument("--fastai", type=int, default=0, metavar="EPOCHS", help="of fastai's fine_tune (default: not)")
     parser.add_argument("--output", required=True, help="folder for features, draws and the table")
     args = parser.parse_args()
-    if args.fastai and args.tail != 1:
-        parser.error("--fastai is for all images. Leave out --tail.")
+    if args.fastai and (args.tail != 1 or args.together):
+        parser.error("--fastai is for all images and one encoder at a time. Leave out --tail and --together.")
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "draws.jsonl"
@@ -272,17 +278,20 @@ def main() -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     done = {where_of(row) for row in rows}
     for name in args.sets:
-        for encoder in args.encoders:
-            both = [features(args, name, encoder, part) for part in ("train", "test")]
-            kept = [long_tailed(y, args.tail) for _, y in both]
-            (x, y), (test_x, test_y) = ((x[rows], y[rows]) for (x, y), rows in zip(both, kept))
+        for some in [args.encoders] if args.together else [[encoder] for encoder in args.encoders]:
+            xs, test_xs = dict[str, np.ndarray](), dict[str, np.ndarray]()
+            for encoder in some:
+                both = [features(args, name, encoder, part) for part in ("train", "test")]
+                kept = [long_tailed(y, args.tail) for _, y in both]
+                (x, y), (test_x, test_y) = ((x[rows], y[rows]) for (x, y), rows in zip(both, kept))
+                xs[Path(encoder).name], test_xs[Path(encoder).name] = x, test_x
             for per_class in args.per_class:
                 for seed in args.seeds:
-                    where = (name, Path(encoder).name, args.image_size, per_class, seed, args.balanced, args.tail)
+                    where = (name, " + ".join(xs), args.image_size, per_class, seed, args.balanced, args.tail)
                     if where in done:
                         continue
                     number = per_class * len(np.unique(y))
-                    row = dict(zip(KEYS, where)) | one(args, x, y, test_x, test_y, number, seed)
+                    row = dict(zip(KEYS, where)) | one(args, xs, y, test_xs, test_y, number, seed)
                     if args.fastai:
                         rows_drawn = draw(y, number, seed, args.balanced)
                         row["fastai"] = fine_tuned(args, name, encoder, rows_drawn, seed)
