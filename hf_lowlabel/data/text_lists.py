@@ -51,11 +51,12 @@ def in_json(path: Path, pool: Pool) -> Iterator[Listed]:
             continue
         if each := all(isinstance(split, str) and split.strip().lower() in ALIASES for split in said.values()):
             said = {split: [name for name, of in said.items() if of == split] for split in said.values()}
-        if not all(key.strip().lower() in ALIASES for key in said):
+        keys = [key for key in said if key.strip().lower() in ALIASES]
+        if len(keys) < len(said) and "train" not in map(split_named, keys):  # a manifest of ours, or something else
             continue
-        for key, some in said.items():
-            split, names = split_named(key), some if isinstance(some, list) else [some]
-            if not all(isinstance(name, (str, int)) for name in names):
+        for key, some in ((key, said[key]) for key in keys):  # others are such as a seed
+            split, names = split_named(key), some if isinstance(some, list) else []
+            if not isinstance(some, list) or not all(isinstance(name, (str, int)) for name in names):
                 if split != "train":
                     tell_unread(file, split, f"{key!r} in it is no list of names of images")
                 continue

@@ -105,7 +105,7 @@ def adapt(
     x = features_of_encoder(own, keep)
     said = None if names is None else names.p
     found = Features(name, x, encoder.rows, encoder.y, encoder.num_classes, said, encoder.copies)
-    tried = climb([found], encoder.y, seed=ready.config.training.seed, rounds=rounds, even=before.even)
+    tried = climb([found], encoder.y, seed=ready.config.training.seed, rounds=rounds, beside=before)
     out = Adapted(own, found, tried, before, steps)
     log.info("%s in %.0f s", out.sentence().rstrip("."), time.perf_counter() - begin)
     return out

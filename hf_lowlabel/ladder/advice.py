@@ -187,8 +187,10 @@ def said_shares(even: np.ndarray | None, names: list[str]) -> list[str]:
     """
     if even is None:
         return []
-    most = np.argsort(-even, kind="stable")[:5]
-    shares = ", ".join(f"{names[k]} {percent(float(even[k]), 0)}" for k in most) + (" ..." if len(names) > 5 else "")
+    known = [k for k in np.argsort(-even, kind="stable") if even[k] > 0]  # nothing is known of one without a label
+    shares = ", ".join(f"{names[k]} {percent(float(even[k]), 0)}" for k in known[:5]) + (
+        " ..." if len(known) > 5 else ""
+    )
     return [
         f"There are about as many labels of each class; of all images it looks like {shares}, which classes count by."
     ]

@@ -140,7 +140,7 @@ def climb(
     seed: int = 0,
     seconds: float = float("inf"),
     rounds: int | None = None,
-    even: np.ndarray | None = None,
+    beside: Tried | None = None,
 ) -> list[Tried]:
     """All frozen rungs, judged, and the blend of all; the answer first.
 
@@ -158,11 +158,11 @@ def climb(
         seed: decides which labels are left out together.
         seconds: that cross-validation may take, which is done once in any case.
         rounds: of cross-validation, where that is known; None: as many as usual, and as fit the time.
-        even: the shares that judge where as many labels of each class stand for others; None: those of the first
-            encoder.
+        beside: what the rungs are compared with, so that the same shares of the classes judge them; None: those that
+            the first encoder shows.
     """
     any_one = encoders[0]
-    even = any_one.pool.even if even is None else even
+    even = any_one.pool.even if beside is None else beside.even
     groups, group = len(any_one.first), None if any_one.copies is None else any_one.group
     tell_pooled(int(any_one.inside.sum()), len(y))
     repeats = next((times for most, times in REPEATS if groups <= most), 1)

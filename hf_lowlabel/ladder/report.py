@@ -92,7 +92,7 @@ def advise(
         how += "; that is of the frozen features, and the network that was trained on from them does better (see below)"
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics, how),
-        *find.said_shares(best.even, names),
+        *find.said_shares(best.even if best.evenly else None, names),
         said_help(help, len(free)),
         *said_more(out, curve, len(encoder.first), words),
         *said_unlike(likeness(x[rows[encoder.once]], x[some_without(len(x), rows)])),

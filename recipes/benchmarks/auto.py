@@ -157,7 +157,8 @@ def one(args: argparse.Namespace, xs: dict, y, test_xs: dict, test_y, number: in
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
     said = accuracy(best, confidence(encoders[best.encoder], best))
     curve = learning_curve([*encoders.values()], y[rows], best, said)
-    gain = max(right[name_of(one)] for one in tried if one.rung.unlabeled) - right[name_of(probe)]
+    using = [right[name_of(one)] for one in tried if one.rung.unlabeled and not one.votes]
+    gain = max(using) - right[name_of(probe)]
     x, test_x = (np.concatenate([*some.values()], 1) for some in (xs, test_xs))
     out = {
         "labels": len(rows),
@@ -271,6 +272,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.fastai and (args.tail != 1 or args.together):
         parser.error("--fastai is for all images and one encoder at a time. Leave out --tail and --together.")
+    if len({Path(encoder).name for encoder in args.encoders}) < len(args.encoders):
+        parser.error("Two of --encoders have one name. Rename the folder of one.")
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "draws.jsonl"

@@ -252,3 +252,17 @@ def test_an_image_in_two_lists_of_one_json(tmp_path):
 def test_another_json_that_is_called_split(tmp_path, content):
     (pictures(tmp_path) / "split.json").write_text(content)
     assert len(load_source(tmp_path)) == 6
+
+
+def test_what_stands_beside_the_splits_in_a_file_of_them_is_passed_over(tmp_path):
+    """A seed or the classes: the images of test stay held out."""
+    said = {"train": ["cat_0.jpg"], "test": ["cat_1.jpg"], "seed": 0, "classes": ["cat", "dog"]}
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps(said))
+    held = load_source(tmp_path, split="test")
+    assert held.ids == ["images/cat_1.jpg"] and not {*held.ids} & {*load_source(tmp_path).ids}
+
+
+def test_numbers_of_images_are_no_names(tmp_path):
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps({"train": 3, "test": 1}))
+    with pytest.warns(UserWarning, match="splits.json is not read, .* 'test' in it is no list of names"):
+        load_source(tmp_path)

@@ -206,6 +206,9 @@ def test_two_encoders_of_a_kind_vote(known):
     other = Features("other", np.maximum(x[:, ::-1] + 0.05, 0).astype(np.float32), rows, y[rows], 4)
     tried = climb([encoder, other], y[rows])
     best = tried[0]
+    alone = [one for one in tried if not one.votes]  # what voting gains is not what unlabeled images do
+    assert estimates.unlabeled_help(tried) == estimates.unlabeled_help(alone)
+    assert all(one.even is best.even for one in climb([other], y[rows], beside=best))
     assert best.votes and best.blend and "votes of all encoders" in best.name
     again = wanted([encoder, other], y[rows], [best.rung])[best.key]  # as a network is trained on from it
     np.testing.assert_allclose(again, best.targets, atol=2e-3)  # weights are rounded
@@ -259,6 +262,7 @@ def test_what_classes_count_by_is_said_where_labels_do_not_tell():
         "which classes count by."
     ]
     assert "..." in advice.said_shares(np.full(6, 1 / 6), list("abcdef"))[0]
+    assert "bird" not in advice.said_shares(np.array([0.8, 0.2, 0]), ["cat", "dog", "bird"])[0]
 
 
 def test_what_is_said_of_unlabeled_images_fits_its_numbers():
