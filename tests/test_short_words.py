@@ -10,8 +10,8 @@ from PIL import Image
 from hf_lowlabel import UserError, finetune, load_source
 from hf_lowlabel.ladder.auto import Best
 from hf_lowlabel.ladder.estimates import Interval
-from hf_lowlabel.ladder.frozen import Tried
 from hf_lowlabel.ladder.report import Advice
+from hf_lowlabel.ladder.rungs import Tried
 from hf_lowlabel.ladder.trials import Trial
 from hf_lowlabel.text import brief
 

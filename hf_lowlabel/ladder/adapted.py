@@ -29,10 +29,12 @@ from ..text import percent
 from ..training import pretrain
 from ..training.preparing import Prepared
 from .clock import Clock
-from .frozen import Features, Tried, clearly_more, climb
+from .encoders import Features
+from .frozen import climb
 from .keeping import TRIALS, features_of_encoder, read_kept
 from .names import ByNames
 from .planning import SPENT
+from .rungs import Tried, clearly_more
 from .sizes import rebuilt
 from .trained import hushed
 

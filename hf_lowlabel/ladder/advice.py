@@ -17,7 +17,7 @@ from ..finetuning.graph import rooted
 from ..finetuning.linear import first_of_each, softmax
 from ..selection.by_model import spread_out
 from ..text import percent
-from .frozen import Tried
+from .rungs import Tried
 
 log = logging.getLogger("hf_lowlabel")
 NEAR = 1e-3  # mean distance to the nearest images, of rows of length 1, below which they are copies

@@ -36,12 +36,12 @@ from ..training.preparing import Run, check_labels, prepare
 from .answers import without_masks
 from .asked import DRAW, checked
 from .from_words import from_words
-from .frozen import Tried
 from .keeping import check_unseen, claimed, take_up
 from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
 from .report import Advice
+from .rungs import Tried
 from .trials import Trial
 
 if TYPE_CHECKING:

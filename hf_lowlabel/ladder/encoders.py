@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +10,7 @@ from ..finetuning.graph import Pool
 from ..finetuning.linear import ProbeBeliefs, first_of_each, group_of, softmax
 from ..finetuning.pooling import pooled_rows
 from ..finetuning.probes import Propagation
-
-if TYPE_CHECKING:
-    from .frozen import Rung, Tried
+from .rungs import Rung, Tried
 
 
 class Once(Pool):

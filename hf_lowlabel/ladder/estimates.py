@@ -14,8 +14,9 @@ import numpy as np
 from ..finetuning.graph import weight_by_class
 from ..text import percent
 from .encoders import Features
-from .frozen import Tried, said
+from .frozen import said
 from .planning import in_time
+from .rungs import Tried
 
 Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better

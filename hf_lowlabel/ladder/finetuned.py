@@ -20,9 +20,11 @@ from ..text import percent
 from ..training.preparing import Prepared, Run
 from ..training.priors import save_priors
 from ..training.run import train
-from .frozen import PROBE, Features, Rung, Tried, clearly_more, said, wanted
+from .encoders import Features
+from .frozen import said, wanted
 from .keeping import TRIALS
 from .on_training import configs_of
+from .rungs import PROBE, Rung, Tried, clearly_more
 from .trained import Trials
 
 log = logging.getLogger("hf_lowlabel")

@@ -17,7 +17,7 @@ from ..text import percent
 from ..training.folder import WORDS
 from ..training.preparing import Prepared
 from ..training.priors import save_priors
-from .frozen import Tried, clearly_more
+from .rungs import Tried, clearly_more
 
 
 @dataclass(frozen=True)

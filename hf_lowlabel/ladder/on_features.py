@@ -21,13 +21,15 @@ from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
+from .encoders import Features
 from .estimates import curve_of
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
-from .frozen import Features, Tried, climb, rounds_of
+from .frozen import climb, rounds_of
 from .keeping import ENCODERS, ROUNDS, features_of_encoder, note, noted
 from .last_run import first_that_ends, said_diverged
 from .names import ByNames
 from .report import Advice, advise, said_tested, write_advice
+from .rungs import Tried
 from .sizes import rebuilt
 
 log = logging.getLogger("hf_lowlabel")

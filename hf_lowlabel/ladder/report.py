@@ -24,9 +24,10 @@ from ..text import listed, percent
 from ..training.preparing import Prepared
 from . import advice as find
 from .advice import SHOWN, Remark
+from .encoders import Features
 from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
-from .frozen import Features, Tried
 from .likeness import Likeness, likeness, some_without
+from .rungs import Tried
 
 LISTS = ("next", "copies", "doubtful", "strangers")
 
@@ -76,8 +77,7 @@ def advise(
     now = accuracy(best, confidence(encoder, best))
     help = unlabeled_help(tried)
     out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
-    wanted = ready.chosen.split.without_passed_over(free, ready.training.ids)
-    out.next = find.next_to_label(p, x, wanted, names, count)
+    out.next = find.next_to_label(p, x, ready.chosen.split.without_passed_over(free, ready.training.ids), names, count)
     chosen = [i for one in out.next for i in one.rows]
     out.copies = find.copies(ready.training, np.array([*chosen, *rows], np.int64))
     out.strangers = find.strangers(x, out.copies)

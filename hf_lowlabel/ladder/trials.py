@@ -11,7 +11,7 @@ import numpy as np
 from ..tasks.parts import Attempt
 from ..training.left_out import redrawn
 from .estimates import USUAL, Interval
-from .frozen import tried_words
+from .rungs import tried_words
 
 TAKEN = 0.5  # standard errors by which an attempt has to be better than another that is safer
 TAKEN_FROZEN = 1.28  # the same of frozen features over training, by what is expected of the last runs

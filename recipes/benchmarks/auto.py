@@ -40,8 +40,10 @@ from sklearn.linear_model import LogisticRegressionCV
 
 from hf_lowlabel import load_source
 from hf_lowlabel.files import write_text
+from hf_lowlabel.ladder.encoders import Features
 from hf_lowlabel.ladder.estimates import MORE, accuracy, confidence, learning_curve, unlabeled_help
-from hf_lowlabel.ladder.frozen import PROBE, Features, Tried, climb
+from hf_lowlabel.ladder.frozen import climb
+from hf_lowlabel.ladder.rungs import PROBE, Tried
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import extract
 

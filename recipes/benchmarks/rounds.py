@@ -36,7 +36,8 @@ from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.finetuning.graph import rooted
 from hf_lowlabel.finetuning.linear import probe_head, softmax
 from hf_lowlabel.ladder.advice import doubtful_labels
-from hf_lowlabel.ladder.frozen import Features, climb
+from hf_lowlabel.ladder.encoders import Features
+from hf_lowlabel.ladder.frozen import climb
 from hf_lowlabel.selection.by_model import BY_MODEL
 from hf_lowlabel.selection.strategies import choose
 from hf_lowlabel.selection.verbs import select

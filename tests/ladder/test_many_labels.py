@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from hf_lowlabel.ladder.frozen import PROBE, Features, climb
+from hf_lowlabel.ladder.encoders import Features
+from hf_lowlabel.ladder.frozen import climb
+from hf_lowlabel.ladder.rungs import PROBE
 
 from .test_rungs import clusters, drawn, right
 

@@ -8,8 +8,10 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning import graph
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates, frozen, report
-from hf_lowlabel.ladder.frozen import PROBE, RUNGS, UNTRIED, WITH_NAMES, Features, Rung, Tried, climb, said, wanted
+from hf_lowlabel.ladder.encoders import Features
+from hf_lowlabel.ladder.frozen import climb, said, wanted
 from hf_lowlabel.ladder.likeness import likeness, some_without
+from hf_lowlabel.ladder.rungs import PROBE, RUNGS, UNTRIED, WITH_NAMES, Rung, Tried, better
 from hf_lowlabel.methods import find
 
 
@@ -118,11 +120,11 @@ def test_a_probe_is_better_where_clearly_more_labels_are_right_and_the_true_clas
     every = judged(y, range(20), np.eye(2)[y])
     wrong = np.where(np.arange(20) < 5, 1 - y, y)
     five_wrong = judged(y, range(20), np.eye(2)[wrong])
-    assert frozen.better(every, five_wrong) and not frozen.better(five_wrong, every)
+    assert better(every, five_wrong) and not better(five_wrong, every)
     one_wrong = judged(y, range(20), np.eye(2)[np.where(np.arange(20) < 1, 1 - y, y)])
-    assert not frozen.better(every, one_wrong)  # one label decides nothing
+    assert not better(every, one_wrong)  # one label decides nothing
     five_wrong.probability = every.probability + 0.01
-    assert not frozen.better(every, five_wrong)
+    assert not better(every, five_wrong)
 
 
 def test_one_label_a_class_cannot_be_judged():
