@@ -21,8 +21,8 @@ from .demo import empty_folder
 from .demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from .errors import UserError
 from .files import write_json
-from .selection.importing import import_labels
-from .selection.labels import Labels, Task, write_labels
+from .labeling.importing import import_labels
+from .labeling.labels import Labels, Task, write_labels
 from .selection.prior_labels import priors
 from .selection.verbs import select
 from .text import percent

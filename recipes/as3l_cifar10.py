@@ -20,7 +20,7 @@ from pathlib import Path
 from hf_lowlabel import finetune, load_source, pretrain
 from hf_lowlabel.demo_active import answer
 from hf_lowlabel.distributed import barrier, rank
-from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.verbs import select
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "hf_lowlabel"
 ROWS = (
     ("cli", "demo", "demo_active"),
     ("ladder",),
-    ("api", "hub", "selection"),
+    ("api", "hub", "selection", "labeling"),
     ("training", "prediction"),
     ("settings",),
     ("tasks", "losses"),
@@ -45,6 +45,7 @@ WITHIN_A_ROW = {
     ("cli", "demo_active"),
     ("demo_active", "demo"),
     ("api", "hub"),
+    ("selection", "labeling"),
     ("training", "prediction"),
     ("finetuning", "pretraining"),
 }

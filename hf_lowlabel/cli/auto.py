@@ -37,7 +37,7 @@ def auto(argv: list[str]) -> int:
             say(f"{str(error).partition('. Choose some (')[0]}: {args.budget} are chosen to be labeled.")
         return _select(args, data, error.fingerprint)
     from ..distributed import is_main_process
-    from ..selection.next_steps import remember
+    from ..labeling.next_steps import remember
 
     if not is_main_process():
         return 0
@@ -51,11 +51,11 @@ def auto(argv: list[str]) -> int:
         )
         return 0
     from ..api.summary import summarise
+    from ..labeling.kinds import kind_of
+    from ..labeling.mask_places import why_not_painted
+    from ..labeling.next_steps import why_not_mixed
     from ..ladder.report import why_less
     from ..records import why_kept
-    from ..selection.kinds import kind_of
-    from ..selection.mask_places import why_not_painted
-    from ..selection.next_steps import why_not_mixed
     from ..tasks import get_task
 
     say()
@@ -96,10 +96,10 @@ def of_round(args: argparse.Namespace) -> dict[str, Any]:
 def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
-    from ..selection.kinds import kind_of
-    from ..selection.labels import Task
-    from ..selection.next_steps import remember
-    from ..selection.pages import label
+    from ..labeling.kinds import kind_of
+    from ..labeling.labels import Task
+    from ..labeling.next_steps import remember
+    from ..labeling.pages import label
     from ..selection.verbs import select
 
     folder = Path(args.output_dir or default_folder(data.dataset)) / "to_label"

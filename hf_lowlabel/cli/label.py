@@ -48,7 +48,7 @@ def label(argv: list[str]) -> int:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser; print the address only")
     args = vars(parser.parse_args(argv))
-    from ..selection.pages import label
+    from ..labeling.pages import label
 
     label(open_browser=not args.pop("no_browser"), **args)
     return 0

@@ -26,9 +26,9 @@ def loop(argv: list[str]) -> int:
     of_mask = data_flags_given(given, MASKS)
     from dataclasses import asdict
 
+    from ..labeling.kinds import kind_of
+    from ..labeling.pages import label
     from ..ladder.rounds import State, loop
-    from ..selection.kinds import kind_of
-    from ..selection.pages import label
 
     rest = dict(vars(args))
     of_masks = kind_of(args.task).page == "mask"
@@ -94,12 +94,12 @@ def review(argv: list[str]) -> int:
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
     json_flag(parser)
     args = parser.parse_args(argv)
+    from ..labeling.labels import Task
+    from ..labeling.next_steps import after_labels
+    from ..labeling.other_rounds import goes_on
+    from ..labeling.pages import label
     from ..ladder.review import SAME_LOOP, review
     from ..ladder.review_masks import of_masks
-    from ..selection.labels import Task
-    from ..selection.next_steps import after_labels
-    from ..selection.other_rounds import goes_on
-    from ..selection.pages import label
 
     if of_masks(Path(args.run)):
         return _review_masks(args)
@@ -120,8 +120,8 @@ def review(argv: list[str]) -> int:
 
 
 def _review_masks(args: argparse.Namespace) -> int:
+    from ..labeling.pages import label
     from ..ladder.review_masks import NAME, review_masks
-    from ..selection.pages import label
 
     if args.output:
         raise UserError("Masks are corrected where they are, beside the images. Leave out --output.")

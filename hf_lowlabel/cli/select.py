@@ -39,7 +39,7 @@ def split(argv: list[str]) -> int:
         split, of = task.draw_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
     else:
         from ..data.splits import Split
-        from ..selection.importing import drawn_from, import_labels
+        from ..labeling.importing import drawn_from, import_labels
         from ..tasks.parts import label_rules
         from ..training.counts import count_names, tell_misspelt
 
@@ -74,9 +74,9 @@ def split(argv: list[str]) -> int:
 
 def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     """Masks that were painted in a folder of `select` go beside the images of the data set."""
-    from ..selection.labels import Task as Asked
-    from ..selection.mask_import import import_masks
-    from ..selection.next_steps import told
+    from ..labeling.labels import Task as Asked
+    from ..labeling.mask_import import import_masks
+    from ..labeling.next_steps import told
 
     if data.dataset is None or not Path(str(data.dataset)).is_dir():
         raise UserError("Name the folder of the images with --dataset: painted masks are put beside them.")
@@ -190,7 +190,7 @@ def select(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     at_least("budget", args.budget, 1)
     refuse_absent(args, args.dataset, args.task)
-    from ..selection.kinds import kind_of
+    from ..labeling.kinds import kind_of
     from ..selection.verbs import select
 
     args.strategy_args = key_values(args.strategy_args, "--strategy-args")

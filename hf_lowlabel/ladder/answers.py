@@ -15,12 +15,12 @@ from ..data.mask_folders import find_files, layout
 from ..data.splits import Split
 from ..data.table_files import stem
 from ..errors import UserError
-from ..selection.kinds import Kind
-from ..selection.labels import Task
-from ..selection.mask_import import import_masks
-from ..selection.mask_places import find_places, why_not_painted
-from ..selection.next_steps import why_not_mixed
-from ..selection.other_rounds import labels_in, places
+from ..labeling.kinds import Kind
+from ..labeling.labels import Task
+from ..labeling.mask_import import import_masks
+from ..labeling.mask_places import find_places, why_not_painted
+from ..labeling.next_steps import why_not_mixed
+from ..labeling.other_rounds import labels_in, places
 from ..tasks.base import Task as Kinds
 from ..tasks.parts import as_path, of_images_alone
 from ..text import listed

@@ -25,10 +25,10 @@ from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..distributed import join_processes
 from ..errors import UserError
-from ..selection.importing import drawn_from, import_labels
-from ..selection.kinds import kind_of
-from ..selection.mask_places import refuse_half
-from ..selection.next_steps import why_not_mixed
+from ..labeling.importing import drawn_from, import_labels
+from ..labeling.kinds import kind_of
+from ..labeling.mask_places import refuse_half
+from ..labeling.next_steps import why_not_mixed
 from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.parts import as_path, label_rules

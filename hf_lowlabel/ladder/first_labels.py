@@ -14,7 +14,7 @@ from typing import Any
 from ..data.masks import list_classes
 from ..data.own_names import CLASSES_FILE
 from ..files import read_bytes, read_json, write_json
-from ..selection.other_rounds import places
+from ..labeling.other_rounds import places
 from ..text import series
 
 log = logging.getLogger("hf_lowlabel")

@@ -29,9 +29,10 @@ from ..training.folder import SEARCH, WORDS
 from ..training.preparing import prepare
 from ..training.priors import load_priors
 from .advice import Remark
+from .advice_files import write_advice
 from .keeping import TRIALS, check_same, features_of_encoder, forget_trials, print_of, print_of_words, read_kept
 from .on_features import Answer
-from .report import Advice, write_advice
+from .report import Advice
 
 
 def from_words(

@@ -14,15 +14,15 @@ from ..data.labels import class_order, parts_of
 from ..data.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_json, write_json
+from ..labeling.gone import folder_of_labels, of_there
+from ..labeling.importing import by_part
+from ..labeling.kinds import kind_of
+from ..labeling.labels import Task, write_labels
+from ..labeling.other_rounds import GONE, INTENT, NOTE, after_reviews, beside, labels_in, places, refresh
+from ..labeling.page import Session
+from ..labeling.same_images import compared
+from ..labeling.server import only_one
 from ..records import RunRecord
-from ..selection.gone import folder_of_labels, of_there
-from ..selection.importing import by_part
-from ..selection.kinds import kind_of
-from ..selection.labels import Task, write_labels
-from ..selection.other_rounds import GONE, INTENT, NOTE, after_reviews, beside, labels_in, places, refresh
-from ..selection.page import Session
-from ..selection.same_images import compared
-from ..selection.server import only_one
 from ..text import listed
 from ..training.folder import IGNORED
 

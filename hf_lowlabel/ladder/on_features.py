@@ -21,6 +21,7 @@ from ..training.frozen import Fit
 from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
+from .advice_files import write_advice
 from .encoders import Features
 from .estimates import curve_of
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
@@ -28,7 +29,7 @@ from .frozen import climb, rounds_of
 from .keeping import ENCODERS, ROUNDS, features_of_encoder, note, noted
 from .last_run import first_that_ends, said_diverged
 from .names import ByNames
-from .report import Advice, advise, said_tested, write_advice
+from .report import Advice, advise, said_tested
 from .rungs import Tried
 from .sizes import rebuilt
 

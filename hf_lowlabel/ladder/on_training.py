@@ -21,8 +21,8 @@ from ..evaluation.near_copies import copies_of_each, copies_tested
 from ..finetuning.graph import rooted
 from ..finetuning.linear import group_of
 from ..hub.callback import CardCallback
+from ..labeling.kinds import kind_of
 from ..selection.by_model import said_of, spread_out
-from ..selection.kinds import kind_of
 from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..training import frozen
@@ -30,13 +30,14 @@ from ..training.preparing import Prepared
 from ..training.run import train as train_network
 from . import advice as find
 from .advice import Remark
+from .advice_files import write_advice
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .folds import spread_over_folds
 from .keeping import TRIALS, features_of_encoder
 from .last_run import first_that_ends, said_diverged
 from .likeness import Likeness, likeness, some_without
 from .planning import FOLDS
-from .report import HELP, Advice, between, said_images, said_unlike, write_advice
+from .report import HELP, Advice, between, said_images, said_unlike
 from .sizes import at_fitting_side
 from .trained import Trials, hushed
 from .trials import Trial, gain_over, ranked, score_interval

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..commands import DONE
-from ..errors import UserError
 from ..evaluation.near_copies import copies_tested
-from ..files import COPY, read_json, write_json, write_text
-from ..finetuning.graph import rooted
-from ..records import why_kept
-from ..selection.labeling import export, is_complete, reasons, thumbnail
-from ..selection.labels import Task as Asked
-from ..selection.next_steps import declared_colors
-from ..selection.suggestions import Suggestions
 from ..text import listed, percent
 from ..training.preparing import Prepared
 from . import advice as find
-from .advice import SHOWN, Remark
+from .advice import Remark
 from .encoders import Features
 from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
 from .likeness import Likeness, likeness, some_without
 from .rungs import Tried
-
-LISTS = ("next", "copies", "doubtful", "strangers")
 
 
 @dataclass
@@ -216,134 +203,3 @@ def said_copied(out: Advice) -> list[str]:
     (a, b), count = out.tested[0], len({test for _, test in out.tested})
     many = f"{count} test images are" if count > 1 else "1 test image is"
     return [f"{many} all but the same as labeled ones, such as {b} and {a}: the test is easier than new images."]
-
-
-# ---- what is written -------------------------------------------------------------------------------------------------
-def write_advice(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path | None:
-    """advice.json, advice.html, and to_label/ with the images to label next. Returns that folder, if there is one."""
-    write_json(folder / "advice.json", as_json(ready, advice))
-    chosen = to_label_folder(ready, advice, x, folder / "to_label") if advice.next else None
-    write_text(folder / DONE, page(ready, advice))
-    return chosen
-
-
-def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
-    ids = ready.training.ids
-
-    def listed(remarks: list[Remark]) -> list[dict[str, Any]]:
-        return [{"images": [ids[i] for i in r.rows], "why": r.why, "looks_like": r.looks_like} for r in remarks]
-
-    numbers = {k: asdict(v) if v else None for k, v in vars(advice).items() if k in ("accuracy", "gain", "forecast")}
-    remarks = {k: listed(getattr(advice, k)) for k in LISTS}
-    remarks["copies"] += [
-        {"images": list(pair), "why": "all but the same; the second is tested on", "looks_like": None, "tested": True}
-        for pair in advice.tested
-    ]
-    return {"sentences": advice.sentences, "helps": advice.helps, **numbers, **remarks}
-
-
-def read_advice(run: Path) -> dict[str, Any]:
-    """What `as_json` wrote beside a run; people may have edited it.
-
-    Raises:
-        UserError: it is not there, or holds something else.
-    """
-    file = run / "advice.json"
-    said = read_json(file)
-    try:
-        for key in ("accuracy", "gain", "forecast"):
-            if said[key] is not None:
-                _ = [float(said[key][name]) for name in ("value", "low", "high")]
-        for remark in [one for key in LISTS for one in said[key]]:
-            like = remark["looks_like"]
-            words = [remark["why"], *remark["images"], *([like[0]] if like else [])]
-            if not remark["images"] or not all(isinstance(word, str) for word in words):
-                raise TypeError("words that are none")
-            _ = like and float(like[1])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        raise UserError(f"{file} does not hold what `hf-lowlabel auto` writes there. {COPY}") from None
-    return said
-
-
-def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path:
-    """A folder for `hf-lowlabel label`, which knows the labels there are already."""
-    if is_complete(folder):  # of a search that was killed after it: somebody may have labeled since
-        return folder
-    dataset, split = ready.dataset, ready.chosen.split
-    rows = np.array([r.rows[0] for r in advice.next])
-    at = np.asarray(ready.training.indices)
-    asked = Asked(
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        files={},
-        config=dataset.config,
-        split=dataset.split,
-        revision=dataset.revision,
-        class_names=list(split.class_names),
-        task=ready.task.name,
-        strategy="doubt",
-        model=None,
-        labeled=dict(split.labeled),
-        validation=list(split.validation),
-        test=list(split.test),
-        held_labels=dict(split.held_labels),
-        passed_over=list(split.passed_over),
-        class_colors=declared_colors(ready.config.data),
-    )
-    ids = ready.training.ids
-    said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}
-    export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at), said)
-    return folder
-
-
-INTERVALS = "80 % intervals, which four of five times hold what new images would show."
-STYLE = """
- :root { color-scheme: light dark; }
- body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 60rem; padding: 0 1rem; }
- table { border-collapse: collapse; } td, th { text-align: left; padding: .25rem .9rem .25rem 0; }
- td:last-child, th:last-child { text-align: right; } tr.kept td { font-weight: 600; }
- figure { display: inline-block; width: 150px; margin: .3rem; vertical-align: top; font-size: .8rem; }
- figure img { height: 96px; margin-right: 3px; } figcaption { overflow-wrap: anywhere; }
-"""
-
-
-def page(ready: Prepared, advice: Advice) -> str:
-    """One HTML page without scripts: sentences, the ladder, and the images behind them."""
-    ids, at = ready.training.ids, ready.training.indices
-
-    def figures(remarks: list[Remark]) -> str:
-        out = []
-        for r in remarks[:SHOWN]:
-            images = "".join(f'<img alt="" src="{thumbnail(ready.dataset, int(at[i]))}">' for i in r.rows)
-            names = html.escape(" and ".join(ids[i] for i in r.rows))
-            out.append(f"<figure>{images}<figcaption>{names}<br>{html.escape(r.why)}</figcaption></figure>")
-        more = f"<p>and {len(remarks) - SHOWN} more, in advice.json</p>" if len(remarks) > SHOWN else ""
-        return "".join(out) + more
-
-    score, rows = ready.task.score.title, []
-    for row in ready.recorder.ladder:
-        value = "–" if row["by_labels"] is None else percent(row["by_labels"])
-        kept = ' class="kept"' if row["kept"] else ""
-        rows.append(f"<tr{kept}><td>{html.escape(row['name'])}</td><td>{value}</td></tr>")
-    less = why_less(ready.recorder.ladder, advice.accuracy)
-    parts = [
-        f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>"
-        + (f"<p>In brackets behind a score: {INTERVALS}</p>" if advice.accuracy else ""),
-        f"<h2>What was tried</h2><table><tr><th></th><th>{score}, on labels left out in turn</th></tr>"
-        + "".join(rows)
-        + "</table>"
-        + ("<p>Each class counts by its likely share of all images.</p>" if ready.task.climbs else "")
-        + "".join(f"<p>{why}</p>" for why in (less, why_kept(ready.recorder.ladder)) if why),
-    ]
-    titles = (
-        ("next", "Label these next"),
-        ("doubtful", "Labels worth a second look"),
-        ("copies", "All but the same"),
-        ("strangers", "Unlike all others"),
-    )
-    parts += [f"<h2>{title}</h2>{figures(found)}" for key, title in titles if (found := getattr(advice, key))]
-    title = html.escape(f"Advice on {ready.dataset.name}")
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n' + "\n".join(parts) + "\n"
-    )

@@ -12,12 +12,12 @@ from ..data.splits import Split
 from ..errors import UserError
 from ..files import seal
 from ..hub.report_data import config_of
-from ..selection.labeling import LAST, alone, check_folder, is_complete, write_image
-from ..selection.labels import Labels, Task, write_labels, write_text
-from ..selection.suggestions import Suggestions, write_suggestions
+from ..labeling.labels import Labels, Task, write_labels, write_text
+from ..labeling.suggestions import Suggestions, write_suggestions
+from ..labeling.to_label import LAST, alone, check_folder, is_complete, write_image
 from ..tasks import get_task
 from ..text import listed
-from .report import read_advice
+from .advice_files import read_advice
 
 log = logging.getLogger("hf_lowlabel")
 SAME_LOOP = "the same `hf-lowlabel loop` again, whose next round learns from them"

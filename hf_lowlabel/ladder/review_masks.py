@@ -20,11 +20,11 @@ from ..errors import UserError
 from ..evaluation.near_copies import copies_tested, near_copies, small_copies
 from ..files import write_json
 from ..hub.report_data import config_of
-from ..selection.labels import Task
-from ..selection.mask_page import Shown
-from ..selection.mask_places import find_places
-from ..selection.next_steps import why_not_mixed
-from ..selection.other_rounds import goes_on
+from ..labeling.labels import Task
+from ..labeling.mask_page import Shown
+from ..labeling.mask_places import find_places
+from ..labeling.next_steps import why_not_mixed
+from ..labeling.other_rounds import goes_on
 from ..tasks import get_task
 from ..tasks.disagreement import disagreements
 from ..tasks.parts import Examples

@@ -29,13 +29,14 @@ from ..commands import DONE
 from ..data.splits import Split
 from ..errors import UserError, above_zero, at_least
 from ..files import A_MODEL, COPY, by_name, filling, read_json, write_text
-from ..selection.kinds import kind_of
-from ..selection.labels import Task
-from ..selection.other_rounds import NOTE, number_of, places
+from ..labeling.kinds import kind_of
+from ..labeling.labels import Task
+from ..labeling.other_rounds import NOTE, number_of, places
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..tasks.base import Task as Kinds
 from ..training.folder import IGNORED, SEARCH, claim, release
+from .advice_files import read_advice
 from .answers import (
     LABELED,
     check_in_order,
@@ -53,7 +54,6 @@ from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .keeping import OtherSearch
 from .next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
-from .report import read_advice
 
 log = logging.getLogger("hf_lowlabel")
 

@@ -19,6 +19,7 @@ from ..data.dataset import ImageDataset
 from ..data.labels import joined
 from ..errors import UserError
 from ..finetuning.graph import rooted
+from ..labeling.kinds import Kind
 from ..ranges import Share
 from ..records import RunRecord
 from ..tasks.base import Task
@@ -26,7 +27,6 @@ from ..tasks.doubts import Doubt
 from ..text import percent
 from ..yaml_files import read_yaml
 from .feature_file import Features
-from .kinds import Kind
 
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
 # settings of a run that hold for any images, and those that hold for its own data

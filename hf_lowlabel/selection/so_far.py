@@ -9,9 +9,9 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.splits import Split
 from ..errors import UserError
+from ..labeling.importing import import_labels
+from ..labeling.kinds import Kind
 from ..tasks.parts import label_rules
-from .importing import import_labels
-from .kinds import Kind
 
 log = logging.getLogger("hf_lowlabel")
 

@@ -21,6 +21,11 @@ from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..files import A_MODEL, by_name
+from ..labeling.kinds import Kind, kind_of
+from ..labeling.labels import Task, read_classes
+from ..labeling.mask_places import why_not_painted
+from ..labeling.next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
+from ..labeling.to_label import check_folder, export
 from ..methods import check_arguments
 from ..prediction import task_of
 from ..ranges import settings_of
@@ -33,11 +38,7 @@ from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategi
 from .clustering import backend
 from .feature_file import Features
 from .features import extract
-from .kinds import Kind, kind_of
-from .labeling import check_folder, export, reasons
-from .labels import Task, read_classes
-from .mask_places import why_not_painted
-from .next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
+from .reasons import reasons
 from .so_far import labels_so_far
 from .strategies import STRATEGIES, choose, identical
 

@@ -26,11 +26,11 @@ from ..errors import UserError, unknown
 from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph
 from ..finetuning.linear import as_sure_as, temperature
+from ..labeling.labels import read_classes
 from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
 from ..text import listed, series
 from .feature_file import Features
 from .features import extract
-from .labels import read_classes
 from .priors import NEIGHBORS
 
 log = logging.getLogger("hf_lowlabel")

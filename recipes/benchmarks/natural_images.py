@@ -31,9 +31,9 @@ from torch.nn.functional import cross_entropy
 
 from hf_lowlabel import FinetuneObjective, finetune, load_source, make_split, pretrain
 from hf_lowlabel.demo_active import answer
+from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.pretraining.rotnet import four_rotations
 from hf_lowlabel.records import collect_hardware, collect_versions
-from hf_lowlabel.selection.importing import import_labels
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.verbs import select
 

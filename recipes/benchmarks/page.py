@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.page import Session
+from hf_lowlabel.labeling.server import PageServer
+from hf_lowlabel.labeling.suggestions import write_suggestions
 from hf_lowlabel.records import collect_hardware
-from hf_lowlabel.selection.kinds import kind_of
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.page import Session
-from hf_lowlabel.selection.server import PageServer
-from hf_lowlabel.selection.suggestions import write_suggestions
 
 NAMES = ["cat", "dog", "sky", "tree"]
 

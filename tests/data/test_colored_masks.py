@@ -9,8 +9,8 @@ from hf_lowlabel.data.masks import MaskFormat, decode_mask, make_coding, read_cl
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import palette, save_mask
+from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.selection.pages import session_of
 
 NAMES = ["background", "cell", "wall"]
 COLORS = {"background": (0, 0, 0), "cell": (213, 94, 0), "wall": (230, 159, 0), "ignore": (255, 255, 255)}

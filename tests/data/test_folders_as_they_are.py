@@ -11,7 +11,7 @@ from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.folders import CONVERT
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.split_roots import has_unlabeled_split
-from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.labeling.labels import Task, read_labels
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
 

@@ -10,9 +10,9 @@ from PIL import Image
 from hf_lowlabel import Split, UserError, auto, evaluate, finetune, load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.hub.splits import rows as published
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.lineage import taught_by
 

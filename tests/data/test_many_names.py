@@ -14,7 +14,7 @@ from hf_lowlabel.data import table_files
 from hf_lowlabel.data.folders import EXTENSIONS
 from hf_lowlabel.data.splits import Split, warn_without_label
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection import labels
+from hf_lowlabel.labeling import labels
 from hf_lowlabel.selection.strategies import MOST_COMPARED, cells, identical
 from hf_lowlabel.selection.verbs import Selection
 

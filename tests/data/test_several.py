@@ -14,8 +14,8 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.errors import unknown
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Task, read_labels
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 from hf_lowlabel.text import series
 

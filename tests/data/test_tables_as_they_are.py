@@ -12,7 +12,7 @@ from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.data.table_files import match_names, read_table
-from hf_lowlabel.selection.labels import Task, read_labels
+from hf_lowlabel.labeling.labels import Task, read_labels
 from hf_lowlabel.tasks import get_task
 
 ROWS = [("0.png", "a"), ("1.png", "b"), ("2.png", "a"), ("3.png", "")]

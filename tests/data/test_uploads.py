@@ -9,7 +9,7 @@ from PIL import Image
 from hf_lowlabel import UserError, load_segmentation, load_source
 from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.uploads import Uploads, stored
-from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.labeling.importing import import_labels
 
 NAMES = {  # as they are called -> as they stand in an export
     "cell 14.jpg": "0a1b2c3d-cell_14.jpg",

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.labeling import browser
 from hf_lowlabel.methods import find, methods_for
-from hf_lowlabel.selection import browser
 
 from ..pictures import OF_CLASSES, draw_nothing
 from .injector import Fault, Outcome, attempt
@@ -125,8 +125,8 @@ WARM = (  # imported once, before the processes fork
     *("api.finetuning", "api.pretraining", "prediction", "hub.report_data", "hub.app", "hub.push", "hub.table"),
     *(
         "selection.verbs",
-        "selection.importing",
-        "selection.pages",
+        "labeling.importing",
+        "labeling.pages",
         "tasks.multilabel",
         "tasks.segmentation",
         "data.tables",

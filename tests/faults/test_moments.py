@@ -105,7 +105,7 @@ def test_other_errors_stay_what_they_are(monkeypatch):
 def test_two_selections_never_write_to_one_folder(tmp_path):
     """The second one is refused while the first writes; what the first was killed at is written again."""
     from hf_lowlabel.errors import UserError
-    from hf_lowlabel.selection.labeling import BEGUN, alone
+    from hf_lowlabel.labeling.to_label import BEGUN, alone
 
     folder = tmp_path / "to_label"
     with alone(folder), pytest.raises(UserError, match="Another process is writing"), alone(folder):

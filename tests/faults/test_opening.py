@@ -61,24 +61,24 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "prediction.py": "read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/feature_file.py": "memmap memmap open open open open open",
-    "selection/label_studio.py": "read_json read_json",
+    "labeling/label_studio.py": "read_json read_json",
     "selection/by_model.py": "read_yaml",  # ours
-    "selection/labeling.py": "copyfile",
+    "labeling/to_label.py": "copyfile",
     "selection/prior_labels.py": "read_bytes",  # a manifest, to see whether it is ours
-    "selection/labels.py": "read_json read_text",
-    "selection/suggestions.py": "read_json",
-    "selection/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
-    "selection/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
-    "selection/mask_places.py": "open_image open_image open_image",
-    "selection/page.py": "read_bytes read_bytes read_bytes",
-    "selection/browser.py": "open open",  # ours
-    "selection/steps.py": "open read_bytes read_bytes",  # ours
-    "selection/other_rounds.py": "read_json",  # ours
-    "selection/next_steps.py": "read_json read_yaml",  # ours
-    "selection/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
-    "selection/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them
-    "selection/server.py": "open read_bytes read_bytes",  # images as they are, ours
-    "selection/shown.py": "open_image",
+    "labeling/labels.py": "read_json read_text",
+    "labeling/suggestions.py": "read_json",
+    "labeling/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
+    "labeling/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
+    "labeling/mask_places.py": "open_image open_image open_image",
+    "labeling/page.py": "read_bytes read_bytes read_bytes",
+    "labeling/browser.py": "open open",  # ours
+    "labeling/steps.py": "open read_bytes read_bytes",  # ours
+    "labeling/other_rounds.py": "read_json",  # ours
+    "labeling/next_steps.py": "read_json read_yaml",  # ours
+    "labeling/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
+    "labeling/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them
+    "labeling/server.py": "open read_bytes read_bytes",  # images as they are, ours
+    "labeling/shown.py": "open_image",
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
     "tasks/classification.py": "open_model",
@@ -101,7 +101,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "ladder/first_labels.py": "read_bytes read_json read_json",  # labels again, and what we noted of them
     "ladder/gathering.py": "read_json",  # ours
     "ladder/keeping.py": "read_json read_json",  # ours
-    "ladder/report.py": "read_json",
+    "ladder/advice_files.py": "read_json",
     "ladder/rounds.py": "read_json",  # ours
     "ladder/last_run.py": "read_json",  # ours
     "ladder/trained.py": "load_file",  # ours

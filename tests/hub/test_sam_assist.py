@@ -11,8 +11,8 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.mask_assist import Assistant
-from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.labeling.mask_assist import Assistant
+from hf_lowlabel.labeling.mask_page import MaskSession
 from tests.transformers_repos import files_of
 
 SIDE = 64

@@ -22,13 +22,13 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pretrain
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.ladder import on_features
 from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.frozen import rounds_of
 from hf_lowlabel.ladder.report import why_less
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.selection.labels import Task
 from hf_lowlabel.training.lineage import labels_seen
 
 
@@ -162,7 +162,7 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
         opened.append(folder)
         told.append(then)
 
-    monkeypatch.setattr("hf_lowlabel.selection.pages.label", shown)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.label", shown)
     argv = [
         "auto",
         "--dataset",
@@ -236,11 +236,11 @@ def test_images_without_masks_are_chosen_and_the_page_is_opened(network, tmp_pat
         print(session.parting())
 
     with monkeypatch.context() as m:
-        m.setattr("hf_lowlabel.selection.pages.serve", lambda session, *_: print(session.parting()))
+        m.setattr("hf_lowlabel.labeling.pages.serve", lambda session, *_: print(session.parting()))
         assert main([*argv, "--image-size", "32"]) == 0
         said = capsys.readouterr().out
         assert "No image of 'flat' has masks: 9 are chosen" in said and "0 of 9 images have a mask" in said
-    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", paint)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", paint)
     assert main([*argv, "--image-size", "32"]) == 0  # the same page
     then = shlex.split(capsys.readouterr().out.partition("; next: ")[2])
     assert then[1] == "split" and main(then[1:]) == 0

@@ -8,11 +8,11 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.other_rounds import GONE
+from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder.gathering import brought_up
 from hf_lowlabel.ladder.rounds import loop
-from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
-from hf_lowlabel.selection.other_rounds import GONE
-from hf_lowlabel.selection.page import Session
 
 from .test_auto import photos
 from .test_rounds import answer, network  # noqa: F401
@@ -184,7 +184,7 @@ def test_a_renaming_that_was_killed_is_finished_by_the_loop(base, network, monke
         raise Killed
 
     with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr("hf_lowlabel.selection.page.write_labels", killed)
+        m.setattr("hf_lowlabel.labeling.page.write_labels", killed)
         Session(place).rename("blue", "azure")
     assert (place / "renaming.json").is_file()
     argv = ["loop", str(base / "photos"), "--model", network, "--output-dir", str(base / "loop"), "--no-train"]

@@ -17,12 +17,12 @@ from hf_lowlabel.commands import DONE
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_import import TAKEN
+from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.answers import check_in_order, masks_beside, taken
 from hf_lowlabel.ladder.first_labels import READ, masks_at_first, note_first, tell_changes
 from hf_lowlabel.ladder.rounds import loop
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_import import TAKEN
-from hf_lowlabel.selection.pages import session_of
 
 from .test_rounds import discs, network  # noqa: F401
 

@@ -12,9 +12,9 @@ from PIL import Image
 from hf_lowlabel import load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.gone import of_there
+from hf_lowlabel.labeling.labels import Labels, Task, write_labels
 from hf_lowlabel.ladder.rounds import loop
-from hf_lowlabel.selection.gone import of_there
-from hf_lowlabel.selection.labels import Labels, Task, write_labels
 
 from .test_rounds import network  # noqa: F401
 

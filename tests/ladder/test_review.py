@@ -16,16 +16,16 @@ from hf_lowlabel import finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits import Split
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.page import Session
+from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.advice import doubtful_of_several
+from hf_lowlabel.ladder.advice_files import LISTS
 from hf_lowlabel.ladder.auto import auto
-from hf_lowlabel.ladder.report import LISTS
 from hf_lowlabel.ladder.review import odd
 from hf_lowlabel.ladder.review_masks import copied, review_masks
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.page import Session
-from hf_lowlabel.selection.pages import session_of
 from hf_lowlabel.tasks.parts import Examples
 
 from .test_auto import photos
@@ -200,7 +200,7 @@ def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(pain
     def of_image(page):
         return np.asarray(Image.open(painted / "data" / "images" / "07.png")), page.classes
 
-    monkeypatch.setattr("hf_lowlabel.selection.pages.label", person)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.label", person)
     assert main(["review", str(painted / "run"), "--device", "cpu"]) == 0
     assert "masks are worth a second look" in capsys.readouterr().out
     assert opened == [[one["image"] for one in said["images"]]]

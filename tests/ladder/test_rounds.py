@@ -10,14 +10,14 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_page import MaskSession
+from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder import adapted, planning, rounds, trained
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
 from hf_lowlabel.ladder.rounds import loop
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_page import MaskSession
-from hf_lowlabel.selection.page import Session
 
 from .test_auto import photos
 
@@ -77,7 +77,7 @@ def test_a_page_is_shown_until_no_image_is_left(network, tmp_path, capsys, monke
     data, out, shown = photos(tmp_path / "photos", each=6, sort=False), tmp_path / "loop", []
     rows = [f"{kind}-{i:02d}.png,{kind}" for kind in ("blue", "red", "white") for i in range(3)]
     (tmp_path / "labels.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
-    monkeypatch.setattr("hf_lowlabel.selection.pages.label", lambda place, **_: shown.append(place) or answer(place))
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.label", lambda place, **_: shown.append(place) or answer(place))
     argv = ["loop", str(data), "--model", network, "--output-dir", str(out), "--per-round", "5", "--no-train"]
     assert main([*argv, "--labels", str(tmp_path / "labels.csv")]) == 0
     text = capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_rounds_of_masks_begin_with_the_model_s_own(network, tmp_path, capsys, m
             assert model is None or page.get("/model", {"file": file}) is not None
             page.save({"file": file}, zlib.compress(truth[id].tobytes()))
 
-    monkeypatch.setattr("hf_lowlabel.selection.pages.label", person)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.label", person)
     argv = ["loop", str(data), "--task", "segmentation", "--model", network, "--output-dir", str(out), "--no-train"]
     argv += ["--budget", "4", "--per-round", "3", "--image-size", "48", "--device", "cpu"]
     assert main([*argv, "--classes", "ground", "disc", "--json"]) == 0
@@ -214,7 +214,7 @@ def test_masks_of_another_tool_are_counted_and_read(network, tmp_path, capsys, m
             Image.fromarray(truth[id]).save(place / "masks" / name)
         print(session.parting())
 
-    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", put)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", put)
     capsys.readouterr()
     assert main(argv) == 0
     assert "3 of 4 images have a mask; next: the loop goes on, once all have an answer" in capsys.readouterr().out
@@ -238,7 +238,7 @@ def test_the_page_says_who_the_loop_goes_on_without(network, tmp_path, capsys, m
         if len(then) == 1:
             answer(place, leave=1)
 
-    monkeypatch.setattr("hf_lowlabel.selection.pages.label", label)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.label", label)
     argv = ["loop", str(data), "--model", network, "--output-dir", str(out), "--budget", "8", "--no-train"]
     assert main([*argv, "--partial", "--per-round", "3"]) == 0 and "3 images wait" in capsys.readouterr().out
     assert then == ["the loop goes on, with those that have an answer", "the loop goes on, once all have an answer"]

@@ -7,15 +7,15 @@ import pytest
 
 from hf_lowlabel import load_source
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.gone import folder_of_labels
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.other_rounds import refresh
+from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder.gathering import gathered
-from hf_lowlabel.selection.gone import folder_of_labels
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Labels, Task, write_labels
-from hf_lowlabel.selection.other_rounds import refresh
-from hf_lowlabel.selection.page import Session
 
+from ..labeling.test_other_rounds import place
 from ..selection.conftest import paint
-from ..selection.test_other_rounds import place
 
 CLASSES = ["blue", "red", "white"]
 

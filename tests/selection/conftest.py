@@ -8,12 +8,6 @@ from PIL import Image
 from hf_lowlabel.models import create_backbone
 
 
-def at_page(url: str, path: str) -> str:
-    """The address of a path of the page at `url`, with its secret."""
-    page, _, secret = url.partition("?")
-    return f"{page}{path}{'&' if '?' in path else '?'}{secret}"
-
-
 def blobs(classes: int = 4, each: int = 30, width: int = 8, spread: float = 0.15, seed: int = 0):
     """(features of unit length [N, D], labels [N]), shuffled."""
     rng = np.random.default_rng(seed)

@@ -11,8 +11,8 @@ from PIL import Image
 from hf_lowlabel.cli import auto as verb, main
 from hf_lowlabel.cli.flags import data_source
 from hf_lowlabel.cli.train import parse_config
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.next_steps import after_labels, remember
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.next_steps import after_labels, remember
 
 from .conftest import paint
 

@@ -17,10 +17,10 @@ from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.to_label import check_folder, export
 from hf_lowlabel.locks import open_alone
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labeling import check_folder, export
-from hf_lowlabel.selection.labels import Labels, Task, write_labels
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.training.priors import load_priors

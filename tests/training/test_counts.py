@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.labeling.kinds import kind_of
 from hf_lowlabel.selection.by_model import said_of
-from hf_lowlabel.selection.kinds import kind_of
 from hf_lowlabel.training import counts, preparing
 
 FAST = "--method probe --from-scratch --model test_resnet --image-size 32 --test-fraction 0 --dataset photos".split()

@@ -14,8 +14,8 @@ from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.push import _in_use
-from hf_lowlabel.selection.labeling import BEGUN, alone
-from hf_lowlabel.selection.server import only_one
+from hf_lowlabel.labeling.server import only_one
+from hf_lowlabel.labeling.to_label import BEGUN, alone
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.folder import claim, release
 

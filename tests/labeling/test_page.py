@@ -16,14 +16,14 @@ from dataclasses import replace
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.page import Session
+from hf_lowlabel.labeling.pages import label
+from hf_lowlabel.labeling.server import PageServer, only_one
+from hf_lowlabel.labeling.suggestions import write_suggestions
 from hf_lowlabel.ladder.answers import unanswered
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.kinds import kind_of
-from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
-from hf_lowlabel.selection.page import Session
-from hf_lowlabel.selection.pages import label
-from hf_lowlabel.selection.server import PageServer, only_one
-from hf_lowlabel.selection.suggestions import write_suggestions
 
 from .conftest import at_page, paint
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Task
 
 IDS = ("a.png", "b.png", "c.png", "d.png")
 

@@ -13,9 +13,9 @@ from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.commands import auto_command, command, free
 from hf_lowlabel.data.splits import Split
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_classes import given_classes
-from hf_lowlabel.selection.next_steps import after_labels, after_masks, declared_colors, given_to_select
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_classes import given_classes
+from hf_lowlabel.labeling.next_steps import after_labels, after_masks, declared_colors, given_to_select
 from hf_lowlabel.tasks import get_task
 
 from .conftest import paint
@@ -26,7 +26,7 @@ def pages(monkeypatch, capsys):
     """`label` without a person: what it says at its end, as words of a command."""
 
     def label(*argv):
-        monkeypatch.setattr("hf_lowlabel.selection.pages.serve", lambda session, *_: print(session.parting()))
+        monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", lambda session, *_: print(session.parting()))
         assert main(["label", *map(str, argv), "--no-browser"]) == 0
         said, _, then = capsys.readouterr().out.strip().partition("; next: ")
         return said, shlex.split(then)

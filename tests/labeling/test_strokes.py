@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel.selection.mask_page import MaskSession
-from hf_lowlabel.selection.mask_places import read_mask
+from hf_lowlabel.labeling.mask_page import MaskSession
+from hf_lowlabel.labeling.mask_places import read_mask
 
 from .test_page import browser, serving  # noqa: F401
 

@@ -17,11 +17,11 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.masks import read_classes
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_import import import_masks
-from hf_lowlabel.selection.mask_page import MaskSession, Shown
-from hf_lowlabel.selection.mask_places import find_places
-from hf_lowlabel.selection.server import PageServer, only_one, serve
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_import import import_masks
+from hf_lowlabel.labeling.mask_page import MaskSession, Shown
+from hf_lowlabel.labeling.mask_places import find_places
+from hf_lowlabel.labeling.server import PageServer, only_one, serve
 
 from .conftest import at_page, paint
 from .test_page import ask, browser, serving  # noqa: F401
@@ -403,7 +403,7 @@ def test_chosen_images_come_back_with_their_masks(backbone, tmp_path, capsys):
     assert main(choose) == 0 and "hf-lowlabel label" in capsys.readouterr().out
     take = ["split", "--from", out, *data, "--output", manifest]
     assert main(take) == 2 and "classes.txt" in capsys.readouterr().err
-    from hf_lowlabel.selection.labels import Task
+    from hf_lowlabel.labeling.labels import Task
 
     asked = Task.load(out)
     with serving(out, lambda f: MaskSession(f, asked, NAMES)) as server:

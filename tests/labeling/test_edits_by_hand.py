@@ -6,9 +6,9 @@ import csv
 import pytest
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import read_labels
-from hf_lowlabel.selection.page import Session
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import read_labels
+from hf_lowlabel.labeling.page import Session
 
 from .test_other_rounds import rounds  # noqa: F401
 from .test_page import browser, folder, scenes, serving, stored, tap  # noqa: F401

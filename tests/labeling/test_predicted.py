@@ -14,8 +14,8 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.masks import decode_mask, make_coding
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import save_mask
+from hf_lowlabel.labeling.pages import label, session_of
 from hf_lowlabel.models.segmentation import create_segmenter
-from hf_lowlabel.selection.pages import label, session_of
 
 NAMES, COLORS = ["ground", "cell"], [(1, 2, 3), (0, 255, 0)]
 
@@ -42,7 +42,7 @@ def said_of(base, declared):
 
 
 def test_its_masks_are_corrected_over_the_photos(said, monkeypatch, capsys):
-    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", lambda page, *_: print(page.parting()))
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", lambda page, *_: print(page.parting()))
     page = label(said, task="segmentation", open_browser=False)
     assert "2 of 2 images have a mask; next: put those masks of" in capsys.readouterr().out
     state = page.state()
@@ -89,7 +89,7 @@ def test_the_page_is_offered_again_with_its_model(tmp_path, monkeypatch, capsys)
     made = dict(architecture="unet", pretrained=False, class_names=NAMES)
     made["architecture_args"] = dict(encoder_depth=3, decoder_channels=[16, 8, 8])
     create_segmenter("cnn6_16", 2, **made).save_pretrained(tmp_path / "net")
-    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", lambda page, *_: print(page.parting()))
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", lambda page, *_: print(page.parting()))
     argv = ["label", str(tmp_path / "photos"), "--task", "segmentation", "--model", str(tmp_path / "net")]
     argv += ["--value-range", "0", "255"]
     assert main([*argv, "--no-browser"]) == 0

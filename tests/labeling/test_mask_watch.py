@@ -10,12 +10,12 @@ from PIL import Image
 
 from hf_lowlabel.data.images import open_image
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection import mask_watch
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_import import import_masks
-from hf_lowlabel.selection.mask_page import MaskSession
-from hf_lowlabel.selection.mask_places import find_places, read_mask
-from hf_lowlabel.selection.mask_watch import Watch
+from hf_lowlabel.labeling import mask_watch
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_import import import_masks
+from hf_lowlabel.labeling.mask_page import MaskSession
+from hf_lowlabel.labeling.mask_places import find_places, read_mask
+from hf_lowlabel.labeling.mask_watch import Watch
 
 from .conftest import paint
 

@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from hf_lowlabel.selection import browser as opening, server as pages_server
-from hf_lowlabel.selection.mask_page import MaskSession
-from hf_lowlabel.selection.page import Session
+from hf_lowlabel.labeling import browser as opening, server as pages_server
+from hf_lowlabel.labeling.mask_page import MaskSession
+from hf_lowlabel.labeling.page import Session
 
 from .test_page import browser, folder, serving  # noqa: F401
 

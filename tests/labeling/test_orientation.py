@@ -11,10 +11,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from hf_lowlabel import load_source
 from hf_lowlabel.data.images import open_image, turned as is_turned, upright_size
-from hf_lowlabel.selection.labeling import write_image
-from hf_lowlabel.selection.mask_page import MaskSession
-from hf_lowlabel.selection.mask_places import find_places, image_size, read_mask, read_rgb
-from hf_lowlabel.selection.same_images import is_copy
+from hf_lowlabel.labeling.mask_page import MaskSession
+from hf_lowlabel.labeling.mask_places import find_places, image_size, read_mask, read_rgb
+from hf_lowlabel.labeling.same_images import is_copy
+from hf_lowlabel.labeling.to_label import write_image
 
 from .test_page import browser, serving  # noqa: F401
 
@@ -129,7 +129,7 @@ def test_an_image_that_the_browser_turns_otherwise_takes_no_strokes(turned, brow
     from playwright.sync_api import expect
 
     raw = lambda image: turned / image.filename  # noqa: E731
-    monkeypatch.setattr("hf_lowlabel.selection.shown.file_to_show", raw)
+    monkeypatch.setattr("hf_lowlabel.labeling.shown.file_to_show", raw)
     with serving(turned, lambda folder: MaskSession(folder, classes=["a", "b"])) as server:
         page = browser.new_page()
         page.goto(server.url, wait_until="networkidle")

@@ -7,8 +7,8 @@ import urllib.error
 
 import pytest
 
-from hf_lowlabel.selection.labels import Labels, Task, write_labels
-from hf_lowlabel.selection.page import Session
+from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.page import Session
 
 from .test_page import answers_or_none, ask, browser, folder, scenes, serving, stored  # noqa: F401
 
@@ -88,7 +88,7 @@ def test_all_classes_of_an_image_are_not_saved_over_others(scenes, tab):  # noqa
 def test_a_key_that_is_held_answers_once(folder, tab, key, undone):  # noqa: F811
     from playwright.sync_api import expect
 
-    from hf_lowlabel.selection.suggestions import write_suggestions
+    from hf_lowlabel.labeling.suggestions import write_suggestions
 
     ids = list(Task.load(folder).files.values())
     write_suggestions(folder, {id: (("green", 0.9), "") for id in ids})
@@ -116,7 +116,7 @@ def test_a_key_that_is_held_answers_once(folder, tab, key, undone):  # noqa: F81
 def test_what_is_not_shown_yet_is_not_answered(folder, tab, monkeypatch):  # noqa: F811
     from playwright.sync_api import expect
 
-    from hf_lowlabel.selection import page
+    from hf_lowlabel.labeling import page
 
     arrives, picture = threading.Event(), page.picture
 

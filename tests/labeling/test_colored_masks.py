@@ -9,10 +9,10 @@ from PIL import Image
 
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_import import import_masks
-from hf_lowlabel.selection.mask_page import MaskSession, Shown
-from hf_lowlabel.selection.pages import session_of
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_import import import_masks
+from hf_lowlabel.labeling.mask_page import MaskSession, Shown
+from hf_lowlabel.labeling.pages import session_of
 
 from .conftest import paint
 
@@ -117,7 +117,7 @@ def test_colours_stay_as_they_were_where_the_list_cannot_be_written(photos, monk
         raise OSError("full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hf_lowlabel.selection.mask_page.write_text", full)
+        patch.setattr("hf_lowlabel.labeling.mask_page.write_text", full)
         for call in (lambda: page.new_class("c"), lambda: page.rename("b", "c")):
             with pytest.raises(OSError):
                 call()

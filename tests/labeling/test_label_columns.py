@@ -5,7 +5,7 @@ from PIL import Image
 
 from hf_lowlabel import Split, UserError, load_source
 from hf_lowlabel.cli import main
-from hf_lowlabel.selection.importing import import_labels
+from hf_lowlabel.labeling.importing import import_labels
 
 HEAD = "file_name,cat,dog,bird,age\n"
 ROWS = ["1,1,0,3", "0,0,0,4", ",,,5", "0,1,0,6"]

@@ -7,14 +7,14 @@ import shutil
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.labels import Labels, Task, read_classes, read_labels, write_labels
+from hf_lowlabel.labeling.other_rounds import INTENT, labels_in, refresh
+from hf_lowlabel.labeling.page import Session
+from hf_lowlabel.labeling.server import only_one
+from hf_lowlabel.labeling.suggestions import write_suggestions
 from hf_lowlabel.ladder.answers import unanswered
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.kinds import kind_of
-from hf_lowlabel.selection.labels import Labels, Task, read_classes, read_labels, write_labels
-from hf_lowlabel.selection.other_rounds import INTENT, labels_in, refresh
-from hf_lowlabel.selection.page import Session
-from hf_lowlabel.selection.server import only_one
-from hf_lowlabel.selection.suggestions import write_suggestions
 
 from .conftest import paint
 
@@ -276,7 +276,7 @@ def test_an_error_of_the_disk_leaves_all_rounds_as_they_were(rounds, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as m, pytest.raises(OSError):
-        m.setattr("hf_lowlabel.selection.page.write_labels", full)
+        m.setattr("hf_lowlabel.labeling.page.write_labels", full)
         page.rename("daisy", "aster")
     assert said(rounds) == before and not list(rounds.rglob(INTENT))
     page.rename("daisy", "aster")

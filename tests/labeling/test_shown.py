@@ -18,8 +18,9 @@ from hf_lowlabel.data.pages import PageReader
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.export import inputs_of
 from hf_lowlabel.hub.export_int8 import calibration
-from hf_lowlabel.selection.labeling import thumbnail, write_image
-from hf_lowlabel.selection.pages import session_of
+from hf_lowlabel.labeling.contact_sheet import thumbnail
+from hf_lowlabel.labeling.pages import session_of
+from hf_lowlabel.labeling.to_label import write_image
 from hf_lowlabel.tasks.deployment import Deployment
 
 
@@ -155,7 +156,7 @@ def test_the_page_for_masks_shows_a_deep_image_by_its_range(tmp_path, id, kind):
 def test_the_range_of_a_model_is_that_of_the_page(tmp_path, monkeypatch):
     deep(tmp_path, "a.png", np.uint16)
     known = SimpleNamespace(names=["a", "b"], value_range=(0.0, 4095.0))
-    monkeypatch.setattr("hf_lowlabel.selection.mask_page.Segmenter", lambda model: known)
+    monkeypatch.setattr("hf_lowlabel.labeling.mask_page.Segmenter", lambda model: known)
     page = session_of(tmp_path, "segmentation", [], "run", 4)
     assert page.value_range == (0, 4095)
     page = session_of(tmp_path, "segmentation", [], "run", 4, value_range=[0, 255])

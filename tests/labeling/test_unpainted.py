@@ -8,10 +8,10 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.mask_places import find_places
+from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.rounds import loop
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.mask_places import find_places
-from hf_lowlabel.selection.pages import session_of
 
 from .conftest import paint
 
@@ -74,7 +74,7 @@ def test_masks_that_lie_beside_the_folder_are_not_given_twice(tmp_path, monkeypa
     assert whole in capsys.readouterr().err
     assert [p.mask.is_file() for p in find_places(tmp_path / "photos").values()] == [True, False, False, False]
     assert main(["select", *argv, "--dataset", "photos", "--budget", "2", "--output", "out"]) == 0
-    monkeypatch.setattr("hf_lowlabel.selection.pages.serve", lambda *_: None)
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", lambda *_: None)
     assert main(["label", "out", "--no-browser"]) == 0
     (masks / names[0]).unlink()
     assert main(["split", "--task", "segmentation", "--from", "out", "--dataset", folder]) == 2

@@ -9,10 +9,7 @@ are for. selection.json is written last: a folder with it is complete.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import html
-import io
 import json
 import re
 import shutil
@@ -21,15 +18,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage
 from ..errors import UserError
-from ..evaluation.neighbors import neighbours
 from ..files import SEAL, filling, seal
 from ..locks import open_alone, open_locked
-from .clustering import nearest
+from .contact_sheet import contact_sheet
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Task, write_text
@@ -37,8 +31,6 @@ from .next_steps import HERE
 from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
-THUMB = 96  # px, side of a neighbour on the contact sheet
-NEIGHBOURS = 6  # on the contact sheet
 KEPT = ("features.safetensors", "left_out.csv", HERE, ".DS_Store")  # what may lie in the folder before
 LAST = "selection.json"  # a folder with it is complete, and may have been labeled since
 BEGUN = ".begun"  # in a folder that is not complete; what is beside it is ours
@@ -141,97 +133,3 @@ def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:
         name = f"{number:04d}_{stem}.png"
         source.rgb(i).save(folder / name)
     return name
-
-
-# ---- why these -------------------------------------------------------------------------------------------------------
-def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np.ndarray) -> list[dict]:
-    """What the contact sheet says of each chosen image.
-
-    Args:
-        x: features, float32 [N, D].
-        chosen: rows of the chosen images, int64 [budget].
-        source: the images.
-        indices: the position in it of each row, int64 [N].
-
-    Returns:
-        For each chosen image "stands_for", how many images it is the nearest chosen one of, and "neighbours", the
-        nearest images, "same" where all but the same: nearer than a tenth of the median distance between a chosen
-        image and its nearest ones.
-    """
-    index, distance = neighbours(x, NEIGHBOURS, chosen)
-    index, distance = index[:, :NEIGHBOURS], np.sqrt(distance)
-    stands_for = np.bincount(nearest(x, x[chosen])[0], minlength=len(chosen))
-    limit = 0.1 * float(np.median(distance)) if distance.size else 0.0
-    out = []
-    for row in range(len(chosen)):
-        shown = [
-            {
-                "id": source.ids[indices[j]],
-                "distance": round(float(d), 4),
-                "thumb": thumbnail(source, int(indices[j])),
-                "same": bool(d < limit),
-            }
-            for j, d in zip(index[row], distance[row], strict=True)
-        ]
-        out.append({"stands_for": int(stands_for[row]), "neighbours": shown})
-    return out
-
-
-def thumbnail(source: ImageDataset, i: int) -> str:
-    """A small JPEG as a data address."""
-    try:
-        small = source.rgb(i)
-    except BadImage:
-        return ""
-    if max(small.size) < THUMB:
-        small = small.resize([side * THUMB // max(small.size) or 1 for side in small.size], Image.Resampling.NEAREST)
-    small.thumbnail((THUMB, THUMB))
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-
-
-SHEET = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
- :root {{ color-scheme: light dark; }}
- body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; max-width: 70rem; overflow-wrap: anywhere; }}
- section {{ display: flex; gap: 1rem; align-items: center; padding: .8rem 0; border-top: 1px solid #8885; }}
- section > img {{ width: 160px; height: 160px; flex: none; object-fit: contain; background: #8882; }}
- .tiny {{ image-rendering: pixelated; }}
- figure {{ display: inline-block; margin: 0 .2rem; text-align: center; font-size: .75rem; }}
- figure.same img {{ outline: 3px solid #d60; }} p {{ margin: .2rem 0; }}
- @media (max-width: 600px) {{ body {{ margin: .8rem; }} section {{ display: block; }} figure img {{ width: 72px; }} }}
-</style>
-<h1>{title}</h1><p>{lead}</p>
-{rows}
-</html>
-"""
-
-
-def contact_sheet(task: Task, why: list[dict], said: Suggestions) -> str:
-    """One row per chosen image: itself, how many images it stands for, and its nearest neighbours."""
-    rows = []
-    for (file, id), reason in zip(task.files.items(), why, strict=True):
-        near = "".join(
-            f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
-            f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}'
-            f"{' (all but the same)' if n['same'] else ''}</figcaption></figure>"
-            for n in reason["neighbours"]
-        )
-        rows.append(
-            f'<section id="{html.escape(file, True)}"><img src="images/{html.escape(file, True)}" '
-            f'alt="{html.escape(id, True)}" '
-            f'loading="lazy" onload="if (naturalWidth < 128) className = \'tiny\'">'
-            f"<div><p><b>{html.escape(file)}</b> ({html.escape(id)})</p>"
-            f"<p>{html.escape(said[id][1]) + '; ' if id in said else ''}nearest chosen image of "
-            f"{reason['stands_for']} images; its nearest neighbours and their distances:</p>{near}</div></section>"
-        )
-    title = f"{len(task.files)} images of {task.dataset} to label"
-    how = f"strategy {task.strategy}, seed {task.seed}" + (f", features of {task.model}" if task.model else "")
-    lead = (
-        f"Chosen by {html.escape(how)}. Next: {kind_of(task.task).next_step}. The number below a neighbour is the "
-        "distance of its features: 0 for the same image, 1.4 for images that have nothing in common."
-    )
-    return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))

@@ -7,9 +7,9 @@ from PIL import Image
 
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.label_studio import is_export
-from hf_lowlabel.selection.labels import Task
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.label_studio import is_export
+from hf_lowlabel.labeling.labels import Task
 
 IDS = ["001.png", "b/001.png", "c/002.png", "c/my cat.png"]
 

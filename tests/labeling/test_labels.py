@@ -11,8 +11,8 @@ from hf_lowlabel.data.labels import LabelRules
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection.importing import import_labels
-from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
 
 FILES = {"0000_a.png": "x/a.png", "0001_b.png": "x/b, c.png", "0002_ü.png": "x/ü.png", "0003_d.png": "d.png"}
 
@@ -137,7 +137,7 @@ def test_files_that_cannot_be_read(folder):
 
 
 def studio(folder, answers, **extra):
-    from hf_lowlabel.selection.label_studio import label_studio_tasks
+    from hf_lowlabel.labeling.label_studio import label_studio_tasks
 
     tasks = label_studio_tasks(Task.load(folder))
     for task, answer in zip(tasks, answers, strict=True):
@@ -172,7 +172,7 @@ def test_label_studio_exports(folder):
 
 
 def test_json_min_names_the_control_of_our_interface(folder):
-    from hf_lowlabel.selection.label_studio import label_studio_config
+    from hf_lowlabel.labeling.label_studio import label_studio_config
 
     control = re.search(r'<Choices name="(\w+)"', label_studio_config(Task.load(folder)))[1]
     flat = [{"image": f"/data/local-files/?d=images/{file}", "id": 7, control: "cat"} for file in list(FILES)[:3]]

@@ -14,10 +14,10 @@ from PIL import Image
 from hf_lowlabel.data.labels import RULES
 from hf_lowlabel.data.table_files import read_table
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.selection import page, server as pages_server
-from hf_lowlabel.selection.kinds import kind_of
-from hf_lowlabel.selection.labels import Labels, Task, read_labels, write_labels
-from hf_lowlabel.selection.mask_page import MaskSession
+from hf_lowlabel.labeling import page, server as pages_server
+from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.mask_page import MaskSession
 
 from .test_page import ask, folder, serving, stored  # noqa: F401
 

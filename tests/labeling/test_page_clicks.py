@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from hf_lowlabel.selection.labels import Task
-from hf_lowlabel.selection.suggestions import write_suggestions
+from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.suggestions import write_suggestions
 
 from .test_page import answers, browser, folder, scenes, serving, stored, tap  # noqa: F401
 from .test_strokes import Halves, painting

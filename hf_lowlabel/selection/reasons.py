@@ -1,0 +1,45 @@
+"""Why an image was chosen: how many others it stands for, and which are nearest to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data.dataset import ImageDataset
+from ..evaluation.neighbors import neighbours
+from ..labeling.contact_sheet import thumbnail
+from .clustering import nearest
+
+NEIGHBOURS = 6  # on the contact sheet
+
+
+def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np.ndarray) -> list[dict]:
+    """What the contact sheet says of each chosen image.
+
+    Args:
+        x: features, float32 [N, D].
+        chosen: rows of the chosen images, int64 [budget].
+        source: the images.
+        indices: the position in it of each row, int64 [N].
+
+    Returns:
+        For each chosen image "stands_for", how many images it is the nearest chosen one of, and "neighbours", the
+        nearest images, "same" where all but the same: nearer than a tenth of the median distance between a chosen
+        image and its nearest ones.
+    """
+    index, distance = neighbours(x, NEIGHBOURS, chosen)
+    index, distance = index[:, :NEIGHBOURS], np.sqrt(distance)
+    stands_for = np.bincount(nearest(x, x[chosen])[0], minlength=len(chosen))
+    limit = 0.1 * float(np.median(distance)) if distance.size else 0.0
+    out = []
+    for row in range(len(chosen)):
+        shown = [
+            {
+                "id": source.ids[indices[j]],
+                "distance": round(float(d), 4),
+                "thumb": thumbnail(source, int(indices[j])),
+                "same": bool(d < limit),
+            }
+            for j, d in zip(index[row], distance[row], strict=True)
+        ]
+        out.append({"stands_for": int(stands_for[row]), "neighbours": shown})
+    return out
