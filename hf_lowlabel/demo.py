@@ -11,7 +11,7 @@ from typing import Any
 from .api import finetune, pretrain
 from .arguments import DataArguments
 from .data.dataset import ImageDataset
-from .data.splits import Split
+from .data.splits.splits import Split
 from .demo_stages import Demo, Stage
 from .errors import UserError
 from .files import write_json

@@ -14,9 +14,9 @@ import numpy as np
 
 from .api import finetune, pretrain
 from .data.dataset import ImageDataset
-from .data.drawing import make_split
 from .data.opening import load_source
-from .data.splits import Split
+from .data.splits.drawing import make_split
+from .data.splits.splits import Split
 from .demo import empty_folder
 from .demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
 from .errors import UserError

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from .arguments import DataArguments
-from .data.decoding import cores, in_threads
-from .data.folders import CONVERT
+from .data.caches.decoding import cores, in_threads
+from .data.caches.image_cache import workers_are_there
+from .data.files.folders import CONVERT
 from .data.given_images import Given, Images, given_images, look_at
-from .data.image_cache import workers_are_there
-from .data.images import BadImage, decoding, load_rgb
 from .data.left_out import write_left_out
-from .data.mask_faults import check_masks
+from .data.masks.mask_faults import check_masks
 from .data.pages import opened_pages
+from .data.pixels.images import BadImage, decoding, load_rgb
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
 from .files import as_folder, by_name, filling, write_json

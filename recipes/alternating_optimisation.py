@@ -27,7 +27,7 @@ import numpy as np
 from data_sets import arguments, common, for_pretrain, name_of
 
 from hf_lowlabel import finetune, load_source, pretrain
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.training.priors import load_priors, save_priors
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from data_sets import arguments, common, for_pretrain
 
 from hf_lowlabel import finetune, load_source, pretrain
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.methods import find
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from data_sets import arguments, common
 
 from hf_lowlabel import finetune, load_source
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
 

@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 
 from hf_lowlabel import create_classifier, load_source, make_split
 from hf_lowlabel.data import build_cache
-from hf_lowlabel.data.images import square_of
+from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.evaluation.metrics import classification_metrics

@@ -21,7 +21,7 @@ from pathlib import Path
 from data_sets import arguments, common, name_of
 
 from hf_lowlabel import finetune, load_source
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
 
 BACKBONES = ["vit_base_patch14_dinov2.lvd142m", "vit_base_patch16_clip_224.openai"]

@@ -26,6 +26,6 @@ def fewer_pixels(setattr: Callable[[Any, str, Any], None], most: float = 1500) -
 
 def few_shapes(setattr: Callable[[Any, str, Any], None]) -> None:
     """A tenth of the embedded images with masks, of which a run looks at all."""
-    from hf_lowlabel.data import shapes
+    from hf_lowlabel.data.sources import shapes
 
     setattr(shapes, "SIZES", {"train": 80, "validation": 10, "test": 20})

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from hf_lowlabel import machine
-from hf_lowlabel.data import decoding
+from hf_lowlabel.data.caches import decoding
 from hf_lowlabel.records import collect_hardware
 
 FREE = 10**10

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ..arguments import Config, known_settings
-from ..data.image_cache import workers_are_there
+from ..data.caches.image_cache import workers_are_there
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import as_folder

@@ -16,7 +16,7 @@ from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag, re
 from .output import json_flag, key_values, print_json
 
 if TYPE_CHECKING:
-    from ..data.splits import Split
+    from ..data.splits.splits import Split
 
 
 def split(argv: list[str]) -> int:
@@ -38,7 +38,7 @@ def split(argv: list[str]) -> int:
     if args.labels is None:
         split, of = task.draw_split(source, args.num_labels, seed=args.seed, **how), f" of {len(source)} images"
     else:
-        from ..data.splits import Split
+        from ..data.splits.splits import Split
         from ..labeling.importing import drawn_from, import_labels
         from ..tasks.parts import label_rules
         from ..training.counts import count_names, tell_misspelt

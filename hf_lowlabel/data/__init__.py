@@ -1,10 +1,10 @@
 """Images: where they come from, which are labeled, and how they reach the training device."""
 
+from .caches.image_cache import build_cache
 from .dataset import ImageDataset, join
-from .drawing import make_split
-from .image_cache import build_cache
 from .opening import load_segmentation, load_source, open_dataset
-from .splits import Split, manifest
+from .splits.drawing import make_split
+from .splits.splits import Split, manifest
 
 __all__ = [
     "ImageDataset",

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ..errors import UserError, unknown
 from ..text import series
-from .images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
-from .masks import MaskFormat, check_names, check_size, check_values, decode_mask
+from .pixels.images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
+from .pixels.masks import MaskFormat, check_names, check_size, check_values, decode_mask
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from ..errors import UserError
 from ..text import brief
 from ..there import or_a_model, refuse_missing_images
-from .folders import walk
-from .mask_folders import in_mask_folders
-from .mask_names import masks_among
+from .files.folder_names import in_mask_folders
+from .files.folders import walk
+from .files.mask_names import masks_among
 
 log = logging.getLogger("hf_lowlabel")
 

@@ -16,10 +16,10 @@ from PIL import Image
 from ..errors import UserError
 from ..text import brief
 from .given_files import find_images, places
-from .images import BadImage, Range, decoding, of_array, open_image
 from .opening import open_dataset
 from .pages import LOOKS, Depth, darkness, depth_of
-from .targets import ImagesAlone
+from .pixels.images import BadImage, Range, decoding, of_array, open_image
+from .sources.targets import ImagesAlone
 
 Images = str | Path | Image.Image | np.ndarray | Iterable[Any]  # `TAKEN` says what of
 TAKEN = (

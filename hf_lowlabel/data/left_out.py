@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..table_writer import write_table
-from .annotated import EMPTY
+from .annotations.annotated import EMPTY
 from .dataset import ImageDataset
 
 

@@ -23,16 +23,16 @@ from typing import Any
 
 from ..errors import MissingSplit, UserError
 from ..there import refuse_missing_data
-from .class_targets import ClassTargets
 from .dataset import ImageDataset
-from .folders import CONVERT, is_table
-from .labels import NO_LABEL, LabelRules
-from .mask_targets import MaskTargets
-from .memory import memory_table, refuse_nameless
+from .files.folders import CONVERT, is_table
+from .files.table_files import TABLES
+from .labels.labels import NO_LABEL, LabelRules
 from .pages import as_asked
-from .table_files import TABLES
-from .tables import open_hub, open_parquet
-from .targets import Targets
+from .sources.class_targets import ClassTargets
+from .sources.mask_targets import MaskTargets
+from .sources.memory import memory_table, refuse_nameless
+from .sources.tables import open_hub, open_parquet
+from .sources.targets import Targets
 
 
 def open_dataset(

@@ -16,8 +16,8 @@ from PIL import Image
 
 from ..errors import UserError
 from .dataset import ImageDataset, Reader
-from .images import BadImage, Range, decoding, has_deep_colours, open_image
-from .tiff_pages import page_at, page_starts
+from .pixels.images import BadImage, Range, decoding, has_deep_colours, open_image
+from .pixels.tiff_pages import page_at, page_starts
 
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats in which more than one picture means more than one image
 ANIMATED = ("GIF", "WEBP", "PNG")  # those in which a picture builds on the one before

@@ -19,12 +19,12 @@ from PIL import Image
 from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from ..locks import open_alone
-from .decoding import Progress, check_share, cores, in_threads
-from .folders import as_text, image_files, walked
-from .images import BadImage, decoding, is_deep, open_image, to_rgb
-from .mask_folders import layout
+from .caches.decoding import Progress, check_share, cores, in_threads
+from .files.folders import as_text, image_files, walked
+from .files.table_files import TABLES, stem
+from .masks.mask_folders import layout
+from .pixels.images import BadImage, decoding, is_deep, open_image, to_rgb
 from .shrink_record import Record, Stamp, stamp
-from .table_files import TABLES, stem
 
 log = logging.getLogger("hf_lowlabel")
 KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "HEIF": ".jpg", "JXL": ".jpg", "AVIF": ".jpg"}

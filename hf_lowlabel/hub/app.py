@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from ..data.images import square_of
+from ..data.pixels.images import square_of
 from ..errors import UserError, at_least
 from ..files import A_RUN, by_name, of_disk, whole_folder, write_tensors, write_text
 from ..licences import license_in, license_link_in
@@ -193,7 +193,7 @@ def add_images(run: Path, record: RunRecord, output: Path) -> None:
 def _add_labeled(run: Path, output: Path) -> None:
     import torch
 
-    from ..data.splits import Split
+    from ..data.splits.splits import Split
     from .report_data import config_of
 
     config = config_of(run)

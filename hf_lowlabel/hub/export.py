@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.given_files import find_images
-from ..data.images import BadImage, load_rgb, open_image
+from ..data.pixels.images import BadImage, load_rgb, open_image
 from ..errors import UserError, unknown
 from ..files import as_folder, whole_folder, write_json, write_text
 from ..prediction import task_of

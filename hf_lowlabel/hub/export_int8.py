@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage, load_rgb, open_image
-from ..data.splits import Split
+from ..data.pixels.images import BadImage, load_rgb, open_image
+from ..data.splits.splits import Split
 from ..errors import MissingSplit, UserError
 from ..files import of_disk
 from ..tasks.base import Task

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ..arguments import Config, DataArguments
+from ..data.caches.image_cache import build_cache
 from ..data.dataset import ImageDataset
-from ..data.image_cache import build_cache
-from ..data.images import square_of
+from ..data.pixels.images import square_of
 from ..errors import Nameless
 from ..evaluation.inference import features_of
 from ..records import RunRecord, weights_word

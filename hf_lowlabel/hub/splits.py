@@ -18,8 +18,8 @@ import yaml
 from huggingface_hub import DatasetCard
 from safetensors import SafetensorError, safe_open
 
-from ..data.published import parse
-from ..data.splits import Split
+from ..data.splits.published import parse
+from ..data.splits.splits import Split
 from ..distributed import is_main_process
 from ..errors import UserError
 from ..text import series

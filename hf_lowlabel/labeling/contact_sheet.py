@@ -9,7 +9,7 @@ import io
 from PIL import Image
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage
+from ..data.pixels.images import BadImage
 from .kinds import kind_of
 from .labels import Task
 from .suggestions import Suggestions

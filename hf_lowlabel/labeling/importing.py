@@ -11,9 +11,9 @@ import numpy as np
 
 from ..commands import UNKNOWN, command
 from ..data.dataset import ImageDataset
-from ..data.drawing import make_split
-from ..data.labels import RULES, LabelRules, class_order, parts_of
-from ..data.splits import Split, manifest, warn_without_label
+from ..data.labels.labels import RULES, LabelRules, class_order, parts_of
+from ..data.splits.drawing import make_split
+from ..data.splits.splits import Split, manifest, warn_without_label
 from ..errors import UserError
 from ..text import series
 from .gone import folder_of_labels, of_there

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.mask_colors import lines_of
-from ..data.splits import Split
+from ..data.pixels.mask_colors import lines_of
+from ..data.splits.splits import Split
 from ..tasks import LABELING, check_task
 from .labels import Labels, Task, write_labels, write_text
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ..data.labels import NOTHING, class_order, parts_of
-from ..data.several import comma_fault, comma_lists, contradiction, contradicts
+from ..data.labels.labels import NOTHING, class_order, parts_of
+from ..data.labels.several import comma_fault, comma_lists, contradiction, contradicts
 from ..text import series
 from .label_rows import SHOWN
 

@@ -7,15 +7,14 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import FILE_COLUMNS, PICTURES, column_called, without_header
-from ..data.commas import at_commas
-from ..data.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
-from ..data.multi_hot import multi_hot
-from ..data.numbers import of_numbers
-from ..data.several import label_list
-from ..data.split_names import split_column
-from ..data.table_files import decoded, read_table
-from ..data.ticks import (
+from ..data.files.table_files import decoded, read_table
+from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called, without_header
+from ..data.labels.commas import at_commas
+from ..data.labels.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
+from ..data.labels.multi_hot import multi_hot
+from ..data.labels.numbers import of_numbers
+from ..data.labels.several import label_list
+from ..data.labels.ticks import (
     Columns,
     emptied,
     one_of_columns,
@@ -25,6 +24,7 @@ from ..data.ticks import (
     with_blanks,
     without_nothing,
 )
+from ..data.splits.split_names import split_column
 from ..errors import UserError
 from ..table_writer import meant
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..data.annotation_files import annotations_of, picture_of
-from ..data.columns import FILE_COLUMNS, PICTURES, column_called
-from ..data.labels import joined
-from ..data.table_files import plain_name
-from ..data.uploads import Uploads
+from ..data.annotations.annotation_files import annotations_of, picture_of
+from ..data.files.table_files import plain_name
+from ..data.files.uploads import Uploads
+from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called
+from ..data.labels.labels import joined
 from ..errors import UserError
 from ..files import read_json
 from .kinds import CONTROL, kind_of

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.folders import EXTENSIONS
-from ..data.labels import RULES, LabelRules, joined, parts_of, tell_dates
-from ..data.several import contradicts, together
-from ..data.split_names import split_named
-from ..data.table_files import match_names, plain_name
-from ..data.uploads import Uploads
+from ..data.files.folders import EXTENSIONS
+from ..data.files.table_files import match_names, plain_name
+from ..data.files.uploads import Uploads
+from ..data.labels.labels import RULES, LabelRules, joined, parts_of, tell_dates
+from ..data.labels.several import contradicts, together
+from ..data.splits.split_names import split_named
 from ..errors import UserError, nearest
 from ..fields import check_types
 from ..files import read_json, read_text, write_text

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.mask_colors import Colors, further_color, lines_of
-from ..data.masks import IGNORED_NAMES, list_classes, read_classes
-from ..data.own_names import CLASSES_FILE, why_foreign
+from ..data.masks.own_names import CLASSES_FILE, why_foreign
+from ..data.pixels.mask_colors import Colors, further_color, lines_of
+from ..data.pixels.masks import IGNORED_NAMES, list_classes, read_classes
 from ..errors import UserError
 from ..files import write_text
 from ..text import series

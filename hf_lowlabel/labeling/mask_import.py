@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..commands import DONE, command
-from ..data.masks import check_names
-from ..data.own_names import CLASSES_FILE
-from ..data.splits import Split
+from ..data.masks.own_names import CLASSES_FILE
+from ..data.pixels.masks import check_names
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import read_json, sha256, whole, write_json
 from ..text import listed

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..commands import auto_command, command
-from ..data.mask_colors import Colors, further_color, lines_of
-from ..data.masks import IGNORE, IGNORED_NAMES, MAX_CLASSES, list_classes, parse_class
 from ..data.pages import range_of
+from ..data.pixels.mask_colors import Colors, further_color, lines_of
+from ..data.pixels.masks import IGNORE, IGNORED_NAMES, MAX_CLASSES, list_classes, parse_class
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.annotations import find_drawn
-from ..data.division import of_split, opened_as, read_division, split_of
-from ..data.folders import ALIASES, image_files, is_table, subfolders
-from ..data.images import Range, decoding, load_rgb, open_image, upright, upright_size
-from ..data.mask_colors import Colors, MaskFault
-from ..data.mask_folders import IMAGE_FOLDERS, MASK_FOLDERS, find_files, layout, named, pair_roots
-from ..data.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
-from ..data.own_names import CLASSES_FILE
-from ..data.table_files import stem
+from ..data.annotations.annotations import find_drawn
+from ..data.files.folder_names import IMAGE_FOLDERS, MASK_FOLDERS
+from ..data.files.folders import ALIASES, image_files, is_table, subfolders
+from ..data.files.table_files import stem
+from ..data.masks.mask_folders import find_files, layout, named, pair_roots
+from ..data.masks.own_names import CLASSES_FILE
+from ..data.pixels.images import Range, decoding, load_rgb, open_image, upright, upright_size
+from ..data.pixels.mask_colors import Colors, MaskFault
+from ..data.pixels.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
+from ..data.splits.division import of_split, opened_as, read_division, split_of
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.masks import IGNORE
 from ..data.pages import range_of
+from ..data.pixels.masks import IGNORE
 from ..errors import UserError
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from ..data.folders import walked
+from ..data.files.folders import walked
 
 COARSE = 3.0  # seconds: two changes within them may leave one time on a folder
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..arguments import DataArguments
 from ..commands import MASKS, MODEL, ROUND, SOURCE, UNKNOWN, auto_command, command, data_flags, free
-from ..data.mask_colors import Colors
-from ..data.masks import list_classes
-from ..data.own_names import CLASSES_FILE
+from ..data.masks.own_names import CLASSES_FILE
+from ..data.pixels.mask_colors import Colors
+from ..data.pixels.masks import list_classes
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..yaml_files import read_yaml

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commands import DONE
-from ..data.labels import LabelRules
+from ..data.labels.labels import LabelRules
 from ..errors import UserError
 from ..files import read_json, write_json
 from .kinds import kind_of

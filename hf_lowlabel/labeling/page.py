@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..commands import command
-from ..data.labels import is_list, joined, label_text, parts_of
+from ..data.labels.labels import is_list, joined, label_text, parts_of
 from ..errors import UserError
 from ..files import whole
 from .class_names import alike, check_text, typed

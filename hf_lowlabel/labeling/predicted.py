@@ -8,10 +8,10 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from ..commands import MODEL, command
-from ..data.images import decoding, open_image
-from ..data.mask_colors import lines_of, palette_of_ours
-from ..data.masks import list_classes
-from ..data.own_names import CLASSES_FILE
+from ..data.masks.own_names import CLASSES_FILE
+from ..data.pixels.images import decoding, open_image
+from ..data.pixels.mask_colors import lines_of, palette_of_ours
+from ..data.pixels.masks import list_classes
 from ..errors import UserError
 from ..evaluation.overlays import palette
 from ..files import read_text, write_text

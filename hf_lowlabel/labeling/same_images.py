@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.dataset import ImageDataset
-from ..data.images import BadImage, load_rgb, open_image
+from ..data.pixels.images import BadImage, load_rgb, open_image
 from ..errors import UserError
 from ..files import read_bytes
 from ..text import listed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..data.images import BadImage, Range, decoding, is_deep, load_rgb, open_image, turned
+from ..data.pixels.images import BadImage, Range, decoding, is_deep, load_rgb, open_image, turned
 from .server import TYPES, Answer, picture
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "AVIF")  # that browsers show, by content

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.labels import joined, parts_of
+from ..data.labels.labels import joined, parts_of
 from ..files import add_line
 from .labels import Labels
 

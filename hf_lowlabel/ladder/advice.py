@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.labels import joined
+from ..data.labels.labels import joined
 from ..evaluation.near_copies import near_copies, near_copies_of, pictures_by, small_copies
 from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted

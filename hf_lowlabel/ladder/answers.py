@@ -10,10 +10,10 @@ from typing import Any
 from ..arguments import DataArguments
 from ..commands import DONE
 from ..data.dataset import ImageDataset
-from ..data.folders import is_table
-from ..data.mask_folders import find_files, layout
-from ..data.splits import Split
-from ..data.table_files import stem
+from ..data.files.folders import is_table
+from ..data.files.table_files import stem
+from ..data.masks.mask_folders import find_files, layout
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..labeling.kinds import Kind
 from ..labeling.labels import Task

@@ -22,7 +22,7 @@ from ..api.running import named, settled
 from ..arguments import Config
 from ..commands import MASKS, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..distributed import join_processes
 from ..errors import UserError
 from ..labeling.importing import drawn_from, import_labels

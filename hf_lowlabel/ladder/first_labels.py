@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.masks import list_classes
-from ..data.own_names import CLASSES_FILE
+from ..data.masks.own_names import CLASSES_FILE
+from ..data.pixels.masks import list_classes
 from ..files import read_bytes, read_json, write_json
 from ..labeling.other_rounds import places
 from ..text import series

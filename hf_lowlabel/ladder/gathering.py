@@ -10,8 +10,8 @@ from typing import Any
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.labels import class_order, parts_of
-from ..data.splits import Split, manifest
+from ..data.labels.labels import class_order, parts_of
+from ..data.splits.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..labeling.gone import folder_of_labels, of_there

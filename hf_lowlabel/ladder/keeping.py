@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..commands import DONE
-from ..data.image_cache import workers_are_there
+from ..data.caches.image_cache import workers_are_there
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import read_json, remove_folder, sha256, write_json

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..distributed import barrier
 from ..selection.words import checked_words, class_name_priors, class_words, listed_classes, named_classes
 from ..text import percent

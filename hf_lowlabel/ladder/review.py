@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from ..data.dataset import ImageDataset
-from ..data.labels import joined
-from ..data.splits import Split
+from ..data.labels.labels import joined
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import seal
 from ..hub.report_data import config_of

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from ..commands import MASKS, ROUND, SOURCE, auto_command, data_flags, free
-from ..data.mask_colors import Colors
-from ..data.masks import list_classes
-from ..data.own_names import CLASSES_FILE
-from ..data.splits import Split
+from ..data.masks.own_names import CLASSES_FILE
+from ..data.pixels.mask_colors import Colors
+from ..data.pixels.masks import list_classes
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..evaluation.near_copies import copies_tested, near_copies, small_copies
 from ..files import write_json

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..arguments import DataArguments
 from ..commands import DONE
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..errors import UserError, above_zero, at_least
 from ..files import A_MODEL, COPY, by_name, filling, read_json, write_text
 from ..labeling.kinds import kind_of

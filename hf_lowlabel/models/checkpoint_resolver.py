@@ -25,10 +25,7 @@ from ..errors import UserError, hub_is_down, unknown
 from ..files import read_json
 from ..licences import license_of
 from ..text import was_in_memory
-from . import (
-    cifar,  # noqa: F401  registers the CIFAR architectures with timm
-    transformers_layout as layout,
-)
+from . import transformers_layout as layout
 from .configuration_segmenter import LowLabelSegmenterConfig
 from .image_processors import preprocessing_of
 from .translation import Translation

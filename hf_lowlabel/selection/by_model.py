@@ -16,7 +16,7 @@ import torch
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.labels import joined
+from ..data.labels.labels import joined
 from ..errors import UserError
 from ..finetuning.graph import rooted
 from ..labeling.kinds import Kind

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..data.caches.decoding import CHUNK, check_share, cores, decode_chunks, in_threads
 from ..data.dataset import ImageDataset
-from ..data.decoding import CHUNK, check_share, cores, decode_chunks, in_threads
-from ..data.images import square_of
+from ..data.pixels.images import square_of
 from ..distributed import all_rows, all_texts, barrier, choose_device, interactive, rank, world
 from ..errors import UserError
 from ..models import create_backbone

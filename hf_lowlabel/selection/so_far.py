@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..labeling.importing import import_labels
 from ..labeling.kinds import Kind

@@ -15,8 +15,8 @@ import numpy as np
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.left_out import write_left_out
-from ..data.masks import list_classes
-from ..data.splits import Split
+from ..data.pixels.masks import list_classes
+from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit

@@ -21,7 +21,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..errors import UserError, unknown
 from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph

@@ -20,12 +20,12 @@ from torch import nn
 from .. import methods
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset, join
-from ..data.drawing import make_split
 from ..data.opening import open_dataset
 from ..data.pages import as_asked, look
-from ..data.split_roots import has_unlabeled_split
-from ..data.splits import Split, SplitIndices
-from ..data.targets import Targets
+from ..data.sources.targets import Targets
+from ..data.splits.drawing import make_split
+from ..data.splits.split_roots import has_unlabeled_split
+from ..data.splits.splits import Split, SplitIndices
 from ..demo_stages import Demo
 from ..errors import MissingSplit, UserError, unknown
 from ..files import read_json, verify, write_json

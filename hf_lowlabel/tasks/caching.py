@@ -12,10 +12,10 @@ import torch
 from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
+from ..data.caches.image_cache import ResidentCache, build_cache
+from ..data.caches.padded_cache import build_padded_cache
 from ..data.dataset import ImageDataset
-from ..data.image_cache import ResidentCache, build_cache
-from ..data.images import square_of
-from ..data.padded_cache import build_padded_cache
+from ..data.pixels.images import square_of
 from ..distributed import all_gather, all_rows, interactive, world
 from ..errors import UserError
 from ..machine import free_memory

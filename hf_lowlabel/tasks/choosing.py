@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..text import percent
 from .parts import Chosen

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 from ..arguments import Config, DataArguments
-from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
-from ..data.images import decode, square_of
-from ..data.splits import Split, SplitIndices
+from ..data.pixels.images import decode, square_of
+from ..data.sources.class_targets import ClassTargets
+from ..data.splits.splits import Split, SplitIndices
 from ..demo_stages import DIGITS
 from ..distributed import choose_device, is_main_process
 from ..errors import UserError

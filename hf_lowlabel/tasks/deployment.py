@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.images import Range, decode, square_of
 from ..data.pages import range_of
+from ..data.pixels.images import Range, decode, square_of
 from ..evaluation.segmentation import as_seen
 from .base import Task
 from .classification import eval_view

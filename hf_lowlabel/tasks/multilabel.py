@@ -20,28 +20,27 @@ import torch
 from torch import nn
 
 from ..arguments import Config, DataArguments
-from ..data import shapes
-from ..data.class_targets import images_of, of_files, refuse_masks
-from ..data.commas import at_commas
 from ..data.dataset import ArrayReader, ImageDataset, Origin, make_dataset
-from ..data.division import of_split, read_division, split_of
-from ..data.labels import (
-    NOTHING,
-    RULES,
-    LabelRules,
-    class_order,
-    joined,
-    label_column,
-    tell_alike,
-    tell_unsure,
+from ..data.labels.commas import at_commas
+from ..data.labels.labels import NOTHING, RULES, LabelRules, class_order, joined, label_column, tell_alike, tell_unsure
+from ..data.labels.multi_hot import is_hot, multi_hot
+from ..data.labels.numbers import of_numbers
+from ..data.labels.several import (
+    comma_fault,
+    comma_lists,
+    label_list,
+    lists_of,
+    of_declared,
+    together,
+    without_none_class,
 )
-from ..data.metadata import Metadata, read_metadata
-from ..data.multi_hot import is_hot, multi_hot
-from ..data.numbers import of_numbers
-from ..data.several import comma_fault, comma_lists, label_list, lists_of, of_declared, together, without_none_class
-from ..data.tables import ID_COLUMNS, Table, is_image
-from ..data.targets import Targets
-from ..data.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
+from ..data.labels.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
+from ..data.sources import shapes
+from ..data.sources.class_targets import images_of, of_files, refuse_masks
+from ..data.sources.tables import ID_COLUMNS, Table, is_image
+from ..data.sources.targets import Targets
+from ..data.splits.division import of_split, read_division, split_of
+from ..data.splits.metadata import Metadata, read_metadata
 from ..demo_stages import SCENES
 from ..errors import UserError
 from ..evaluation import sheets

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ..arguments import DataArguments
-from ..data.annotations import json_and_xml, outlines_in_text
+from ..data.annotations.annotations import json_and_xml, outlines_in_text
 from ..data.dataset import ImageDataset
-from ..data.folders import is_table, listing
-from ..data.labels import NO_LABEL, LabelRules
-from ..data.mask_folders import layout
-from ..data.splits import Split
+from ..data.files.folders import is_table, listing
+from ..data.labels.labels import NO_LABEL, LabelRules
+from ..data.masks.mask_folders import layout
+from ..data.splits.splits import Split
 
 UNKNOWN_RANGE = "floating-point pixels, or values outside 0..65535; give --value-range LOW HIGH"
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from ..data.decoding import cores, in_threads
+from ..data.caches.decoding import cores, in_threads
 from ..errors import UserError
 from ..evaluation import overlays
 from ..evaluation.segmentation import segment

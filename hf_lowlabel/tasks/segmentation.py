@@ -13,14 +13,14 @@ from PIL import Image
 from torch import nn
 
 from ..arguments import Config, DataArguments
-from ..data.class_targets import ClassTargets
 from ..data.dataset import ImageDataset
-from ..data.folders import is_table
-from ..data.mask_folders import layout
-from ..data.mask_targets import MaskTargets
+from ..data.files.folders import is_table
+from ..data.masks.mask_folders import layout
 from ..data.opening import load_source
-from ..data.split_lists import split_from_lists
-from ..data.splits import Split, SplitIndices
+from ..data.sources.class_targets import ClassTargets
+from ..data.sources.mask_targets import MaskTargets
+from ..data.splits.split_lists import split_from_lists
+from ..data.splits.splits import Split, SplitIndices
 from ..demo_stages import SHAPES
 from ..distributed import choose_device, is_main_process
 from ..errors import UserError

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import DataArguments
+from ..data.caches.decoding import cores, in_threads
 from ..data.dataset import ImageDataset
-from ..data.decoding import cores, in_threads
-from ..data.images import BadImage
-from ..data.prints import print_of_open
-from ..data.splits import Split
-from ..data.table_files import stem
+from ..data.files.table_files import stem
+from ..data.pixels.images import BadImage
+from ..data.pixels.prints import print_of_open
+from ..data.splits.splits import Split
 from ..distributed import barrier
 from ..errors import MissingSplit, UserError
 from ..models.quiet import unsaid

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.image_cache import StreamingCache
+from ..data.caches.image_cache import StreamingCache
 from ..errors import UserError
 from ..tasks.parts import Examples
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import ImageDataset
-from ..data.labels import parts_of
-from ..data.splits import SplitIndices
+from ..data.labels.labels import parts_of
+from ..data.splits.splits import SplitIndices
 from ..errors import UserError
 from ..text import listed
 

@@ -12,7 +12,7 @@ import torch
 
 from ..arguments import ModelArguments
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..distributed import all_mean
 from ..records import HEAVY, Row, RunRecord, Stage
 

@@ -16,9 +16,9 @@ from torch import nn
 from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
-from ..data.mask_faults import check_masks
-from ..data.several import comma_lists
-from ..data.splits import Split, SplitIndices
+from ..data.labels.several import comma_lists
+from ..data.masks.mask_faults import check_masks
+from ..data.splits.splits import Split, SplitIndices
 from ..errors import UserError
 from ..settings import recorded, usual_rate
 from ..tasks.base import Task

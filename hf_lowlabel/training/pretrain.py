@@ -13,9 +13,9 @@ import torch
 from .. import methods
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
-from ..data.images import square_of
-from ..data.splits import Split
-from ..data.streaming import ShardedStream, Shards
+from ..data.pixels.images import square_of
+from ..data.sources.streaming import ShardedStream, Shards
+from ..data.splits.splits import Split
 from ..distributed import world
 from ..evaluation.inference import features_of, seen_by_all
 from ..evaluation.probes import feature_std, knn_accuracy

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..data.published import fetch, is_published
-from ..data.splits import Split
+from ..data.splits.published import fetch, is_published
+from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import write_tensors
 from ..finetuning.silent import says

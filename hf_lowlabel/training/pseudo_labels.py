@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..distributed import barrier, rank
 from ..errors import UserError
 from ..evaluation.inference import logits_of

@@ -20,8 +20,8 @@ from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
 from ..data.left_out import write_left_out
-from ..data.published import is_published
-from ..data.splits import Split
+from ..data.splits.published import is_published
+from ..data.splits.splits import Split
 from ..distributed import is_main_process, world
 from ..errors import UserError
 from ..evaluation import plots

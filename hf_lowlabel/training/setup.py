@@ -17,7 +17,7 @@ from torch import nn
 
 from ..arguments import Config, ModelArguments, TrainingArguments
 from ..data.dataset import ImageDataset
-from ..data.splits import Split
+from ..data.splits.splits import Split
 from ..distributed import choose_device, world
 from ..errors import UserError, unknown
 from ..models.layout import best_layout

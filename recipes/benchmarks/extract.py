@@ -23,8 +23,8 @@ from timing import clock, report
 from views import smooth_images
 
 from hf_lowlabel import load_source
-from hf_lowlabel.data.decoding import decode_chunks
-from hf_lowlabel.data.images import square_of
+from hf_lowlabel.data.caches.decoding import decode_chunks
+from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.features import BATCH, extract
 from hf_lowlabel.views import build_view

@@ -16,8 +16,8 @@ from campaign import Campaign, ratio
 from step import generated
 
 from hf_lowlabel import Callback, finetune, load_source
-from hf_lowlabel.data.image_cache import build_cache
-from hf_lowlabel.data.images import square_of
+from hf_lowlabel.data.caches.image_cache import build_cache
+from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.tasks.classification import eval_view

@@ -14,7 +14,7 @@ from timing import clock
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.caches.image_cache import ResidentCache
 
 BF16 = ("--precision", "bf16", "--steps", "20", "--threads", "8")
 STEPS = {  # name: (benchmark, flags)

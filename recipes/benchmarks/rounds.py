@@ -31,7 +31,7 @@ from auto import features
 from kept_rows import check_settings
 
 from hf_lowlabel import finetune
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.finetuning.graph import rooted
 from hf_lowlabel.finetuning.linear import probe_head, softmax

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from hf_lowlabel import finetune, load_segmentation, pretrain
-from hf_lowlabel.data.drawing import make_split
+from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.demo_stages import SHAPES_FINETUNE, SHAPES_METHODS, SHAPES_SHARED
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.training.preparing import Run

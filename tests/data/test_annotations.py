@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation
-from hf_lowlabel.data.outlines import filled, of_coco_runs, of_studio_runs
+from hf_lowlabel.data.pixels.outlines import filled, of_coco_runs, of_studio_runs
 
 H, W = 30, 40
 CORNER = [0, 0, 20, 0, 20, 15, 0, 15]  # 20 x 15 px from the upper left

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation, load_source
-from hf_lowlabel.data import split_tables
+from hf_lowlabel.data.splits import split_tables
 
 SQUARES = {"train": [1, 1, 5, 1, 5, 5, 1, 5], "val": [4, 4, 8, 4, 8, 8, 4, 8], "test": [0, 0, 2, 0, 2, 2, 0, 2]}
 

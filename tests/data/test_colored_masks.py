@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import evaluate, finetune, predict
-from hf_lowlabel.data.masks import MaskFormat, decode_mask, make_coding, read_classes
 from hf_lowlabel.data.opening import load_segmentation
+from hf_lowlabel.data.pixels.masks import MaskFormat, decode_mask, make_coding, read_classes
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import palette, save_mask
 from hf_lowlabel.labeling.pages import session_of

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
-from hf_lowlabel.data.table_files import ImageNames
+from hf_lowlabel.data.files.table_files import ImageNames
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.labeling.mask_places import find_places
 from hf_lowlabel.tasks import get_task

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
-from hf_lowlabel.data.folders import CONVERT
+from hf_lowlabel.data.files.folders import CONVERT
 from hf_lowlabel.data.given_files import find_images
-from hf_lowlabel.data.split_roots import has_unlabeled_split
+from hf_lowlabel.data.splits.split_roots import has_unlabeled_split
 from hf_lowlabel.labeling.labels import Task, read_labels
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
@@ -87,7 +87,7 @@ def test_our_own_folders_stay_out_and_are_named(tmp_path, mark):
 
 @pytest.mark.parametrize("ending", [".HEIC", ".dcm", ".CR2", ".nii", ".nii.gz", ".mp4", ".jxl"])
 def test_pictures_that_are_not_read_are_counted_with_what_to_do(tmp_path, ending, monkeypatch):
-    monkeypatch.setattr("hf_lowlabel.data.images.plugins", dict)  # as where no package adds a format
+    monkeypatch.setattr("hf_lowlabel.data.pixels.images.plugins", dict)  # as where no package adds a format
     classes(tmp_path)
     for i in range(3):
         (tmp_path / "cat" / f"{i}{ending}").write_bytes(b"x")

@@ -18,7 +18,7 @@ import json, sys, warnings
 import numpy as np
 import torch
 from hf_lowlabel.data.opening import load_source
-from hf_lowlabel.data.streaming import ShardedStream, Shards
+from hf_lowlabel.data.sources.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import UserError
 
 out = []

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel.data.decoding import SquareDecoder, in_threads
-from hf_lowlabel.data.image_cache import ResidentCache, StreamingCache, build_cache, resident_bytes
-from hf_lowlabel.data.images import BadImage, decode
+from hf_lowlabel.data.caches.decoding import SquareDecoder, in_threads
+from hf_lowlabel.data.caches.image_cache import ResidentCache, StreamingCache, build_cache, resident_bytes
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.permutation import epoch_permutation
+from hf_lowlabel.data.pixels.images import BadImage, decode
 from hf_lowlabel.errors import UserError
 
 
@@ -114,7 +114,7 @@ def test_bad_images_are_left_out_and_listed(damaged, streaming):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_streams_after_a_look_at_some(damaged, workers, monkeypatch, caplog):
     """Vital images are read at the start; a bad one met later gives its place to the next, the same one every time."""
-    monkeypatch.setattr("hf_lowlabel.data.decoding.LOOK", 3)  # 0, 4 and 9
+    monkeypatch.setattr("hf_lowlabel.data.caches.decoding.LOOK", 3)  # 0, 4 and 9
     calls: list = []
     monkeypatch.setattr(logging.getLogger("hf_lowlabel"), "propagate", True)  # the root logger is what caplog hears
     cache = build_cache(

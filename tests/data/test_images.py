@@ -15,7 +15,7 @@ from timm.data import create_transform
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from hf_lowlabel.data.dataset import ImageDataset
-from hf_lowlabel.data.images import (
+from hf_lowlabel.data.pixels.images import (
     BadImage,
     decode,
     decoding,

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import load_segmentation
-from hf_lowlabel.data import table_files
-from hf_lowlabel.data.folders import EXTENSIONS
-from hf_lowlabel.data.splits import Split, warn_without_label
+from hf_lowlabel.data.files import table_files
+from hf_lowlabel.data.files.folders import EXTENSIONS
+from hf_lowlabel.data.splits.splits import Split, warn_without_label
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import labels
 from hf_lowlabel.selection.strategies import MOST_COMPARED, cells, identical

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel.data.masks import MaskFormat, check_values, decode_mask, make_coding, parse_class, read_classes
+from hf_lowlabel.data.pixels.masks import MaskFormat, check_values, decode_mask, make_coding, parse_class, read_classes
 from hf_lowlabel.errors import UserError
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from hf_lowlabel import UserError, finetune, load_segmentation, load_source
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 
 CORNER = np.zeros((32, 48), np.uint8)
 CORNER[:16, :24] = 1

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
-from hf_lowlabel.data.masks import read_classes
+from hf_lowlabel.data.pixels.masks import read_classes
 from hf_lowlabel.tasks import get_task
 
 SHAPE = (12, 16)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_source
-from hf_lowlabel.data.numbers import of_numbers
+from hf_lowlabel.data.labels.numbers import of_numbers
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Task, read_labels

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation
-from hf_lowlabel.data.outlines import hull
+from hf_lowlabel.data.pixels.outlines import hull
 
 W, H = 16, 12
 BOX = [[4, 3], [9, 3], [9, 8], [4, 8]]

@@ -8,8 +8,8 @@ from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation
 from hf_lowlabel.arguments import DataArguments
-from hf_lowlabel.data.masks import read_classes
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.pixels.masks import read_classes
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.tasks import get_task
 
 CORNER = np.eye(24, dtype=np.uint8)

@@ -11,10 +11,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from hf_lowlabel import Config, UserError, evaluate, finetune, load_segmentation, load_source, predict
-from hf_lowlabel.data.folders import EXTENSIONS
-from hf_lowlabel.data.image_cache import build_cache
-from hf_lowlabel.data.images import open_image, plugins, read_endings, upright, upright_size
+from hf_lowlabel.data.caches.image_cache import build_cache
+from hf_lowlabel.data.files.folders import EXTENSIONS
 from hf_lowlabel.data.pages import look
+from hf_lowlabel.data.pixels.images import open_image, plugins, read_endings, upright, upright_size
 from hf_lowlabel.tasks import get_task
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8)

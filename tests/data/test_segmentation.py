@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_lowlabel.data.caches.decoding import resized
+from hf_lowlabel.data.caches.padded_cache import build_padded_cache
+from hf_lowlabel.data.caches.unmeasured import UnmeasuredDecoder
 from hf_lowlabel.data.dataset import join
-from hf_lowlabel.data.decoding import resized
-from hf_lowlabel.data.drawing import make_split
-from hf_lowlabel.data.images import BadImage
-from hf_lowlabel.data.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
+from hf_lowlabel.data.masks.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
 from hf_lowlabel.data.opening import load_segmentation, load_source
-from hf_lowlabel.data.padded_cache import build_padded_cache
-from hf_lowlabel.data.shapes import CLASSES, draw
-from hf_lowlabel.data.split_lists import read_ids, split_from_lists
-from hf_lowlabel.data.splits import Split
-from hf_lowlabel.data.unmeasured import UnmeasuredDecoder
+from hf_lowlabel.data.pixels.images import BadImage
+from hf_lowlabel.data.sources.shapes import CLASSES, draw
+from hf_lowlabel.data.splits.drawing import make_split
+from hf_lowlabel.data.splits.split_lists import read_ids, split_from_lists
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -324,7 +324,7 @@ def test_streaming_goes_on_past_an_image_that_turns_out_bad(tmp_path, monkeypatc
     with pytest.raises(UserError, match="1 of 2 images cannot be used .'3.jpg'"):
         build_padded_cache(source, np.array([0, 3]), masks=True, max_bad=0.0, streaming=True, workers=0)
 
-    monkeypatch.setattr("hf_lowlabel.data.decoding.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
+    monkeypatch.setattr("hf_lowlabel.data.caches.decoding.LOOK", 3)  # rows 0, 3 and 7: 4.jpg is met later
     at = torch.tensor([2, 3, 4])
     for workers in (0, 2):
         cache = build_padded_cache(source, np.arange(8), masks=False, max_bad=0.4, streaming=True, workers=workers)
@@ -345,7 +345,7 @@ def test_a_pool_streams_without_all_headers(tmp_path, monkeypatch, workers, long
     """The same pixels and sizes as where every header is read; bad ones are met later, named, and counted."""
     folder(tmp_path, 10, 2)
     source = load_segmentation(tmp_path, classes=ABC)
-    monkeypatch.setattr("hf_lowlabel.data.decoding.LOOK", 3)  # rows 0, 4 and 9
+    monkeypatch.setattr("hf_lowlabel.data.caches.decoding.LOOK", 3)  # rows 0, 4 and 9
     given = dict(masks=False, long_side=long_side, max_bad=0.7, streaming=True, workers=workers)
     whole = build_padded_cache(source, np.arange(10), **given)
     read = []

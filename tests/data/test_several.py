@@ -11,7 +11,7 @@ from PIL import Image
 
 from hf_lowlabel import Split, UserError, load_source
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.labels import LabelRules
+from hf_lowlabel.data.labels.labels import LabelRules
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.errors import unknown
 from hf_lowlabel.labeling.importing import import_labels

@@ -12,7 +12,8 @@ from PIL import Image, ImageCms
 
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.cli import main
-from hf_lowlabel.data import decoding, shrinking
+from hf_lowlabel.data import shrinking
+from hf_lowlabel.data.caches import decoding
 from hf_lowlabel.data.shrink_record import Record, Stamp
 from hf_lowlabel.data.shrinking import shrink
 

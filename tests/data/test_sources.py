@@ -12,10 +12,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
-from hf_lowlabel.data.drawing import make_split
-from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.opening import load_source
-from hf_lowlabel.data.split_roots import has_unlabeled_split
+from hf_lowlabel.data.pixels.images import BadImage
+from hf_lowlabel.data.splits.drawing import make_split
+from hf_lowlabel.data.splits.split_roots import has_unlabeled_split
 from hf_lowlabel.errors import UserError
 
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
-from hf_lowlabel.data import split_columns, split_tables
-from hf_lowlabel.data.division import read_division
-from hf_lowlabel.data.table_files import plain_name, read_table
+from hf_lowlabel.data.files.table_files import plain_name, read_table
+from hf_lowlabel.data.splits import split_columns, split_tables
+from hf_lowlabel.data.splits.division import read_division
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
 

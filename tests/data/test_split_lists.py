@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation
-from hf_lowlabel.data.split_lists import split_from_lists
+from hf_lowlabel.data.splits.split_lists import split_from_lists
 
 
 def source(root, *names):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
-from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import load_source
-from hf_lowlabel.data.splits import Split, manifest
+from hf_lowlabel.data.splits.drawing import make_split
+from hf_lowlabel.data.splits.splits import Split, manifest
 from hf_lowlabel.errors import UserError
 
 NAMES = ["ant", "bee", "cat"]

@@ -9,7 +9,7 @@ import torch
 
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_source
-from hf_lowlabel.data.streaming import ShardedStream, Shards
+from hf_lowlabel.data.sources.streaming import ShardedStream, Shards
 from hf_lowlabel.errors import MissingSplit, UserError
 
 SHARDS, ROWS = 5, 6

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_lowlabel import UserError, load_segmentation, load_source
-from hf_lowlabel.data.images import BadImage
-from hf_lowlabel.data.streaming import Shards
-from hf_lowlabel.data.table_paths import beside, of_hub, open_encoded
+from hf_lowlabel.data.pixels.images import BadImage
+from hf_lowlabel.data.sources.streaming import Shards
+from hf_lowlabel.data.sources.table_paths import beside, of_hub, open_encoded
 
 REFUSED = "which does not lie in the folder of the table"
 
@@ -160,7 +160,7 @@ def test_the_folder_is_looked_at_once_for_all_its_pictures(place, make, monkeypa
     make.files(place / "data", [f"many/{i}.png" for i in range(50)])
     table = make.table(place / "data" / "t.parquet", [0] * 50, image=paths(*(f"many/{i}.png" for i in range(50))))
     monkeypatch.setattr(
-        "hf_lowlabel.data.table_paths.os.path.realpath", lambda p, **how: calls.append(p) or real(p, **how)
+        "hf_lowlabel.data.sources.table_paths.os.path.realpath", lambda p, **how: calls.append(p) or real(p, **how)
     )
     assert len(load_source(table)) == 50
     assert sum(str(place / "data/many") in str(call) for call in calls) < 10

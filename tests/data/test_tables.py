@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.data.dataset import fingerprint
-from hf_lowlabel.data.images import BadImage
 from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.pixels.images import BadImage
 from hf_lowlabel.errors import UserError
 
 

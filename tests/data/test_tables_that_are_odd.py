@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_source
-from hf_lowlabel.data.labels import class_order
+from hf_lowlabel.data.labels.labels import class_order
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import load_segmentation, load_source
-from hf_lowlabel.data import text_lists
+from hf_lowlabel.data.splits import text_lists
 from hf_lowlabel.errors import MissingSplit, UserError
 
 

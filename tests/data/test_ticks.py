@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_source
-from hf_lowlabel.data.labels import LabelRules
+from hf_lowlabel.data.labels.labels import LabelRules
+from hf_lowlabel.data.labels.ticks import switches
 from hf_lowlabel.data.opening import open_dataset
-from hf_lowlabel.data.ticks import switches
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.multilabel import MultiLabelTargets

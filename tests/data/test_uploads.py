@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation, load_source
-from hf_lowlabel.data.labels import LabelRules
-from hf_lowlabel.data.uploads import Uploads, stored
+from hf_lowlabel.data.files.uploads import Uploads, stored
+from hf_lowlabel.data.labels.labels import LabelRules
 from hf_lowlabel.labeling.importing import import_labels
 
 NAMES = {  # as they are called -> as they stand in an export

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation
-from hf_lowlabel.data.voc import VOC_CLASSES
+from hf_lowlabel.data.masks.voc import VOC_CLASSES
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
 

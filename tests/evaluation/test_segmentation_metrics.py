@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.confusion import confusion_of, per_image_jaccard, segmentation_metrics
 from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color

@@ -129,7 +129,7 @@ WARM = (  # imported once, before the processes fork
         "labeling.pages",
         "tasks.multilabel",
         "tasks.segmentation",
-        "data.tables",
+        "data.sources.tables",
         "ladder.rounds",
         "ladder.review",
         "hub.export",

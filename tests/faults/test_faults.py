@@ -168,7 +168,7 @@ def test_a_streaming_run_needs_no_shared_memory(tmp_path):
 
         torch.UntypedStorage._share_fd_cpu_ = torch.UntypedStorage._share_filename_cpu_ = full
         from hf_lowlabel.data import load_source
-        from hf_lowlabel.data.image_cache import build_cache
+        from hf_lowlabel.data.caches.image_cache import build_cache
 
         cache = build_cache(load_source(tmp_path / "photos"), range(24), size=16, streaming=True, workers=2)
         batches = [torch.arange(k, k + 4) for k in range(0, 24, 4)]
@@ -188,7 +188,7 @@ def test_a_worker_that_is_ended_is_one_sentence(tmp_path):
 
     def call():
         from hf_lowlabel.data import load_source
-        from hf_lowlabel.data.image_cache import build_cache, workers_are_there
+        from hf_lowlabel.data.caches.image_cache import build_cache, workers_are_there
 
         cache = build_cache(load_source(tmp_path / "photos"), range(24), size=16, streaming=True, workers=1)
         batches = (torch.arange(4) for _ in range(10_000))

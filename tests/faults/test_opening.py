@@ -20,22 +20,22 @@ SPACE = ("space_app.py", "AutoModelForSemanticSegmentation.from_pretrained")  # 
 MODULES = {"pickle", "dill", "joblib", "subprocess", "shelve", "marshal", "runpy", "pty"}
 PLACES = {  # file -> the calls; "ours" is of files that this package wrote or ships
     "data/dataset.py": "",
-    "data/folders.py": "open open_image",  # the first 12 bytes of regular files
+    "data/files/folders.py": "open open_image",  # the first 12 bytes of regular files
     "data/given_images.py": "open_image",
-    "data/masks.py": "read_text",  # classes
+    "data/pixels/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
-    "data/prints.py": "open open",  # pieces and ends of regular files
-    "data/published.py": "hf_hub_download hf_hub_download hf_hub_download",
-    "data/images.py": "open",  # Pillow, with a list of formats
-    "data/split_lists.py": "read_text",
-    "data/split_tables.py": "read_text",  # COCO
-    "data/text_lists.py": "open read_text read_text read_text safe_load",  # lists, splits.json, data.yaml
+    "data/pixels/prints.py": "open open",  # pieces and ends of regular files
+    "data/splits/published.py": "hf_hub_download hf_hub_download hf_hub_download",
+    "data/pixels/images.py": "open",  # Pillow, with a list of formats
+    "data/splits/split_lists.py": "read_text",
+    "data/splits/split_tables.py": "read_text",  # COCO
+    "data/splits/text_lists.py": "open read_text read_text read_text safe_load",  # lists, splits.json, data.yaml
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
-    "data/splits.py": "read_json",
-    "data/tiff_pages.py": "open_image",  # what is open
-    "data/table_paths.py": "open_image open_image",
-    "data/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
+    "data/splits/splits.py": "read_json",
+    "data/pixels/tiff_pages.py": "open_image",  # what is open
+    "data/sources/table_paths.py": "open_image open_image",
+    "data/sources/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
     "files.py": "open open read_bytes read_bytes read_bytes read_text",
     "hub/app.py": "copyfile copyfile read_text",  # ours
@@ -90,12 +90,12 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "training/lineage.py": "hf_hub_download",
     "training/priors.py": "safe_open",
     "cli/auto.py": "read_json",  # ours
-    "data/annotated.py": "open_image",
-    "data/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
-    "data/annotations.py": "read_text read_text safe_load",  # names of classes
-    "data/table_files.py": "DictReader read_bytes read_bytes",
-    "data/voc.py": "open_image read_text",  # the header of a mask
-    "data/workbooks.py": "read_bytes",
+    "data/annotations/annotated.py": "open_image",
+    "data/annotations/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
+    "data/annotations/annotations.py": "read_text read_text safe_load",  # names of classes
+    "data/files/table_files.py": "DictReader read_bytes read_bytes",
+    "data/masks/voc.py": "open_image read_text",  # the header of a mask
+    "data/files/workbooks.py": "read_bytes",
     "hub/export_int8.py": "open_image",
     "hub/export.py": "open_image",
     "ladder/first_labels.py": "read_bytes read_json read_json",  # labels again, and what we noted of them

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from segmenter_stand_in import K, TinySegmenter, make_batch
 
-from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.evaluation.segmentation import evaluate_segmentation
 from hf_lowlabel.finetuning.classmix import ClassMix
 from hf_lowlabel.finetuning.clmb import CLMB

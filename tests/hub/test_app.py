@@ -224,7 +224,7 @@ def test_a_segmenter(tmp_path, page, side):
 
 
 def test_the_page_sees_deep_images_as_training_did(tmp_path, page):
-    from hf_lowlabel.data.images import BadImage, to_rgb
+    from hf_lowlabel.data.pixels.images import BadImage, to_rgb
 
     for beyond in ([[-1, 5]], [[7, 70_000]]):
         Image.fromarray(np.int32(beyond * 2)).save(tmp_path / "beyond.tif")

@@ -297,7 +297,7 @@ def test_classifier_snippets(tmp_path, monkeypatch, architecture, ours):
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "segmentation", "backbone"])
 def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monkeypatch):
     """And a pipeline, which opens the file itself, is offered only where its pixels are right."""
-    from hf_lowlabel.data.images import load_rgb
+    from hf_lowlabel.data.pixels.images import load_rgb
     from hf_lowlabel.models import create_backbone, create_classifier
     from hf_lowlabel.models.segmentation import create_segmenter
 
@@ -323,7 +323,7 @@ def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monk
 @pytest.mark.parametrize("pixels", [np.float32([[0.1, 0.9]]), np.int32([[-1, 5]]), np.int32([[7, 70_000]])])
 def test_lines_refuse_what_predict_refuses(pixels, tmp_path, monkeypatch):
     """Floats, or whole numbers beyond 16 bits, unless a range of values was given."""
-    from hf_lowlabel.data.images import BadImage, load_rgb
+    from hf_lowlabel.data.pixels.images import BadImage, load_rgb
     from hf_lowlabel.tasks.parts import photo_code
 
     monkeypatch.chdir(tmp_path)

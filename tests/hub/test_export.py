@@ -17,7 +17,7 @@ from PIL import Image
 
 from hf_lowlabel import predict
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.images import load_rgb, open_image
+from hf_lowlabel.data.pixels.images import load_rgb, open_image
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.files import write_json
 from hf_lowlabel.hub import export as module
@@ -325,7 +325,7 @@ def test_int8_says_what_it_costs(tmp_path, graph, photos, monkeypatch, capsys, c
     """Both files are scored as `evaluate` scores the model; without a run's test images it says that nobody knows."""
     from hf_lowlabel import evaluate
     from hf_lowlabel.arguments import Config
-    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.data.splits.splits import Split
     from hf_lowlabel.hub import export_int8
 
     monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
@@ -368,7 +368,7 @@ def test_the_ranges_of_int8_are_of_images_that_were_not_held_out(kept, tmp_path,
     """By training images of the run alone, spread over all of them; the file is scored on the others."""
     from types import SimpleNamespace
 
-    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.data.splits.splits import Split
     from hf_lowlabel.hub import export_int8
 
     ids, seen = [f"{k:03d}.png" for k in range(2 * kept)], []

@@ -57,7 +57,7 @@ json.dump(said, open(f"{root}/said.json", "w"))
 @pytest.fixture(scope="module")
 def pushed(module_hub, tmp_path_factory):
     """Both kinds of model on the Hub, the classifier in two versions, and what a process without the package read."""
-    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.data.splits.splits import Split
     from hf_lowlabel.hub.splits import push_split
 
     hub, root = module_hub, tmp_path_factory.mktemp("pushed")
@@ -238,7 +238,7 @@ def test_a_config_that_leads_out_of_its_repository_is_refused(pushed, module_hub
 
 def test_what_the_hub_says_is_told_as_it_is(pushed, module_hub, tmp_path, monkeypatch):
     """A revision that is not there, a Hub that is down: the model itself is not missing."""
-    from hf_lowlabel.data.published import fetch
+    from hf_lowlabel.data.splits.published import fetch
 
     there = module_hub.repos["model", "org/pets"].content()
     module_hub.add("model", "org/fresh", there)

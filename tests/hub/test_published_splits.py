@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hf_lowlabel.data.published import parse
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.published import parse
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.splits import default_name, push_split
 from hf_lowlabel.hub.upload import PushError

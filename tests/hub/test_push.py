@@ -10,7 +10,7 @@ import yaml
 from hub_runs import listing, make_run
 from huggingface_hub import HfApi, ModelCard
 
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.hub_card import renamed
 from hf_lowlabel.hub.push import push

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.labels import LabelRules
+from hf_lowlabel.data.labels.labels import LabelRules
 from hf_lowlabel.data.opening import load_source
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.masks import read_classes
 from hf_lowlabel.data.opening import load_segmentation
+from hf_lowlabel.data.pixels.masks import read_classes
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.labeling.mask_import import import_masks
@@ -413,7 +413,7 @@ def test_chosen_images_come_back_with_their_masks(backbone, tmp_path, capsys):
         assert main(take) == 2 and "1 of 2 images have no mask" in capsys.readouterr().err
         put(server, second, np.eye(16)[::-1])
     assert main(take) == 0 and "--split" in capsys.readouterr().out
-    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.data.splits.splits import Split
 
     found = load_segmentation(tmp_path / "photos", classes=f"{out}/classes.txt")
     at = Split.load(manifest).resolve(found)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel.data.images import open_image
+from hf_lowlabel.data.pixels.images import open_image
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import mask_watch
 from hf_lowlabel.labeling.labels import Task

@@ -12,7 +12,7 @@ from PIL import Image
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.commands import auto_command, command, free
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.labeling.mask_classes import given_classes
 from hf_lowlabel.labeling.next_steps import after_labels, after_masks, declared_colors, given_to_select

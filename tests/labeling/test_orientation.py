@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hf_lowlabel import load_source
-from hf_lowlabel.data.images import open_image, turned as is_turned, upright_size
+from hf_lowlabel.data.pixels.images import open_image, turned as is_turned, upright_size
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.labeling.mask_places import find_places, image_size, read_mask, read_rgb
 from hf_lowlabel.labeling.same_images import is_copy

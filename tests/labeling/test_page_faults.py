@@ -11,8 +11,8 @@ import urllib.request
 import pytest
 from PIL import Image
 
-from hf_lowlabel.data.labels import RULES
-from hf_lowlabel.data.table_files import read_table
+from hf_lowlabel.data.files.table_files import read_table
+from hf_lowlabel.data.labels.labels import RULES
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import page, server as pages_server
 from hf_lowlabel.labeling.kinds import kind_of

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.masks import decode_mask, make_coding
+from hf_lowlabel.data.pixels.masks import decode_mask, make_coding
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import save_mask
 from hf_lowlabel.labeling.pages import label, session_of

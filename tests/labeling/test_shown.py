@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from hf_lowlabel import load_source
-from hf_lowlabel.data.images import open_image, to_rgb
 from hf_lowlabel.data.pages import PageReader
+from hf_lowlabel.data.pixels.images import open_image, to_rgb
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.export import inputs_of
 from hf_lowlabel.hub.export_int8 import calibration

@@ -15,7 +15,7 @@ from PIL import Image
 from hf_lowlabel.cli import main
 from hf_lowlabel.commands import DONE
 from hf_lowlabel.data.opening import load_segmentation
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.labeling.mask_import import TAKEN

@@ -10,8 +10,8 @@ import transformers
 from PIL import Image
 
 from hf_lowlabel import load_source
-from hf_lowlabel.data.decoding import decode_chunks
-from hf_lowlabel.data.images import square_of
+from hf_lowlabel.data.caches.decoding import decode_chunks
+from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.models.image_processors import crop_share, preprocessing_of

@@ -195,14 +195,14 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
 
 
 def fewer_labels(source, number, **kwargs):
-    from hf_lowlabel.data.drawing import make_split
+    from hf_lowlabel.data.splits.drawing import make_split
 
     return make_split(source, 6, **kwargs)
 
 
 def test_moam_in_three_steps(copies, tmp_path, monkeypatch, capsys):
     """Step 2 takes a pseudo-label for every image, step 3 the given labels again."""
-    from hf_lowlabel.data.splits import Split
+    from hf_lowlabel.data.splits.splits import Split
 
     small_batches(monkeypatch)
     run(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_lowlabel.data.mask_folders import CITYSCAPES_IDS
+from hf_lowlabel.data.masks.mask_folders import CITYSCAPES_IDS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["--model=resnet10t", "--from-scratch", "--max-steps=100", "--batch-size=2"]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from hf_lowlabel import distributed
-from hf_lowlabel.data.decoding import CHUNK
+from hf_lowlabel.data.caches.decoding import CHUNK
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.selection import features

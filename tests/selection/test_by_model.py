@@ -11,7 +11,7 @@ from PIL import Image
 from hf_lowlabel import finetune
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.selection.by_model import as_trained, badge, in_doubt

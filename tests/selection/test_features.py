@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.dataset import join
-from hf_lowlabel.data.folders import FileReader
+from hf_lowlabel.data.files.folders import FileReader
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone

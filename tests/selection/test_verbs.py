@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.drawing import make_split
-from hf_lowlabel.data.labels import LabelRules
+from hf_lowlabel.data.labels.labels import LabelRules
 from hf_lowlabel.data.opening import load_source
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.drawing import make_split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Labels, Task, write_labels

@@ -16,8 +16,8 @@ from PIL import Image
 
 from hf_lowlabel import Split, cli, evaluate, finetune, predict
 from hf_lowlabel.arguments import DataArguments
-from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.hub.app import export_space
 from hf_lowlabel.hub.report import report

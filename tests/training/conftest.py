@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_lowlabel import api, load_source
-from hf_lowlabel.data import digits, shapes
+from hf_lowlabel.data.sources import digits, shapes
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.priors import save_priors

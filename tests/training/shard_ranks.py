@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hf_lowlabel import cli
-from hf_lowlabel.data.streaming import ShardedStream
+from hf_lowlabel.data.sources.streaming import ShardedStream
 
 ids, rows = [], ShardedStream.rows
 

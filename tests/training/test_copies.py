@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from hf_lowlabel import Callback, finetune, load_segmentation, load_source, pretrain
-from hf_lowlabel.data.image_cache import build_cache
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.caches.image_cache import build_cache
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.tasks.parts import Examples
 from hf_lowlabel.training import copies, pretrain as pretrain_run

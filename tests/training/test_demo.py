@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hf_lowlabel import demo_stages
-from hf_lowlabel.data import shapes
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.sources import shapes
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.demo import demo
 from hf_lowlabel.demo_active import active_demo
 from hf_lowlabel.errors import UserError

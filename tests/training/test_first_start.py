@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_lowlabel import api
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.models.opening import open_model

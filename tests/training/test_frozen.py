@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_lowlabel import evaluate, finetune, load_source, predict
 from hf_lowlabel.api.summary import summarise
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.probes import Probe, probe_head
 from hf_lowlabel.hub.push import contents, push

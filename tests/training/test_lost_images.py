@@ -9,10 +9,10 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from hf_lowlabel import FinetuneObjective, finetune, pretrain
-from hf_lowlabel.data.decoding import SquareDecoder
-from hf_lowlabel.data.image_cache import StreamingCache, build_cache
-from hf_lowlabel.data.images import BadImage
+from hf_lowlabel.data.caches.decoding import SquareDecoder
+from hf_lowlabel.data.caches.image_cache import StreamingCache, build_cache
 from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.pixels.images import BadImage
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.inference import features_of, seen_by_all
 from hf_lowlabel.training.callbacks import Callback

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_lowlabel import load_source, make_split
-from hf_lowlabel.data.images import square_of
+from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.tasks.classification import Classification, eval_view

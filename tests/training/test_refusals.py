@@ -11,7 +11,7 @@ import pytest
 
 from hf_lowlabel import finetune, load_segmentation, load_source, make_split
 from hf_lowlabel.arguments import DataArguments
-from hf_lowlabel.data.splits import Split
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.hub.push import _in_use
 from hf_lowlabel.labeling.server import only_one

@@ -173,7 +173,7 @@ def test_resume_with_other_settings_is_refused(tiny, few_images, tmp_path):
 
 def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
     api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
-    from hf_lowlabel.data import digits
+    from hf_lowlabel.data.sources import digits
 
     def fewer(split="train"):
         source = original(split)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, evaluate, finetune
-from hf_lowlabel.data.drawing import make_split
 from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.yaml_files import read_yaml
 
 SMALL = dict(method="supervised", model="resnet10t", from_scratch=True, batch_size=2, max_steps=2, image_size=32)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from hf_lowlabel import api, cli
-from hf_lowlabel.data.streaming import ShardedStream
+from hf_lowlabel.data.sources.streaming import ShardedStream
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import pretrain as pretrain_run, setup
 
@@ -156,7 +156,7 @@ def test_finetune_has_no_such_setting(capsys):
 
 
 def test_more_processes_than_files_is_said(folder):
-    from hf_lowlabel.data.streaming import Shards
+    from hf_lowlabel.data.sources.streaming import Shards
 
     with pytest.warns(UserWarning, match="4 shards for 5 ranks"):
         ShardedStream(Shards(folder), size=8, world=5)

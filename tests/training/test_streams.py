@@ -8,7 +8,7 @@ import torch
 
 from hf_lowlabel import api
 from hf_lowlabel.arguments import TrainingArguments
-from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.pretraining.pixpro import cell_centres
 from hf_lowlabel.tasks.caching import labeled_positions

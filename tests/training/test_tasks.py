@@ -13,7 +13,7 @@ from PIL import Image
 from hf_lowlabel import load_source, make_split
 from hf_lowlabel.arguments import Config, DataArguments, ViewArguments
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.image_cache import ResidentCache
+from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import find, name_of
 from hf_lowlabel.settings import resolve

@@ -1,0 +1,1 @@
+"""Decoded images, and how they reach the training device."""

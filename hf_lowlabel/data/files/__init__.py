@@ -1,0 +1,1 @@
+"""Folders and tables as files, and how what is in them is called."""

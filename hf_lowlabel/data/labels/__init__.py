@@ -1,0 +1,1 @@
+"""Labels as people write them in tables."""

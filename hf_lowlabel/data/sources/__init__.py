@@ -1,0 +1,1 @@
+"""Data sets: folders, tables, the Hub, streams, memory and the embedded ones."""

@@ -1,0 +1,1 @@
+"""Which image is of which split, and which are labeled."""

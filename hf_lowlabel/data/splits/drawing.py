@@ -1,0 +1,200 @@
+"""Drawing which images are labeled and which are held out, as a function of the seed.
+
+Images of one class each are drawn by class: test and validation stratified, the labeled ones at random or
+class-balanced. Pages of one file (--pages) are held out together, or not at all. Images with masks or several classes
+are drawn as CutMix-Seg does (French et al. 2019), so that its ISIC subsets are found again by its seed, 12345: the
+first entries of numpy's RandomState(seed).permutation over the sorted ids.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from ...errors import UserError, at_least
+from ...text import files_of
+from ..dataset import ImageDataset
+from ..permutation import epoch_permutation
+from .splits import Split, manifest
+
+
+def make_split(
+    source: ImageDataset,
+    num_labels: int | None = None,
+    *,
+    seed: int = 0,
+    class_balanced: bool = False,
+    validation: int = 0,
+    test_fraction: float = 0.0,
+) -> Split:
+    """Choose which images are labeled, after setting test and validation aside.
+
+    The test set depends on `seed` only. Pages of one file are all of it, or none: as many files are held out as have
+    about as many images as are asked for. A larger budget contains the smaller one for masks and several classes, and
+    where both are `class_balanced`.
+
+    Args:
+        source: what `load_source` or `load_segmentation` returns.
+        num_labels: labeled images; None: every label there is.
+        seed: of the draws.
+        class_balanced: of all classes, as evenly as can be; for images of one class each.
+        validation: images for validation.
+        test_fraction: share of the images with a target that becomes the test set.
+
+    Returns:
+        The Split.
+
+    Raises:
+        UserError: the labels there cannot meet the budget.
+    """
+    if not isinstance(source, ImageDataset):
+        raise UserError(
+            f"make_split takes an ImageDataset, not a {type(source).__name__}: make_split(load_source(...), ...)."
+        )
+    at_least("seed", seed, 0, 2**32 - 1)
+    has_target = np.flatnonzero(source.has_target)
+    one_class = source.masks is None and source.labels.ndim == 1
+    check_counts(source, num_labels, validation, test_fraction, has_target)
+    if one_class:
+        check_classes(source, num_labels, class_balanced, has_target)
+    elif class_balanced:
+        raise UserError("class_balanced is for images of one class each. Leave it out.")
+    order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
+    found = files_of(source.ids, source.file_of)
+    files = None if found is None else np.array(found)
+
+    def aside(among: np.ndarray, count: int, stream: str) -> np.ndarray:
+        draw = stratified if one_class else uniform
+        if files is None or not count:
+            return draw(source, among, count, seed, stream)
+        check_left(among, count, stream)
+        firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
+        wanted = max(1, round(count * len(firsts) / len(among)))
+        if wanted >= len(firsts):
+            raise UserError(
+                f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
+                f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
+                "are held out together, and none would be left to learn from. Add files, or hold out fewer."
+            )
+        some = draw(source, firsts, wanted, seed, stream)
+        out = among[np.isin(files[among], files[some])]
+        if len(out) != count:
+            warnings.warn(
+                f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
+                f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
+                stacklevel=4,
+            )
+        return out
+
+    test = aside(order, round(test_fraction * len(order)), "split/test")
+    rest = order[~np.isin(order, test)]
+    held = aside(rest, validation, "split/validation")
+    rest = rest[~np.isin(rest, held)]
+    wanted = len(rest) if num_labels is None else num_labels
+    if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
+        warnings.warn(
+            f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
+            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
+            stacklevel=3,
+        )
+        wanted = len(rest)
+    if wanted > len(rest) or not wanted:
+        raise UserError(
+            f"{len(rest)} images with a {'mask' if source.masks else 'label'} are left to choose from in "
+            f"{source.name!r} ({len(order)} less {len(test)} for test and {len(held)} for validation), and the label "
+            f"budget is {max(wanted, 1)}. Ask for fewer labels, or for a smaller test or validation set."
+        )
+    if class_balanced and num_labels is not None:
+        chosen = balanced(source, rest, wanted, seed)
+    elif one_class:
+        chosen = rest[epoch_permutation(seed, "split/labeled", 0, wanted, len(rest))]
+    else:
+        chosen = rest[np.random.RandomState(seed).permutation(len(rest))[:wanted]]
+    labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
+    held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
+    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
+
+
+def check_counts(source: ImageDataset, num_labels, validation, test_fraction, has_target: np.ndarray) -> None:
+    if not 0 <= test_fraction < 1:
+        raise UserError(f"A test fraction of {test_fraction} is not in 0 <= fraction < 1.")
+    if validation < 0 or int(validation) != validation:
+        raise UserError(f"The number of images for validation is {validation}; it is a count, 0 or more.")
+    if num_labels is not None and num_labels < 1:
+        raise UserError(f"A budget of {num_labels} labels is too small: it is at least 1.")
+    if not len(has_target):
+        what = (
+            "mask in {name!r} to make a split from. Add some to masks/, or give --split."
+            if source.masks
+            else "label in {name!r} to make a split from. Sort images into one folder per class, add metadata.csv with "
+            "file_name and label, or give --split."
+        )
+        raise UserError("There is no " + what.format(name=source.name))
+
+
+def check_classes(source: ImageDataset, num_labels, class_balanced: bool, has_label: np.ndarray) -> None:
+    named = [source.class_names[k] for k in np.unique(source.labels[has_label])]
+    if len(named) < 2:
+        raise UserError(
+            f"All {len(has_label)} labels of {source.name!r} are of the one class {named[0]!r}, and at least 2 are "
+            "needed to tell apart. Label images of another class, or give --dataset the folder that holds one folder "
+            "per class."
+        )
+    classes = len(source.class_names)
+    if class_balanced and num_labels is not None and num_labels < classes:
+        raise UserError(
+            f"{num_labels} labels cannot cover {classes} classes when class-balanced. Use --num-labels {classes} or "
+            "more, or leave out --class-balanced."
+        )
+
+
+def uniform(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
+    """`count` images, whatever they show."""
+    check_left(among, count, stream)
+    return among[epoch_permutation(seed, stream, 0, count, len(among))] if count else among[:0]
+
+
+def check_left(among: np.ndarray, count: int, stream: str) -> None:
+    if count > len(among):
+        raise UserError(
+            f"{len(among)} labeled images are left for {stream.removeprefix('split/')}, which asks for {count}. "
+            "Set fewer aside."
+        )
+
+
+def shuffled_class(source: ImageDataset, among: np.ndarray, k: int, seed: int, stream: str) -> np.ndarray:
+    """Those of class k in an order of their own, so that a longer prefix contains a shorter one."""
+    members = among[source.labels[among] == k]
+    return members[epoch_permutation(seed, f"{stream}/{k}", 0, len(members), len(members))] if len(members) else members
+
+
+def stratified(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
+    """`count` images with each class in proportion, by largest remainder (ties to the lower class)."""
+    check_left(among, count, stream)
+    if count == 0:
+        return among[:0]
+    sizes = np.bincount(source.labels[among], minlength=len(source.class_names))
+    share = count * sizes / len(among)
+    quota = np.floor(share).astype(np.int64)
+    quota[np.argsort(-(share - quota), kind="stable")[: count - quota.sum()]] += 1
+    parts = [shuffled_class(source, among, k, seed, stream)[:q] for k, q in enumerate(quota)]
+    return np.sort(np.concatenate(parts))
+
+
+def balanced(source: ImageDataset, among: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """`count` images, each class as often as any other; what does not divide goes to classes drawn at random."""
+    classes = len(source.class_names)
+    quota = np.full(classes, count // classes, dtype=np.int64)
+    quota[epoch_permutation(seed, "split/extra", 0, classes, classes)[: count % classes]] += 1
+    sizes = np.bincount(source.labels[among], minlength=classes)
+    short = [k for k in range(classes) if sizes[k] < quota[k]]
+    if short:
+        found = ", ".join(f"{source.class_names[k]} has {sizes[k]}" for k in short[:10])
+        raise UserError(
+            f"{len(short)} classes have too few labeled images ({found}): {count} class-balanced labels take "
+            f"{int(quota.max())} of each. Use --num-labels {int(sizes.min()) * classes} or fewer, or leave out "
+            "--class-balanced."
+        )
+    parts = [shuffled_class(source, among, k, seed, "split/balanced")[: quota[k]] for k in range(classes)]
+    return np.concatenate(parts)

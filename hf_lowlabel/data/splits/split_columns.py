@@ -1,0 +1,161 @@
+"""Tables with a column that says the split of each image, and by which column and folders they name the images."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import UserError
+from ..files.folders import ALIASES, is_text, metadata_file, metadata_files
+from ..files.table_files import TABLES, NoTable, plain_name, read_table
+from ..labels.columns import FILE_COLUMNS, Rows, column_called
+from .split_names import OF_ALL, refuse_two_splits, split_column, split_named, split_text
+from .split_tables import Pool, called_as_split, is_picture, tables_of_splits
+
+HELD = ("validation", "test")
+
+
+class SplitTable(NamedTuple):
+    """A table and its column of splits."""
+
+    file: Path
+    numbered: Rows
+    column: str
+
+    @property
+    def splits(self) -> list[str]:
+        return [split_named(row.get(self.column)) for _, row in self.numbered]
+
+
+def of_labels(folder: Path, own: str | None, masks: bool) -> SplitTable | None:
+    """The table of labels in a folder, where it has a column of splits. own: the folder's split."""
+    files = metadata_files(folder, own) if masks else [file for file in [metadata_file(folder, own)] if file]
+    found = [table for file in files if (table := with_splits(file, masks)) is not None]
+    if len(found) > 1:
+        raise UserError(
+            f"Both {' and '.join(table.file.name for table in found)} in {str(folder)!r} have a column of splits. Keep "
+            "one."
+        )
+    return found[0] if found else None
+
+
+def called_so(path: Path, masks: bool, read: Callable[[Path], Rows] = read_table) -> list[SplitTable]:
+    """The tables called train or splits whose column says another split than train."""
+    files = [file for split, file in tables_of_splits(path) if split == "train"]
+    files += [
+        file
+        for file in sorted(path.iterdir())
+        if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
+    ]
+    loose = {file: masks or file.stem.lower() in OF_ALL for file in files}  # which may be of something else
+    found = [table for file in files if (table := with_splits(file, loose[file], read)) is not None]
+    return [table for table in found if {*table.splits} != {"train"}]
+
+
+def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
+    """Whether a table says splits alone, since images lie in two folders or more that no split is called as, which say
+    their classes. ids: of all images beside it."""
+    if file.stem.lower() not in OF_ALL:
+        return False
+    folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
+    first = {next(iter(parts[parts[0].lower() in ALIASES :]), "") for parts in folders}
+    return sum(bool(one) and not called_as_split(one) for one in first) > 1
+
+
+def with_splits(file: Path, loose: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
+    """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning."""
+    try:
+        numbered = read(file)
+    except NoTable:  # which is said where labels are read
+        return None
+    except UserError as error:
+        if not loose:
+            raise
+        warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
+        return None
+    column = split_column(cells_of(numbered))
+    return SplitTable(file, numbered, column) if column is not None else None
+
+
+def cells_of(numbered: Rows) -> dict[str, list]:
+    columns = dict.fromkeys(key for _, row in numbered for key in row)
+    return {name: [row.get(name) for _, row in numbered] for name in columns}
+
+
+class Named(NamedTuple):
+    """The column that names the images of a table's rows, the name in each row, and its id below the table's folder;
+    None where there is no single one."""
+
+    column: str | None
+    names: list[str]
+    ids: list[str | None]
+
+
+def images_named(table: SplitTable, pool: Pool) -> Named:
+    """Which image each row is of. pool: of the folder that the table lies in."""
+    splits = table.splits
+
+    def match(names: list[str]) -> list[str | None]:
+        out: list[str | None] = [None] * len(names)
+        for split in {*splits}:
+            at = [k for k, said in enumerate(splits) if said == split]
+            for k, id in zip(at, pool.match([names[k] for k in at], split)):
+                out[k] = id
+        return out
+
+    return column_of_files([row for _, row in table.numbered], match)
+
+
+def column_of_files(rows: Sequence[dict], match: Callable[[list[str]], list[str | None]]) -> Named:
+    """The column that is called as one of file names; where it names no image, that of names of pictures which names
+    most."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    called = column_called(columns, FILE_COLUMNS)
+    names = [plain_name(row.get(called)) for row in rows] if called is not None else [""] * len(rows)
+    ids = match(names)
+    if any(ids):
+        return Named(called, names, ids)
+    found = []
+    for column in columns:
+        texts = [str(cell) for row in rows if (cell := row.get(column)) not in (None, "")]
+        if column != called and texts and all(is_picture(text.strip()) for text in texts):
+            others = [plain_name(row.get(column)) for row in rows]
+            found.append(Named(column, others, match(others)))
+    best = max(found, key=lambda one: sum(id is not None for id in one.ids), default=None)
+    return best if best is not None and any(best.ids) else Named(called, names, [None] * len(rows))
+
+
+class Said(NamedTuple):
+    """What a table says of images. of: id below the data set -> split. lost: names of held-out images that are not
+    there. name: the column of names."""
+
+    of: dict[str, str]
+    lost: list[str]
+    name: str | None
+
+
+def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> Said:
+    """What a column of splits says. inside: what ids begin with in the folder of the table.
+
+    Raises UserError for an image of two splits, and where no column names the images that it is about."""
+    name, names, ids = images_named(table, pool)
+    splits, lines, file = table.splits, [line for line, _ in table.numbered], table.file
+    ids = [None if id is None else f"{inside}{id}" for id in ids]
+    refuse_two_splits(file, zip(lines, ids, splits))
+    cells = [split_text(row.get(table.column)) for _, row in table.numbered]
+    lost = [given for given, id, said in zip(names, ids, splits) if said in HELD and given and not id]
+    if name is None and {*splits} - {"train"} or lost and not (any(ids) or skip_missing or any(map(is_picture, names))):
+        odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
+        raise UserError(
+            f"The column {table.column!r} of {file.name} says the split of images, and no column names their "
+            f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
+        )
+    return Said({id: said for id, cell, said in zip(ids, cells, splits) if id and cell}, lost, name)
+
+
+def prefix(path: Path, folder: Path) -> str:
+    """What the ids of a data set begin with that lie in a folder of it."""
+    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"

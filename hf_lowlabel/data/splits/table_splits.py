@@ -1,0 +1,130 @@
+"""A column of a DataFrame, of parquet or of a Hub table that says which split a row is of, as in a folder's table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...errors import MissingSplit
+from ...text import series
+from ..files.folders import ALIASES, spellings
+from ..labels.columns import TEXT, column_called
+from .split_names import SPLIT_COLUMNS, split_column, split_named, split_text
+
+
+class Part(NamedTuple):
+    """Rows of a split. called: the name of the split. kept: which of `whole`, the rows of all splits, they are; None:
+    all."""
+
+    rows: Any
+    called: str
+    whole: Any = None
+    kept: list[int] | None = None
+
+
+def rows_of_split(
+    opened: Callable[[str], Any], split: str, where: str, several: bool = False, every: bool = False
+) -> Part:
+    """The rows of a split, by the column where the data has no splits of its own.
+
+    Args:
+        opened: the `datasets.Dataset` of a split.
+        split: that is asked for.
+        where: the data, in messages.
+        several: the data has splits of its own, which it may say itself too.
+        every: the column means nothing.
+
+    Raises:
+        MissingSplit: no row is of this split.
+    """
+    try:
+        rows = opened(split)
+    except MissingSplit:
+        if every:
+            raise
+        try:
+            rows = opened("train")
+        except MissingSplit:
+            rows = None
+        column, named = of_rows(rows) if rows is not None and not (several or has_splits(rows)) else (None, [])
+        asked = set(spellings(split))
+        if not asked & {*named}:
+            raise
+        if divides_nothing(named) and "train" not in asked:  # they are those of training, which asks for them first
+            raise MissingSplit(
+                f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
+                f"split 'train', and none is of split {split!r} beside it. Ask for split 'train'."
+            ) from None
+        return part(rows, split, where, split)
+    called = split if rows.split is None else str(rows.split)
+    if every:
+        return Part(rows, called)
+    if several or has_splits(rows):
+        tell_unread(rows, split, where)
+        return Part(rows, called)
+    return part(rows, split, where, called)
+
+
+def has_splits(rows) -> bool:
+    """Whether the data that rows are of has several splits, or these are of another one than "train"."""
+    return len(rows.info.splits or ()) > 1 or not asked_in(str(rows.split or "train")) & {"train"}
+
+
+def of_rows(rows) -> tuple[str | None, list[str]]:
+    """The column that says the split of each row, and that split; (None, []) where there is none."""
+    column = column_called(rows.column_names, SPLIT_COLUMNS)
+    names = getattr(rows.features[column], "names", None) if column is not None else None
+    if column is None or names is None and getattr(rows.features[column], "dtype", "") not in TEXT:
+        return None, []
+    cells = rows.select_columns([column]).with_format(None)[:][column]
+    cells = cells if names is None else [None if k is None or k < 0 else names[k] for k in cells]
+    found = split_column({column: cells})
+    return (found, [split_text(cell) or "train" for cell in cells]) if found is not None else (None, [])
+
+
+def divides_nothing(named: list[str]) -> bool:
+    """Whether all rows are of one split."""
+    return len({*map(split_named, named)}) == 1
+
+
+def asked_in(split: str) -> set[str]:
+    """The names of splits in one such as train[:100]+validation, in any spelling."""
+    return {name for one in split.split("+") for name in spellings(one.partition("[")[0])}
+
+
+def part(rows, split: str, where: str, called: str) -> Part:
+    """Those of a split by the column, all where there is none, or where it says one other split of all that are given
+    for training, as what was cut out of a table does."""
+    column, named = of_rows(rows)
+    asked = asked_in(split)
+    if column is None or not asked & ALIASES:
+        return Part(rows, called)
+    if divides_nothing(named) and "train" in asked and not asked & {*named}:
+        warnings.warn(
+            f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
+            f"taken as split {split!r}.",
+            stacklevel=6,
+        )
+        return Part(rows, called)
+    kept = [i for i, name in enumerate(named) if name in asked]
+    if not kept:
+        raise MissingSplit(f"The column {column!r} of {where} names no image of split {split!r}.")
+    if len(kept) < len(named):
+        warnings.warn(
+            f"The column {column!r} of {where} says which images are of split {split!r}: {len(kept)} of {len(named)}.",
+            stacklevel=6,
+        )
+        return Part(rows.select(kept), called, rows, kept)
+    return Part(rows, called)
+
+
+def tell_unread(rows, split: str, where: str) -> None:
+    """A warning where a column says other splits than those that the data has of its own."""
+    column, named = of_rows(rows)
+    if others := sorted({*named} - asked_in(split)):
+        warnings.warn(
+            f"The column {column!r} of {where} is not read: the data has splits of its own, and rows of split "
+            f"{split!r} say {series(others)}. Take the column away, or give one table with all rows.",
+            stacklevel=6,
+        )
