@@ -14,7 +14,7 @@ from .foreign_names import no_such_setting
 from .view_arguments import ViewArguments as ViewArguments
 
 if TYPE_CHECKING:
-    from .api.types import Data, Model
+    from .handed import Data, Model
     from .methods import AnyMethod
 else:  # types that import torch and datasets are for type checkers alone
     AnyMethod = Data = Model = Any
@@ -87,11 +87,6 @@ class DataArguments:
         "read parquet, a Hub data set or an IterableDataset as it comes, for data no disk holds; needs max_steps",
         verb="pretrain",
     )
-
-    def where(self, split: str | None = None) -> dict[str, Any]:
-        """The arguments of `load_source`; `split` instead of the one that is set."""
-        columns = dict(image_column=self.image_column, label_column=self.label_column, revision=self.dataset_revision)
-        return dict(dataset=self.dataset, config=self.dataset_config, split=split or self.dataset_split, **columns)
 
 
 @dataclass

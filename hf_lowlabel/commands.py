@@ -61,8 +61,13 @@ def auto_command(said: Mapping[str, Any], task: str, **flags: Any) -> str:
 
 def default_folder(dataset: Any) -> str:
     """Where `auto` writes when nothing is said."""
+    return f"runs/auto-{slug(dataset)}"
+
+
+def slug(dataset: Any) -> str:
+    """What a folder is called after data of a path, a Hub id or in memory."""
     name = Path(dataset).name if isinstance(dataset, (str, Path)) else "memory"
-    return f"runs/auto-{''.join(c if c.isalnum() else '-' for c in name).strip('-').lower() or 'data'}"
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-").lower() or "data"
 
 
 def free(path: str | Path) -> Path:

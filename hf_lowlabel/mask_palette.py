@@ -1,7 +1,8 @@
-"""The colours that palettes of masks have by themselves: what `overlays` writes, and the data are recognised by."""
+"""What values and colours of masks mean by themselves: what `overlays` writes, and the data are recognised by."""
 
 RGB = tuple[int, int, int]
-IGNORED: RGB = (128, 128, 128)  # of pixels that take no part
+IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
+IGNORE_COLOR: RGB = (128, 128, 128)
 
 
 def voc_color(k: int) -> RGB:

@@ -17,9 +17,7 @@ from .fields import Setting
 from .ranges import check_value, settings_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from .objective import Objective
+    from torch import nn
 
 METHODS: dict[str, str] = {  # name -> "module:Class" below hf_lowlabel; the folder tells the verb
     "byol": "pretraining.byol:BYOL",
@@ -142,7 +140,7 @@ def name_of(cls: type) -> str:
 
 def hyperparameters(cls: type) -> dict[str, object]:
     """Keyword-only parameters of a method and its rule with their defaults, without the facts that a run fills in."""
-    known = _keywords(cls) | _keywords(getattr(cls, "rule_class", None))
+    known = keywords(cls) | keywords(getattr(cls, "rule_class", None))
     return {k: v for k, v in known.items() if k not in FACTS and v is not inspect.Parameter.empty}
 
 
@@ -154,7 +152,7 @@ def check_hyperparameters(cls: type[Method], arguments: dict) -> None:
             not go together.
     """
     kinds = settings_of(cls.rule_class) | settings_of(cls)
-    check_arguments(name_of(cls), arguments, {**_keywords(cls.rule_class), **_keywords(cls)}, kinds)
+    check_arguments(name_of(cls), arguments, {**keywords(cls.rule_class), **keywords(cls)}, kinds)
     cls.check({**hyperparameters(cls), **arguments})
 
 
@@ -181,47 +179,7 @@ def check_arguments(name: str, arguments: dict, known: dict[str, object], kinds:
             check_value(name, kinds[key], value)
 
 
-def build_objective(
-    method: str | type[Objective],
-    network: nn.Module,
-    arguments: dict,
-    *,
-    num_classes: int | None = None,
-    num_images: int | None = None,
-    num_labeled: int | None = None,
-    priors: Tensor | None = None,
-) -> Objective:
-    """The objective of a method over a network.
-
-    Args:
-        method: a name of the table, or a class of one's own.
-        network: what is trained: a backbone for pretraining, a classifier or segmenter for finetuning.
-        arguments: hyperparameters of the method and its rule, name -> value.
-        num_classes, num_images, num_labeled: of the run; `num_images` counts those it trains on, labeled or not.
-        priors: float [num_images, num_classes], prior pseudo-labels.
-
-    Raises:
-        UserError: for a name or a hyperparameter there is none of, or one that should be a number.
-    """
-    cls = find(method) if isinstance(method, str) else method
-    own, rules = _keywords(cls), _keywords(cls.rule_class)
-    check_hyperparameters(cls, arguments)
-    facts = {"num_classes": num_classes, "num_images": num_images, "num_labeled": num_labeled, "priors": priors}
-    given = {**facts, **arguments}
-    try:
-        if cls.rule_class is not None:
-            given["rule"] = cls.rule_class(**{k: v for k, v in given.items() if k in rules})
-        return cls(network, **{k: v for k, v in given.items() if k in own})
-    except (RuntimeError, ArithmeticError, MemoryError) as error:  # torch's, of sizes below zero or beyond memory
-        if not arguments:
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{name_of(cls)} cannot be built with {arguments} ({said}). Give other hyperparameters."
-        ) from error
-
-
-def _keywords(cls: type | None) -> dict[str, object]:
+def keywords(cls: type | None) -> dict[str, object]:
     """Keyword-only parameters of a class, name -> default, or Parameter.empty for none."""
     if cls is None:
         return {}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
-from .methods import Method
+from .methods import Method, check_hyperparameters, find, keywords, name_of
 from .text import brief, series
 
 IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
@@ -285,3 +285,44 @@ def mlp(dim_in: int, hidden: int, dim_out: int, depth: int = 2, bias: bool = Tru
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return head
+
+
+def build_objective(
+    method: str | type[Objective],
+    network: nn.Module,
+    arguments: dict,
+    *,
+    num_classes: int | None = None,
+    num_images: int | None = None,
+    num_labeled: int | None = None,
+    priors: Tensor | None = None,
+) -> Objective:
+    """The objective of a method over a network.
+
+    Args:
+        method: a name of the table, or a class of one's own.
+        network: what is trained: a backbone for pretraining, a classifier or segmenter for finetuning.
+        arguments: hyperparameters of the method and its rule, name -> value.
+        num_classes, num_images, num_labeled: of the run; `num_images` counts those it trains on, labeled or not.
+        priors: float [num_images, num_classes], prior pseudo-labels.
+
+    Raises:
+        UserError: for a name or a hyperparameter there is none of, or one that should be a number.
+    """
+    cls: Any = find(method) if isinstance(method, str) else method
+    own, rules = keywords(cls), keywords(cls.rule_class)
+    check_hyperparameters(cls, arguments)
+    facts = {"num_classes": num_classes, "num_images": num_images, "num_labeled": num_labeled, "priors": priors}
+    given = {**facts, **arguments}
+    try:
+        if cls.rule_class is not None:
+            given["rule"] = cls.rule_class(**{k: v for k, v in given.items() if k in rules})
+        objective: Objective = cls(network, **{k: v for k, v in given.items() if k in own})
+        return objective
+    except (RuntimeError, ArithmeticError, MemoryError) as error:  # torch's, of sizes below zero or beyond memory
+        if not arguments:
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{name_of(cls)} cannot be built with {arguments} ({said}). Give other hyperparameters."
+        ) from error

@@ -36,7 +36,7 @@ from .there import refuse_written
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from .api.types import Model
+    from .handed import Model
 else:  # its parts are not imported for their names alone
     Model = Any
 

@@ -25,7 +25,8 @@ from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.inference import logits_of
 from hf_lowlabel.evaluation.metrics import classification_metrics
-from hf_lowlabel.methods import build_objective, find
+from hf_lowlabel.methods import find
+from hf_lowlabel.objective import build_objective
 from hf_lowlabel.tasks.caching import labeled_positions, square_statistics
 from hf_lowlabel.training.optim import learning_rate
 from hf_lowlabel.training.streams import ViewStream

@@ -12,17 +12,8 @@ from torch import nn
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.fixmatch import FixMatch, FlexMatch
 from hf_lowlabel.finetuning.weights import Rule
-from hf_lowlabel.methods import (
-    METHODS,
-    build_objective,
-    check_hyperparameters,
-    find,
-    hyperparameters,
-    methods_for,
-    name_of,
-    verb_of,
-)
-from hf_lowlabel.objective import FinetuneObjective, PretrainObjective
+from hf_lowlabel.methods import METHODS, check_hyperparameters, find, hyperparameters, methods_for, name_of, verb_of
+from hf_lowlabel.objective import FinetuneObjective, PretrainObjective, build_objective
 from hf_lowlabel.ranges import Share, settings_of
 from hf_lowlabel.tasks import TASKS, get_task
 

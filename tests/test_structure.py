@@ -20,6 +20,7 @@ ROWS = (
     ("settings",),
     ("tasks", "losses"),
     ("pretraining", "finetuning"),
+    ("handed",),  # types alone
     ("views", "models", "data"),
     ("evaluation",),
     (

@@ -17,8 +17,8 @@ from ..training.preparing import Run
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
+    from ..handed import Data, Model
     from ..methods import AnyMethod
-    from .types import Data, Model
 
 
 @named

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ..arguments import Config, known_settings
+from ..commands import slug
 from ..data.caches.image_cache import workers_are_there
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
@@ -91,10 +92,7 @@ def run_folder(config: Config) -> Iterator[Path]:
 
 def default_folder(config: Config) -> str:
     """runs/VERB-METHOD-DATA."""
-    dataset = config.data.dataset
-    name = Path(dataset).name if isinstance(dataset, (str, Path)) else "memory"
-    slug = "".join(c if c.isalnum() else "-" for c in name).strip("-").lower() or "data"
-    return f"runs/{config.verb}-{name_of(config.method)}-{slug}"
+    return f"runs/{config.verb}-{name_of(config.method)}-{slug(config.data.dataset)}"
 
 
 def publish(run: Run) -> None:

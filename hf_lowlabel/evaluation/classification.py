@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import UserError
 
 BINS = 15  # of the reliability diagram (Guo et al. 2017, section 5, M = 15)
+Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 LARGEST_CONFUSION = 256  # classes; above, the matrix is left out of the JSON and only its largest errors are kept
 
 
@@ -63,7 +64,7 @@ def calibration_bins(probs: np.ndarray, targets: np.ndarray, bins: int = BINS) -
     return {"images": images, "confidence": mean(confidence), "accuracy": mean(right)}
 
 
-def wilson(share: np.ndarray, images: np.ndarray, z: float = 1.2816) -> tuple[np.ndarray, np.ndarray]:
+def wilson(share: np.ndarray, images: np.ndarray, z: float = Z80) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of the 80 % interval of a share seen among so many images (Wilson 1927), which never leaves 0..1.
 
     Args:

@@ -11,14 +11,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
 
-from ..mask_palette import IGNORED, RGB, voc_color
+from ..mask_palette import IGNORE, IGNORE_COLOR, RGB, voc_color
 from .plots import CYCLE, _cut, _figure, _save
 
 OPACITY = 0.6  # of colours laid over an image
 OUTLINED, LINE = 64, (255, 255, 255)  # px from which on an image is outlined, and by what
 DPIS = (110, 90, 75, 62)  # the finest that needs no colours merged is taken, so that the legend holds
 BAND = 128  # rows of an image that are looked up at once: an index is eight bytes
-IGNORE = 255
 # Trubetskoy's list of colours that are easy to tell apart
 TWENTY = """#e6194b #3cb44b #ffe119 #4363d8 #f58231 #911eb4 #42d4f4 #f032e6 #bfef45 #fabed4
             #469990 #dcbeff #9a6324 #fffac8 #800000 #aaffc3 #808000 #ffd8b1 #000075 #a9a9a9"""
@@ -42,7 +41,7 @@ def _palette(class_names: tuple[str, ...], declared: tuple[RGB, ...]) -> np.ndar
     colors = np.array([voc_color(k) for k in range(256)], np.uint8)
     colors[: len(first)] = first
     colors[: len(declared)] = np.reshape(declared, (-1, 3))
-    colors[IGNORE] = IGNORED
+    colors[IGNORE] = IGNORE_COLOR
     colors.setflags(write=False)
     return colors
 

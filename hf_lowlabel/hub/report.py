@@ -24,7 +24,6 @@ from ..tasks import of_record, read_record
 from ..text import duration
 from .card_parts import columns, limits
 
-MOST_BARS = 20  # classes listed
 FEW_RUNS = 8  # as many as have a colour of their own
 
 

@@ -45,7 +45,7 @@ from .rungs import Tried
 from .trials import Trial
 
 if TYPE_CHECKING:
-    from ..api.types import Data, Model
+    from ..handed import Data, Model
 
 log = logging.getLogger("hf_lowlabel")
 MINUTES = 20.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..evaluation.classification import Z80 as Z80
 from ..finetuning.graph import weight_by_class
 from ..text import percent
 from .encoders import Features
@@ -18,7 +19,6 @@ from .frozen import said
 from .planning import in_time
 from .rungs import Tried
 
-Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
 WORTH = 20  # labels that the mean confidence on all images is worth as an estimate of the accuracy
 INFLATION = 1.25  # the error of an estimate, in standard errors of as many independent labels

@@ -16,7 +16,6 @@ Masks are painted on the page that begins with those of the last round's model, 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +53,6 @@ from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .keeping import OtherSearch
 from .next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
-
-log = logging.getLogger("hf_lowlabel")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,6 @@ from .keeping import TRIALS, read_kept
 from .planning import settle
 from .trained import Trials, hushed
 
-log = logging.getLogger("hf_lowlabel")
 ENOUGH = 150  # steps of a trial that a smaller side has to allow
 SIZE = "size.json"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -40,7 +39,6 @@ from .left_out import of_classes
 from .networks import Network, timm_network
 from .parts import PRETRAINING, Attempt, Examples, LeftOut, Section, label_rules
 
-log = logging.getLogger("hf_lowlabel")
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
 MOST_PROBED = 10_000  # labels; above it the probe would take longer than it is worth
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..evaluation.segmentation import Normalise
 from ..finetuning.pixel_probe import PixelKNN, PixelProbe
+from ..mask_palette import IGNORE
 from .parts import Examples
-
-IGNORED = 255  # pixels of a mask that take no part
 
 
 @torch.inference_mode()
@@ -111,7 +110,7 @@ def images(labeled: Examples) -> Iterator[tuple[Tensor, Tensor]]:
 
 def chosen_pixels(mask: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Positions int64 [m] in a flat mask, and weights float64 [m] that sum to the share of each class times `count`."""
-    known = [(k, np.flatnonzero(mask == k)) for k in np.unique(mask) if k != IGNORED]
+    known = [(k, np.flatnonzero(mask == k)) for k in np.unique(mask) if k != IGNORE]
     total, at, weights = sum(len(rows) for _, rows in known), [], []
     for _, rows in known:
         share = len(rows) / total

@@ -14,13 +14,13 @@ import numpy as np
 
 from .. import methods
 from ..errors import UserError
+from ..evaluation.classification import Z80, wilson
 from ..finetuning.linear import drawn_again
 from ..tasks import get_task
 from ..tasks.parts import LeftOut
 from .preparing import Prepared, Run
 
 log = logging.getLogger("hf_lowlabel")
-Z80 = 1.2816  # standard deviations on either side of an 80 % interval
 REDRAWN = 400  # bootstrap samples
 PREFIX = "left_out_"  # of scores of such a layer where it is the model, and behind PROBE where it is beside it
 PROBE = "probe_"
@@ -84,8 +84,8 @@ def interval(ready: Prepared, found: LeftOut) -> tuple[float, float]:
     p, weights, n = task.total(tallies, ready.names), task.weights(tallies), groups.max() + 1
     if weights is not None:
         n = 1 / float((np.bincount(groups, weights) ** 2).sum())
-        middle, half = p + Z80**2 / (2 * n), Z80 * (p * (1 - p) / n + Z80**2 / (4 * n**2)) ** 0.5
-        return max((middle - half) / (1 + Z80**2 / n), 0.0), min((middle + half) / (1 + Z80**2 / n), 1.0)
+        low, high = wilson(np.array(p), np.array(n))
+        return float(low), float(high)
     scores = redrawn(task, [tallies], ready.names, groups)
     half = Z80 * max(float(scores.std()) if len(scores) else np.inf, 0.5 / n)
     return max(p - half, 0.0), min(p + half, 1.0)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import methods
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
 from ..data.pixels.images import square_of
@@ -21,6 +20,7 @@ from ..evaluation.inference import features_of, seen_by_all
 from ..evaluation.probes import feature_std, knn_accuracy
 from ..models import create_backbone
 from ..models.lora import add_lora, merged
+from ..objective import build_objective
 from ..pretraining.l2_sp import L2SP
 from ..records import Row
 from ..settings import recorded
@@ -178,7 +178,7 @@ def make_objective(config: Config, encoder, images: int | None):
         add_lora(encoder, config.model.lora_rank, config.model.lora_alpha)
     if config.method.maps:
         encoder.freeze_beyond_map()
-    objective = methods.build_objective(config.method, encoder, config.method_args, num_images=images)
+    objective = build_objective(config.method, encoder, config.method_args, num_images=images)
     if config.training.l2_sp and not config.model.from_scratch:
         objective = L2SP(objective, config.training.l2_sp / config.training.batch_size)
     setup.start_from(objective, config.model)

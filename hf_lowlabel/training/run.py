@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import methods
 from ..arguments import Config
 from ..distributed import world
 from ..errors import Diverged, UserError
@@ -23,7 +22,7 @@ from ..finetuning.weights import Prior
 from ..models.adaptformer import add_adaptformer
 from ..models.lora import add_lora, merged
 from ..models.timm_checkpoint import freeze_stages
-from ..objective import Objective
+from ..objective import Objective, build_objective
 from ..records import Row
 from ..tasks.base import Task
 from ..tasks.parts import Examples
@@ -110,7 +109,7 @@ def make_objective(ready: Prepared) -> Objective:
             parameter.requires_grad_(False)
     if config.training.layer_decay:
         slow_down(model, config.training.layer_decay)
-    objective = methods.build_objective(
+    objective = build_objective(
         config.method,
         model,
         config.method_args,

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_lowlabel.views.counter_rng import Groups, between, on_device, per_sample, permutations
-from hf_lowlabel.views.resample import blur
+from .counter_rng import Groups, between, on_device, per_sample, permutations
+from .resample import blur
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G, B
 BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_lowlabel.errors import UserError
+from ..errors import UserError
 
 PHILOX_BLOCK = 4  # numbers per counter of Philox 4x64
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed words

@@ -12,10 +12,10 @@ import math
 import numpy as np
 from torch import Tensor
 
-from hf_lowlabel.errors import UserError
-from hf_lowlabel.views.counter_rng import between, integers, on_device
-from hf_lowlabel.views.pil_ops import take_pixels
-from hf_lowlabel.views.resample import reflect, resize
+from ..errors import UserError
+from .counter_rng import between, integers, on_device
+from .pil_ops import take_pixels
+from .resample import reflect, resize
 
 PADDING = 0.125  # share of the side reflected at every border before a weak crop: 4 px at 32 px (FixMatch)
 TRIES = 10  # boxes drawn before a random resized crop falls back to the whole image, as torchvision

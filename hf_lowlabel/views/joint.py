@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_lowlabel.errors import UserError, unknown
-from hf_lowlabel.objective import IGNORE_INDEX
-from hf_lowlabel.views.color import Blur, Grayscale, Jitter
-from hf_lowlabel.views.counter_rng import between, on_device
+from ..errors import UserError, unknown
+from ..mask_palette import IGNORE
+from ..objective import IGNORE_INDEX
+from .color import Blur, Grayscale, Jitter
+from .counter_rng import between, on_device
 
-MASK_IGNORE = 255  # value of a pool's mask pixel that takes no part
 SMALL = 64  # px below which a view is not blurred
 FLIP_CHANCE = 0.5
 WIDTH = 4  # scale, place y, place x, flip; a fifth for the angle where there are any
@@ -112,7 +112,7 @@ class JointView:
             )
             at = torch.arange(n, device=images.device)[:, None, None]
             mask = images[:, 3][at, r, c].long()
-            out["target"] = torch.where(valid & (mask != MASK_IGNORE), mask, IGNORE_INDEX)
+            out["target"] = torch.where(valid & (mask != IGNORE), mask, IGNORE_INDEX)
         pixels = bilinear(images[:, :3], y, x) / 255  # [N, 3, h, w]
         at = self.first
         for k, (key, steps) in enumerate(self.steps.items()):

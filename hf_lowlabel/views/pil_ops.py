@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_lowlabel.views.counter_rng import on_device, per_sample
+from .counter_rng import on_device, per_sample
 
 
 def luma(x: Tensor) -> Tensor:

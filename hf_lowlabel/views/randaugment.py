@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from hf_lowlabel.views import pil_ops
-from hf_lowlabel.views.counter_rng import Groups, between, integers, signs
+from ..views import pil_ops
+from .counter_rng import Groups, between, integers, signs
 
 # The geometric five stand together, so that one gather serves their common slice of a sorted batch.
 OPS = (

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_lowlabel.views.counter_rng import on_device
+from .counter_rng import on_device
 
 # Levels are counted from the middle, -128 .. 127, and between the products in eighths; the absolute weights of a cubic
 # sum to 1.25. |sum| <= 128 * 1.25 * 2^16 < 2^24, and 1024 * 1.25 * 2^13 < 2^24.

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_lowlabel.errors import UserError, unknown
-from hf_lowlabel.views.color import Blur, Grayscale, HsvJitter, Jitter, Solarize
-from hf_lowlabel.views.crops import CentreCrop, ResizedCrop, ShiftCrop
-from hf_lowlabel.views.randaugment import PRESETS, RandAugment
+from ..errors import UserError, unknown
+from .color import Blur, Grayscale, HsvJitter, Jitter, Solarize
+from .crops import CentreCrop, ResizedCrop, ShiftCrop
+from .randaugment import PRESETS, RandAugment
 
 SMALL = 64  # px below which a view is not blurred: at 32 px the blur of the papers leaves nothing to recognise
 # Bytes of pixels worked on at a time: on a CPU smaller pieces pay more per call; on a GPU this bounds its memory.

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .counter_rng import keys, uniforms
@@ -85,8 +84,3 @@ class Joint:
         out = self.view(images, sizes, draws.uniforms("joint", self.view.width))
         out["key"] = draws.keys("method").to(images.device, non_blocking=True)
         return out
-
-
-def nothing_drawn(view: View, images: Tensor) -> Tensor:
-    """The view with every draw at zero, as evaluation calls it, whose views draw nothing."""
-    return view(images, torch.zeros(len(images), view.width, dtype=torch.float64))

@@ -16,8 +16,9 @@ import argparse
 
 from torch import nn
 
-from hf_lowlabel.methods import build_objective, verb_of
+from hf_lowlabel.methods import verb_of
 from hf_lowlabel.models import create_backbone, create_classifier
+from hf_lowlabel.objective import build_objective
 
 GATHERED = {
     "simclr": 2 * 128,

@@ -20,7 +20,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from hf_lowlabel.methods import build_objective, find, methods_for
+from hf_lowlabel.methods import find, methods_for
+from hf_lowlabel.objective import build_objective
 
 FEATURES, CLASSES, LABELED, BATCH, RATIO, SIDE = 128, 10, 400, 64, 7, 8
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hf_lowlabel.data.caches.decoding import SquareDecoder, in_threads
-from hf_lowlabel.data.caches.image_cache import ResidentCache, StreamingCache, build_cache, resident_bytes
+from hf_lowlabel.data.caches.image_cache import ResidentCache, StreamingCache, build_cache
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.permutation import epoch_permutation
 from hf_lowlabel.data.pixels.images import BadImage, decode
@@ -47,7 +47,7 @@ def test_a_resident_cache_holds_each_image_once(folder, workers):
     indices = np.arange(150)[::-1][:140]
     cache = build_cache(folder, indices, size=16, workers=workers)
     assert isinstance(cache, ResidentCache) and cache.images.dtype == torch.uint8
-    assert cache.nbytes == resident_bytes(140, 16) == 140 * 3 * 16 * 16 == cache.images.untyped_storage().nbytes()
+    assert cache.nbytes == 140 * 3 * 16 * 16 == cache.images.untyped_storage().nbytes()
     assert (
         np.array_equal(cache.indices, indices) and cache.ids == [folder.ids[i] for i in indices] and not cache.skipped
     )
@@ -56,7 +56,7 @@ def test_a_resident_cache_holds_each_image_once(folder, workers):
 
 
 def test_the_budget_decides(folder):
-    need = resident_bytes(150, 16)
+    need = 150 * 3 * 16 * 16
     assert isinstance(build_cache(folder, range(150), size=16, memory_budget=need), ResidentCache)
     assert isinstance(build_cache(folder, range(150), size=16, memory_budget=need - 1), StreamingCache)
     assert isinstance(build_cache(folder, range(150), size=16, memory_budget=0, streaming=False), ResidentCache)

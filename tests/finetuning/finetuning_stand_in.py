@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hf_lowlabel.methods import build_objective, find, methods_for
+from hf_lowlabel.methods import find, methods_for
+from hf_lowlabel.objective import build_objective
 
 S, D, K, POOL, LABELED = 4, 6, 5, 23, 9  # px, features, classes, unlabeled and labeled images
 STEPS = 5

@@ -16,7 +16,8 @@ from hf_lowlabel.finetuning.multilabel import (
     MultiLabelProbe,
     MultiLabelSupervised,
 )
-from hf_lowlabel.methods import build_objective, check_hyperparameters, name_of
+from hf_lowlabel.methods import check_hyperparameters, name_of
+from hf_lowlabel.objective import build_objective
 
 TARGETS = (np.random.default_rng(0).random((LABELED, K)) < 0.4).astype(np.float32)
 

@@ -29,7 +29,7 @@ from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.finetuning.unimatch import UniMatch, drop_channels, random_boxes
 from hf_lowlabel.finetuning.unimatch_v2 import UniMatchV2, complementary_dropout, one_of_each_pair
 from hf_lowlabel.finetuning.weights import Fixed
-from hf_lowlabel.methods import build_objective
+from hf_lowlabel.objective import build_objective
 from hf_lowlabel.views.counter_rng import keys
 
 TAU = 0.5  # half of the pixels of the stand-in lie above it

@@ -16,8 +16,8 @@ import segmenter_stand_in as seg
 import torch
 from torch import Tensor, nn
 
-from hf_lowlabel.methods import build_objective, find
-from hf_lowlabel.objective import EMA, Objective
+from hf_lowlabel.methods import find
+from hf_lowlabel.objective import EMA, Objective, build_objective
 from hf_lowlabel.views.counter_rng import keys
 
 STEPS = 3

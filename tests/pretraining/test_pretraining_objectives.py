@@ -8,9 +8,9 @@ import pytest
 import torch
 from pretraining_stand_in import PRETRAIN, SMALL, batch_for, make, train
 
-from hf_lowlabel.methods import build_objective, find, hyperparameters
+from hf_lowlabel.methods import find, hyperparameters
 from hf_lowlabel.models.loading import create_backbone
-from hf_lowlabel.objective import EMA
+from hf_lowlabel.objective import EMA, build_objective
 
 OTHER = {  # another value of every hyperparameter
     "hidden": 12,

@@ -12,8 +12,8 @@ import segmenter_stand_in
 import torch
 
 from hf_lowlabel.arguments import TrainingArguments
-from hf_lowlabel.methods import METHODS, build_objective, find, hyperparameters, verb_of
-from hf_lowlabel.objective import IGNORE_INDEX
+from hf_lowlabel.methods import METHODS, find, hyperparameters, verb_of
+from hf_lowlabel.objective import IGNORE_INDEX, build_objective
 from hf_lowlabel.training.loop import KEEPS_STATISTICS, Loop
 from hf_lowlabel.training.setup import start_accelerator
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hf_lowlabel.arguments import Config, TrainingArguments
-from hf_lowlabel.methods import build_objective, find, methods_for
+from hf_lowlabel.methods import find, methods_for
+from hf_lowlabel.objective import build_objective
 from hf_lowlabel.pretraining.l2_sp import L2SP
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.training.loop import Loop

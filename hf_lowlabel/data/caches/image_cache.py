@@ -47,11 +47,6 @@ MEMORY_BUDGET = 4 << 30  # bytes
 MOVED = 256  # images that are moved at a time
 
 
-def resident_bytes(count: int, size: int) -> int:
-    """What a resident cache of `count` squares takes; known before anything is decoded."""
-    return count * 3 * size * size
-
-
 class ResidentCache:
     """images: uint8 [N, C, H, W] on the training device; ids and indices (positions in the data set) of the N images.
 

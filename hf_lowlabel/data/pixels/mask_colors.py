@@ -12,11 +12,10 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError
-from ...mask_palette import IGNORED, RGB, voc_color
+from ...mask_palette import IGNORE, IGNORE_COLOR, RGB, voc_color
 from ...text import listed
 
 Colors = dict[str, list[RGB]]  # of a class, the one it is painted in first
-IGNORE = 255
 SMOOTHED = 8  # strange colours in a mask; more of them are mixtures, which no line of a file of classes mends
 FIRST = 24  # from here on a palette of ours has PASCAL VOC's colours, where no class has a number so high
 
@@ -92,7 +91,7 @@ def further_color(name: str, names: Collection[str], colors: Colors) -> Colors:
     one; else none."""
     if not names or not colors.keys() >= {*names}:
         return {}
-    taken = {IGNORED, *(color for of in colors.values() for color in of)}
+    taken = {IGNORE_COLOR, *(color for of in colors.values() for color in of)}
     return {name: [next(color for color in map(voc_color, range(1, IGNORE)) if color not in taken)]}
 
 
@@ -109,7 +108,7 @@ def palette_of_ours(image: Image.Image, num_classes: int) -> np.ndarray | None:
         return None
     colors = np.array(colors, np.uint8).reshape(256, 3)
     rest = range(max(FIRST, num_classes), IGNORE)
-    ours = all(tuple(colors[k]) == voc_color(k) for k in rest) and tuple(colors[IGNORE]) == IGNORED
+    ours = all(tuple(colors[k]) == voc_color(k) for k in rest) and tuple(colors[IGNORE]) == IGNORE_COLOR
     return colors if ours else None
 
 

@@ -22,11 +22,10 @@ from PIL import Image
 
 from ...errors import UserError, unknown
 from ...files import read_text
-from ...mask_palette import RGB
+from ...mask_palette import IGNORE as IGNORE, RGB
 from ...text import series
 from .mask_colors import Colors, MaskFault, from_colors
 
-IGNORE = 255  # value of a pixel that takes no part, in every mask this library hands on
 FORMATS = ("index", "binary", "colors", "instances")
 MAX_CLASSES = 255
 IGNORED_NAMES = ("ignore", "void", "unlabeled")  # lines of a file of classes that name a colour of no class

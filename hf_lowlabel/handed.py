@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from torch import nn
 
-from ..data import ImageDataset
+from .data import ImageDataset
 
 Picture = str | Path | Image.Image | np.ndarray
 # a path or Hub id; data of `datasets` or pandas in memory; images with labels (None: unlabeled); what is open already
