@@ -269,3 +269,16 @@ def test_a_task_switch_is_seen(tmp_path, code, expected):
 def test_a_circle_is_seen():
     assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")}) == {frozenset("abc")}
     assert circles({("a", "b"), ("b", "c")}) == set()
+
+
+def test_each_setting_of_data_is_known_to_what_passes_data_on():
+    """A setting that no list had was read by one verb, and forgotten by the command that it printed."""
+    from dataclasses import fields
+
+    from hf_lowlabel.arguments import DataArguments
+    from hf_lowlabel.commands import MASKS, SOURCE
+
+    of_labels = {"split", "num_labels", "class_balanced", "validation", "test_fraction", "test_dataset_split"}
+    of_a_run = {"unlabeled_dataset", "unlabeled_dataset_split", "max_bad", "memory_budget", "streaming", "workers"}
+    every = {field.name for field in fields(DataArguments)}
+    assert every == {*SOURCE, *MASKS, *of_labels, *of_a_run, "sharded"}

@@ -11,8 +11,8 @@ from ..errors import UserError, above_zero, at_least
 from ..files import read_json
 from ..text import say
 from .alone import is_first
-from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag, refuse_absent
-from .output import json_flag, print_json
+from .flags import Parser, data_source, label_flags, mask_flags, refuse_absent, search_flags
+from .output import print_json
 
 
 def auto(argv: list[str]) -> int:
@@ -160,14 +160,6 @@ def _parser() -> argparse.ArgumentParser:
         help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
     )
     parser.add_argument("--dataset", metavar="DATA", help="the same as a flag")
-    parser.add_argument(
-        "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
-    )
-    parser.add_argument(
-        "--task",
-        default="classification",
-        help="what is learned: classification, multilabel, segmentation (default: classification)",
-    )
     labels = label_flags(parser, "labels (default: all there are in the data)")
     labels.add_argument(
         "--budget",
@@ -178,27 +170,17 @@ def _parser() -> argparse.ArgumentParser:
     words.add_argument("--text-model", help="a CLIP, SigLIP or other model that knows words, Hub id or folder")
     words.add_argument("--class-names", nargs="+", default=[], help="NAME or NAME=WORDS (default: those of the data)")
     words.add_argument("--prompts", nargs="+", default=[], help="sentences with {} in the place of the class")
-    parser.add_argument("--minutes", type=float, default=20.0, help="how long it may take (default: 20)")
-    parser.add_argument(
-        "--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds beyond those"
-    )
+    search_flags(parser, "how long it may take")
     parser.add_argument(
         "--to-label", type=int, default=20, help="images to choose for the next round of labels (default: 20; 0: none)"
     )
     parser.add_argument("--features", help="folder that features are kept in (default: OUTPUT_DIR/features)")
     parser.add_argument("--output-dir", help="run folder to write (default: runs/auto-DATA)")
-    parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
-    data_flags(parser)
     parser.add_argument(
         "--test-dataset-split", help="split to test on (default: that of the manifest, else test or validation)"
     )
-    parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
     parser.add_argument("--stored-size", type=int, help="side of a stored image, with masks the longer one, in px")
     masks = mask_flags(parser, "masks (--task segmentation), as in finetune")
     masks.add_argument("--architecture", help="what stands on the encoder (default: that of finetune)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
-    parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    max_bad_flag(parser)
-    json_flag(parser)
     return parser

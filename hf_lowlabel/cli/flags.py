@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+from collections.abc import Iterable
+from typing import Any
 
-from ..arguments import DataArguments
+from ..arguments import DataArguments, known_settings
 from ..commands import MASKS, SOURCE
 from ..errors import UserError, unknown
+from ..fields import Setting
 from ..tasks import EMBEDDED, check_task
 from ..there import refuse_missing_data, refuse_missing_labels, refuse_missing_split
+from .output import json_flag
 
 UNLABELED = (
     "`pretrain` and `finetune` have it. Here images without a label lie in a folder unlabeled/ beside those of the "
@@ -47,8 +51,7 @@ def label_flags(parser: argparse.ArgumentParser, title: str):
         "--labels", help="finished labels: labels.csv, a folder of `select` or of a `loop`, a Label Studio export"
     )
     labels.add_argument("--split", help="manifest of labeled and held-out images")
-    labels.add_argument("--num-labels", type=int, help="labels to keep, drawn by seed")
-    labels.add_argument("--class-balanced", action="store_true", help="draw from all classes, as evenly as can be")
+    setting_flags(labels, ("num_labels", "class_balanced"))
     labels.add_argument(
         "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
     )
@@ -73,43 +76,65 @@ def share(text: str) -> float:
     return value
 
 
+def as_flag(s: Setting) -> dict[str, Any]:
+    """What argparse has to know of a setting."""
+    help = s.text + ("" if s.default in (None, False, [], {}) else f" (default: {s.default})")
+    help = help.replace("%", "%%")
+    if s.kind is bool:
+        return dict(action=argparse.BooleanOptionalAction, help=help)
+    if s.kind is dict:
+        return dict(nargs="+", metavar="KEY=VALUE", help=help)
+    unit = s.meta.get("unit", "").upper()
+    if s.kind is list:
+        return dict(nargs="+", type=s.of, metavar="NAME" if s.of is str else s.of.__name__.upper(), help=help)
+    kind = str if s.kind is object else s.kind
+    return dict(type=kind, metavar=unit or (s.name.upper() if kind is str else kind.__name__.upper()), help=help)
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def setting_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Flags of settings that `arguments` declares, in its words and with its defaults."""
+    known = known_settings()
+    for name in names:
+        parser.add_argument(flag(name), default=known[name].default, **as_flag(known[name]))
+
+
 def data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset-config", help="configuration of a Hub data set")
-    parser.add_argument("--dataset-revision", help="revision of a Hub data set")
-    parser.add_argument("--image-column", help="column that holds the image")
-    parser.add_argument("--label-column", help="column that holds the class")
-    parser.add_argument(
-        "--no-label",
-        nargs="+",
-        default=[],
-        metavar="WORD",
-        help="words in a table that mean no label (default: nan none ..)",
-    )
-    parser.add_argument("--skip-missing", action="store_true", help="leave out rows of a table that name no image")
-    parser.add_argument("--skip-conflicts", action="store_true", help="leave images unlabeled that have two labels")
-    parser.add_argument(
-        "--value-range", nargs=2, type=float, default=[], metavar=("LOW", "HIGH"), help="black and white of deep images"
-    )
-    parser.add_argument(
-        "--pages",
-        action="store_true",
-        help="each page of a TIFF and frame of a GIF is an image, held out with the others of its file",
-    )
+    """How the data are read, but for --dataset and --dataset-split, which each verb has in words of its own."""
+    setting_flags(parser, [name for name in SOURCE if name not in ("dataset", "dataset_split")])
 
 
 def mask_flags(parser: argparse.ArgumentParser, title: str):
     """What masks mean; the group, for more flags."""
     masks = parser.add_argument_group(title)
-    masks.add_argument("--mask-column", help="column that holds the mask")
-    masks.add_argument(
-        "--classes", nargs="+", metavar="NAME", default=[], help="classes in the order of their values, or a text file"
-    )
-    masks.add_argument("--mask-format", choices=("index", "binary", "colors"), help="what a mask's pixels are")
-    masks.add_argument(
-        "--mask-ignore", nargs="+", type=int, metavar="INT", default=[], help="values that take no part, beside 255"
-    )
-    masks.add_argument("--instances", action="store_true", help="values are numbers of objects, all of one class")
+    setting_flags(masks, MASKS)
     return masks
+
+
+def search_flags(parser: argparse.ArgumentParser, minutes: str) -> None:
+    """What `auto` and a `loop` of it have in common. minutes: what --minutes limits."""
+    parser.add_argument(
+        "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
+    )
+    parser.add_argument(
+        "--task",
+        default="classification",
+        help="what is learned: classification, multilabel, segmentation (default: classification)",
+    )
+    parser.add_argument("--minutes", type=float, default=20.0, help=f"{minutes} (default: 20)")
+    parser.add_argument(
+        "--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds beyond those"
+    )
+    parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
+    data_flags(parser)
+    parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
+    parser.add_argument("--device", help="'cpu' to leave a GPU alone")
+    max_bad_flag(parser)
+    json_flag(parser)
 
 
 def refuse_absent(args: argparse.Namespace, dataset: str | None, task: str | None = None) -> None:

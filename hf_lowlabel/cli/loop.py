@@ -9,7 +9,7 @@ from typing import Any
 from ..commands import MASKS, SOURCE, command, data_flags as data_flags_given
 from ..errors import UserError, above_zero, at_least
 from ..text import say
-from .flags import Parser, data_flags, data_source, label_flags, mask_flags, max_bad_flag, refuse_absent
+from .flags import Parser, data_source, label_flags, mask_flags, refuse_absent, search_flags
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -158,14 +158,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATA",
         help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
     )
-    parser.add_argument(
-        "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
-    )
-    parser.add_argument(
-        "--task",
-        default="classification",
-        help="what is learned: classification, multilabel, segmentation (default: classification)",
-    )
     masks = mask_flags(parser, "masks (--task segmentation), as in finetune")
     masks.add_argument("--assist", metavar="SAM", help="on the page for masks, as for `label`")
     parser.add_argument("--output-dir", default="runs/loop", help="folder of all rounds (default: runs/loop)")
@@ -179,13 +171,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
     label_flags(parser, "labels at the beginning (default: all there are in the data)")
-    parser.add_argument("--minutes", type=float, default=20.0, help="how long `auto` may take a round (default: 20)")
-    parser.add_argument("--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds")
-    parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
-    data_flags(parser)
-    parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
-    parser.add_argument("--device", help="'cpu' to leave a GPU alone")
-    max_bad_flag(parser)
-    json_flag(parser)
+    search_flags(parser, "how long `auto` may take a round")
     return parser

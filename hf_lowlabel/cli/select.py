@@ -12,7 +12,7 @@ from ..commands import MASKS, SOURCE, auto_command, command, data_flags as given
 from ..errors import UserError, at_least
 from ..text import say, series
 from .alone import is_first
-from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag, refuse_absent
+from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag, refuse_absent, setting_flags
 from .output import json_flag, key_values, print_json
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def _split_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset-split", default="train", help="split to draw from (default: train)")
     data_flags(parser)
     mask_flags(parser, "masks (with --task segmentation)")
-    parser.add_argument("--num-labels", type=int, help="labels to keep (default: all there are)")
-    parser.add_argument("--class-balanced", action="store_true", help="draw from all classes, as evenly as can be")
-    parser.add_argument("--validation", type=int, default=0, help="labeled images held out to choose by (default: 0)")
+    setting_flags(parser, ("num_labels", "class_balanced", "validation"))
     parser.add_argument(
         "--test-fraction", type=float, default=0.0, help="share of the labeled images to test on (default: 0)"
     )

@@ -11,7 +11,7 @@ from ..fields import Setting
 from ..foreign_names import no_such_setting
 from ..methods import METHODS, methods_for
 from ..yaml_files import read_yaml
-from .flags import refuse_absent
+from .flags import as_flag, flag, refuse_absent
 from .output import json_flag, key_values, print_json
 
 DOES = {
@@ -64,7 +64,7 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     config = Config.from_flat(verb, read_yaml(file) if file else {}, f"file {file}")
     for name in ("method_args", "architecture_args"):
         if name in flags:
-            flags[name] = {**config.flat()[name], **key_values(flags[name], f"--{name.replace('_', '-')}")}
+            flags[name] = {**config.flat()[name], **key_values(flags[name], flag(name))}
     return config.replace(**flags)
 
 
@@ -97,24 +97,16 @@ def training_parser(verb: str, method: str = "", own: Mapping[str, object] = {})
     titles |= {name: (name, cls.__doc__.partition("\n")[0]) for name, cls in GROUPS.items()}
     groups = {name: parser.add_argument_group(*title) for name, title in titles.items()}
     for s in known_settings(verb).values():
-        names = [f"--{s.name.replace('_', '-')}", *([SHORT[s.name]] if s.name in SHORT else [])]
+        names = [flag(s.name), *([SHORT[s.name]] if s.name in SHORT else [])]
         groups[s.group].add_argument(*names, dest=s.name, default=argparse.SUPPRESS, **_kind(s, verb, method, own))
     return parser
 
 
 def _kind(s: Setting, verb: str, method: str = "", own: Mapping[str, object] = {}) -> dict:
-    """What argparse has to know of a setting."""
-    help = s.text + ("" if s.default in (None, False, [], {}) else f" (default: {s.default})")
-    help += f" (default of {method}: {own[s.name]})" if own.get(s.name) not in (None, "") else ""
-    help = help.replace("%", "%%")
+    """What argparse has to know of a setting, with the default that a method has."""
+    how = as_flag(s)
+    if own.get(s.name) not in (None, ""):
+        how["help"] += f" (default of {method}: {own[s.name]})".replace("%", "%%")
     if s.name == "method":
-        return dict(metavar="NAME", help=f"{help}; one of {', '.join(methods_for(verb))}")
-    if s.kind is bool:
-        return dict(action=argparse.BooleanOptionalAction, help=help)
-    if s.kind is dict:
-        return dict(nargs="+", metavar="KEY=VALUE", help=help)
-    unit = s.meta.get("unit", "").upper()
-    if s.kind is list:
-        return dict(nargs="+", type=s.of, metavar="NAME" if s.of is str else s.of.__name__.upper(), help=help)
-    kind = str if s.kind is object else s.kind
-    return dict(type=kind, metavar=unit or (s.name.upper() if kind is str else kind.__name__.upper()), help=help)
+        return dict(metavar="NAME", help=f"{how['help']}; one of {', '.join(methods_for(verb))}")
+    return how

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.running import named, settled
 from ..arguments import Config
-from ..commands import MASKS, MODEL, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
+from ..commands import MASKS, MODEL, SOURCE, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..distributed import join_processes
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("hf_lowlabel")
 MINUTES = 20.0
 GIVEN = (  # settings of `finetune` that are taken as they are
-    "dataset dataset_config dataset_split dataset_revision image_column label_column no_label skip_missing "
-    "skip_conflicts value_range pages test_dataset_split mask_column classes mask_format mask_ignore instances "
-    "architecture image_size stored_size max_bad task seed device"
-).split()
+    *SOURCE,
+    *MASKS,
+    *"test_dataset_split architecture image_size stored_size max_bad task seed device".split(),
+)
 
 
 @dataclass

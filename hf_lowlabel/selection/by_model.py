@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..arguments import DataArguments
+from ..commands import MASKS, SOURCE
 from ..data.dataset import ImageDataset
 from ..data.labels.labels import joined
 from ..errors import UserError
@@ -29,9 +30,8 @@ from ..yaml_files import read_yaml
 from .feature_file import Features
 
 SHARE = 0.5  # of the images, the doubtful ones, among which those far from each other are taken
-# settings of a run that hold for any images, and those that hold for its own data
-AS_TRAINED = "classes mask_format mask_ignore instances value_range pages no_label skip_missing skip_conflicts".split()
-COLUMNS = "dataset_config dataset_revision image_column label_column mask_column".split()
+COLUMNS = "dataset_config dataset_revision image_column label_column mask_column".split()  # of a run's own data
+AS_TRAINED = [name for name in (*SOURCE, *MASKS) if name not in (*COLUMNS, "dataset", "dataset_split")]  # of any
 CERTAIN = 0.005  # a probability this near to 0 or 1 is shown as 0 or 100 %, and is no doubt
 
 
