@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..data.pages import range_of
 from ..data.pixels.images import Range, decode, square_of
+from ..evaluation.multilabel import THRESHOLD
 from ..evaluation.segmentation import as_seen
 from .base import Task
 from .classification import eval_view
-from .multilabel import THRESHOLD
 from .parts import photo_code
 from .segmentation import seen
 

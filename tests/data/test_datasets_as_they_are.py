@@ -14,8 +14,8 @@ import pytest
 from hf_lowlabel import UserError
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.data.sources.streaming import Shards
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 
 def rows_of(make, **columns) -> datasets.Dataset:

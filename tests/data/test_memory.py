@@ -18,11 +18,11 @@ from hf_lowlabel.data.caches.padded_cache import build_padded_cache
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
 from hf_lowlabel.data.pixels.images import load_rgb
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.data.sources.streaming import Shards
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 FILES = ["cat/a.png", "dog/b.png", "dog/c.png"]
 

@@ -13,8 +13,8 @@ from datasets import ClassLabel, Features, List, Value
 
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 HOT = [[0, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0]]  # nothing has the last class
 

@@ -9,9 +9,9 @@ from PIL import Image
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.labels.numbers import of_numbers
 from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Task, read_labels
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 COUNT = 12
 

@@ -13,10 +13,10 @@ from hf_lowlabel import Split, UserError, load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.labels.labels import LabelRules
 from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.errors import unknown
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Task, read_labels
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 from hf_lowlabel.text import series
 
 

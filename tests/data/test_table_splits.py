@@ -11,11 +11,11 @@ import pytest
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation, load_source, open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.data.sources.streaming import Shards
 from hf_lowlabel.data.sources.targets import ImagesAlone
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 SPLITS = ["train", "train", "test", "Training", None, "val"]
 LABELS = ["a", "b", "a", "a", "b", "b"]

@@ -10,9 +10,9 @@ from hf_lowlabel import Config, UserError, load_source
 from hf_lowlabel.data.labels.labels import LabelRules
 from hf_lowlabel.data.labels.ticks import switches
 from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets
 
 ROWS = [(1, 0), (0, 1), (1, 1), (0, 0), (1, 0), (0, 1)]
 ONE_EACH = [(1, 0), (0, 1)] * 3

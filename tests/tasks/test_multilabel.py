@@ -17,12 +17,12 @@ from PIL import Image
 from hf_lowlabel import Split, cli, evaluate, finetune, predict
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets, scenes
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.hub.app import export_space
 from hf_lowlabel.hub.report import report
 from hf_lowlabel.tasks import get_task, of_model
-from hf_lowlabel.tasks.multilabel import MultiLabelTargets, scenes
 from tests import strangers
 
 COLORS = {"blue": (30, 60, 230), "green": (40, 200, 60), "red": (220, 40, 40)}
