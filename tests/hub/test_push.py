@@ -119,6 +119,20 @@ def test_pull_request_and_branch(hub, run, tmp_path):
         push(run, "org/pets", create_pr=True, revision="half")
 
 
+def test_the_same_push_opens_one_pull_request(hub, run):
+    """Of a model and of a split; where it was closed, another."""
+    split = Split("photos", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"})
+    for type, work in {
+        "model": lambda: push(run, "org/pets", create_pr=True),
+        "dataset": lambda: push_split(split, "org/pets", create_pr=True),
+    }.items():
+        first = work()
+        repo = hub.repos[type, "org/pets"]
+        assert work() == first and first.commit == repo.refs["refs/pr/1"] and "refs/pr/2" not in repo.refs
+        repo.closed.add("refs/pr/1")
+        assert work().pull_request.endswith("/org/pets/discussions/2")
+
+
 def test_private(hub, run):
     push(run, "org/secret", private=True)
     assert hub.repos["model", "org/secret"].private
