@@ -148,7 +148,7 @@ def test_what_is_no_model_is_refused(run, tmp_path):
     "head, said",
     [
         ("license: mit", {"license": "mit"}),
-        ("license: [mit, Apache-2.0]", {"license": "other", "license_name": "mit-and-apache-2.0"}),
+        ("license: [mit, Apache-2.0]", {"license": ["mit", "apache-2.0"]}),
         (
             "license: other\nlicense_name: Clinic Licence\nlicense_link: LICENSE",
             {"license": "other", "license_name": "clinic-licence", "license_link": "LICENSE"},

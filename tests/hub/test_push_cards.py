@@ -7,7 +7,7 @@ import logging
 import os
 
 import pytest
-from hub_runs import listing, make_run
+from hub_runs import asking, card_there, edit, licensed, listing, unlicensed
 from huggingface_hub import ModelCard
 
 from hf_lowlabel.errors import UserError
@@ -19,38 +19,9 @@ from hf_lowlabel.records import RunRecord
 NOT_GIVEN = "**Not given yet.**"
 
 
-def unlicensed(folder, value=1.0):
-    """A run as training leaves it: no licence is given."""
-    from hf_lowlabel.hub.card import write_card
-
-    make_run(folder, value)
-    record = RunRecord.from_json(folder / "run.json")
-    record.license = None
-    record.to_json(folder / "run.json")
-    (folder / "README.md").unlink()
-    write_card(folder, record)
-    return folder
-
-
 @pytest.fixture
 def run(tmp_path):
     return unlicensed(tmp_path / "model")
-
-
-def card_there(hub, revision="main"):
-    return hub.repos["model", "org/pets"].content(revision)["README.md"].decode()
-
-
-def edit(hub, change):
-    hub.add("model", "org/pets", {"README.md": change(card_there(hub)).encode()}, "edited")
-
-
-def licensed(words):
-    return lambda card: card.replace("---\n", f"---\n{words}\n", 1)
-
-
-def asking(card):
-    return card.replace("\n## Limits", "\nAsk me anything.\n\n## Limits")
 
 
 @pytest.mark.parametrize("edited", [False, True])
