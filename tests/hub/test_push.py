@@ -231,6 +231,33 @@ def test_what_is_not_a_whole_model_is_refused(hub, run, tmp_path):
     assert not hub.requests
 
 
+def test_all_code_of_a_model_travels_and_what_the_last_one_had_goes(hub, run, tmp_path):
+    """What the configuration names, alone or in a list, what that imports, and so on; in a circle too."""
+    code = {
+        "model.py": "from .parts import A\n",
+        "tokens.py": "",
+        "parts.py": "try:\n    from .deep import B\nexcept ImportError:\n    pass\n",
+        "deep.py": "from .model import C\nfrom .gone import D\n",
+    }
+    for name, text in {**code, "mine.py": "from .notes import N\n", "notes.py": ""}.items():
+        (run / name).write_text(text)
+    config = json.loads((run / "config.json").read_text())
+    named = {"AutoModel": "model.Net", "AutoTokenizer": ["tokens.Slow", None], "AutoConfig": None}
+    (run / "config.json").write_text(json.dumps({**config, "auto_map": named}))
+    push(run, "org/pets")
+    assert set(hub.repos["model", "org/pets"].content()) == SHARED | set(code)
+    hub.add("model", "org/pets", {"author.py": b"from .model import Net\n"})
+    push(make_run(tmp_path / "other", 2.0), "org/pets")
+    assert set(hub.repos["model", "org/pets"].content()) == SHARED | {"author.py"}
+
+
+@pytest.mark.parametrize("config", [b"[]", b"{", b'{"auto_map": ["a.B"]}', b'{"auto_map": {"AutoModel": 3}}'])
+def test_a_configuration_on_the_hub_that_says_nothing_of_code(hub, run, config):
+    hub.add("model", "org/pets", {"config.json": config, "author.py": b"\xff"})
+    push(run, "org/pets")
+    assert set(hub.repos["model", "org/pets"].content()) == SHARED | {"author.py"}
+
+
 def test_a_run_that_goes_on_is_refused(hub, run):
     from hf_lowlabel.training.folder import claim, release
 
