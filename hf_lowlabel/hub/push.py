@@ -139,7 +139,11 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
             f"There are pickled files in {folder} ({', '.join(pickled)}), and to open a pickle can run code. Remove "
             "them; weights are shared as safetensors alone."
         )
-    code = _code(_read_json(folder / "config.json"), {p.name: p for p in present}, read_text)
+    code = _code(
+        _read_json(folder / "config.json"),
+        {p.name: p for p in present},
+        lambda path: read_text(path, "Save it as UTF-8."),
+    )
     shared = [p for p in present if is_ours(p.name) or p.name in code]
     links = [p.name for p in shared if p.is_symlink() or not p.is_file()]
     if links:
