@@ -105,8 +105,8 @@ def agreed(
     theirs = _readable(remote.read("README.md"), repo_id)
     said = values_of(remote.read("run.json")) if "run.json" in remote.files else {}
     own, there, was = _licence(mine.text), _licence(theirs), (said.get("license"), said.get("license_link"))
-    # where nothing changed there, a folder without a licence has either withdrawn it or never had one
-    taken = own == was or own[0] is None if there != was else own[0] is None and mine.before is None
+    # where nothing changed there, a folder without a licence has either withdrawn that one or never had it
+    taken = own == was or own[0] is None if there != was else own[0] is None and mine.before != was[0]
     if taken and own != there:
         log.info("the licence that the card of %s states there is taken over: %s", repo_id, there[0] or "none")
         mine = hub_card(folder, repo_id, revision, _licence_lines(theirs))

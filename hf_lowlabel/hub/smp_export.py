@@ -56,7 +56,7 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
     run, output = Path(by_name("run", run, A_RUN)), Path(output)
     if output.exists():
         raise UserError(f"{output} is there already. Give another name.")
-    card = card_in(run / "README.md") if (run / "README.md").is_file() else ""
+    card = card_in(run / "README.md") if (run / "README.md").is_file() else None
     model = Segmentation().load(run, device="cpu")
     network, config = model.network, model.config
     if not isinstance(network, tuple(smp.MODEL_ARCHITECTURES_MAPPING.values())):
@@ -81,7 +81,7 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
         for name in SHARED:
             if name not in (*OURS, "README.md") and (run / name).is_file():
                 shutil.copyfile(run / name, part / name)
-        if card:
+        if card is not None:
             (part / "README.md").write_text(_card(card, output.resolve().name, model), encoding="utf-8")
     return output
 

@@ -73,6 +73,12 @@ def test_of_two_changes_the_licence_that_is_given_stays(hub, run, tmp_path):
     assert ModelCard(card_there(hub)).data.license == "isc"
     push(unlicensed(tmp_path / "next", 2.0), "org/pets")  # it never had one, and withdraws none
     assert ModelCard(card_there(hub)).data.license == "isc"
+    other = unlicensed(tmp_path / "other", 3.0)
+    here(other, licensed("license: mit"))
+    push(other, "org/other")
+    here(other, without)
+    push(other, "org/pets")  # what it withdraws is another
+    assert ModelCard(card_there(hub)).data.license == "isc"
 
 
 def test_what_somebody_says_of_the_licence_in_words_stays(hub, run):
