@@ -68,6 +68,7 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)  # "main", other branches, "refs/pr/1" -> sha
     tags: dict[str, str] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)  # of the pull requests among refs
 
     def commit(self, files: dict[str, File], title: str, ref: str = "main") -> str:
         sha = hashlib.sha1(f"{self.type}/{self.id}/{len(self.commits)}/{title}".encode()).hexdigest()
@@ -124,6 +125,24 @@ class Repo:
             out |= {"modelId": self.id} | {key: card.get(key) for key in ("library_name", "pipeline_tag")}
         return out
 
+    def discussions(self, status: str | None) -> dict:
+        """The pull requests, newest first, as one page."""
+        found = [
+            {
+                "num": int(ref.rpartition("/")[2]),
+                "title": self.commits[sha].title,
+                "author": {"name": "tester"},
+                "createdAt": DATE,
+                "isPullRequest": True,
+                "status": "closed" if ref in self.closed else "open",
+                "repo": {"name": self.id, "type": self.type},
+            }
+            for ref, sha in reversed(self.refs.items())
+            if ref.startswith("refs/pr/")
+        ]
+        found = [pull for pull in found if status in (None, pull["status"])]
+        return {"discussions": found, "count": len(found), "start": 0}
+
     def apply(self, revision: str, body: bytes, objects: dict[str, bytes], pull_request: bool) -> tuple[str, str]:
         """A commit as the client describes it, line by line; (its sha, the ref it is on). All of it or nothing."""
         head, present = self.at(revision)
@@ -159,6 +178,6 @@ def front_matter(readme: File | None) -> dict:
     match = readme and re.match(r"---\s*\n(.*?)\n---", readme.data.decode(errors="replace"), re.S)
     try:
         found = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -266,6 +266,8 @@ class Handler(BaseHTTPRequestHandler):
                 },
                 {},
             )
+        if what == "discussions":
+            return 200, repo.discussions(self.query.get("status")), {}
         if what == "commits":
             return (
                 200,

@@ -22,7 +22,7 @@ from PIL import Image
 from ..data.pixels.images import square_of
 from ..errors import UserError, at_least
 from ..files import A_RUN, by_name, of_disk, whole_folder, write_tensors, write_text
-from ..licences import license_in, license_link_in
+from ..licences import card_in
 from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.base import Task
@@ -92,18 +92,20 @@ class OwnPages:
 def export_space(run: str | os.PathLike[str], output: str | Path, *, images: bool = True) -> Path:
     """Write the folder of a Space: page, model, requirements and, unless `images` is off, labeled and example images.
 
-    Raises UserError when `run` is no trained classifier or segmenter, or when `output` has files in it.
+    Raises UserError when `run` is no trained classifier or segmenter, when its card cannot be read, or when `output`
+    has files in it.
     """
     run, output = Path(by_name("run", run, A_RUN)), Path(output)
-    record = check_run(run)
+    record, readme = check_run(run), run / "README.md"
+    card = card_in(readme) if readme.is_file() else ""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already. Give another --export-space.")
     with whole_folder(output.resolve()) as part:
-        _write_space(run, record, part, images)
+        _write_space(run, record, card, part, images)
     return output
 
 
-def _write_space(run: Path, record: RunRecord, output: Path, images: bool) -> None:
+def _write_space(run: Path, record: RunRecord, card: str, output: Path, images: bool) -> None:
     (output / "model").mkdir()
     task = get_task(record.kind)
     task.export(run, output / "model")
@@ -117,8 +119,6 @@ def _write_space(run: Path, record: RunRecord, output: Path, images: bool) -> No
     if images:
         add_images(run, record, output)
     write_text(output / "requirements.txt", "".join(f"{line}\n" for line in requirements(task.packages)))
-    readme = run / "README.md"
-    card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     write_text(output / "README.md", space_card(record, title, card))
 
 
@@ -167,7 +167,7 @@ def space_card(record: RunRecord, title: str, card: str = "") -> str:
         "app_file": "app.py",
         "pinned": False,
         "models": [record.hub_id] if record.hub_id else None,
-        **license_values(license_in(card) or record.license, license_link_in(card)),
+        **license_values(card, record),
     }
     head = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False, allow_unicode=True)
     model = f" The model: [{record.hub_id}](https://huggingface.co/{record.hub_id})." if record.hub_id else ""
@@ -179,18 +179,18 @@ def space_card(record: RunRecord, title: str, card: str = "") -> str:
 
 def add_images(run: Path, record: RunRecord, output: Path) -> None:
     """The labeled images with their features, and test images as examples; without the data, a page without them."""
-    try:
-        if get_task(record.kind).has_neighbours:
-            _add_labeled(run, output)
-        _add_examples(run, record, output)
-    except Exception as error:  # data that moved or cannot be reached: the model answers all the same
-        if disk := of_disk(error, output):
-            raise disk from error
-        shutil.rmtree(output / "labeled", ignore_errors=True)
-        log.warning("no pictures on the page: %s", error)
+    wanted = {"labeled": _add_labeled} if get_task(record.kind).has_neighbours else {}
+    for name, add in {**wanted, "examples": _add_examples}.items():
+        try:
+            add(run, record, output)
+        except Exception as error:  # data that moved or cannot be reached: the model answers all the same
+            if disk := of_disk(error, output):
+                raise disk from error
+            shutil.rmtree(output / name, ignore_errors=True)
+            log.warning("no %s images on the page: %s", name.removesuffix("s"), error)
 
 
-def _add_labeled(run: Path, output: Path) -> None:
+def _add_labeled(run: Path, record: RunRecord, output: Path) -> None:
     import torch
 
     from ..data.splits.splits import Split

@@ -15,7 +15,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
-from ..licences import license_in, license_link_in
+from ..licences import metadata as metadata_of
 from ..methods import METHODS, find
 from ..records import Labels, RunRecord, Stage
 from ..tasks import of_record
@@ -24,6 +24,10 @@ from .card_parts import columns, ladder_table, limits, method_name, results_tabl
 
 log = logging.getLogger(__name__)
 LABELS_ALONE = ("supervised", "probe", "knn")  # methods that learn from nothing else, unless they are given priors
+NOT_GIVEN = (
+    "**Not given yet.** The author of this model has to state its licence: add `license:` to the block at the top of "
+    "this file before sharing it."
+)
 PICTURES = {
     "curves.png": "training curves",
     "predictions.png": "test images with predictions",
@@ -48,8 +52,8 @@ def write_card(folder: str | Path, record: RunRecord) -> Path:
     """
     folder, record = Path(folder), record.public()
     path = folder / "README.md"
-    old = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    given = license_values(license_in(old) or record.license, license_link_in(old))
+    old = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+    given = license_values(old, record, str(path))
     name = record.name or (record.hub_id or "").rpartition("/")[2] or folder.resolve().name
     model_id = record.hub_id or folder.resolve().name
     found = [picture for picture in PICTURES if (folder / picture).is_file()]
@@ -71,7 +75,7 @@ def write_card(folder: str | Path, record: RunRecord) -> Path:
         made=_made(record),
         command=record.command,
         details=settings(record),
-        licence=_license_words(record, given.get("license_name") or given.get("license")),
+        licence=_license_words(record, given),
     )
     data = metadata(record, name, given)
     layout = compiled(template().read_text(encoding="utf-8"))
@@ -106,14 +110,28 @@ def template() -> Path:
     raise FileNotFoundError(f"found no model_cards/card.md in or beside {package}; the installation is not complete")
 
 
-def license_values(license: str | None, link: str | None = None) -> dict[str, Any]:
-    """What the metadata of a card say of a licence: by an identifier of the Hub, or as another with its name."""
-    if not license:
+def license_values(card: str, record: RunRecord, source: str = "the card") -> dict[str, Any]:
+    """What the metadata of a card are to say of the licence: by identifiers of the Hub, or as another with its name.
+
+    Args:
+        card: the one that is there, whose word counts, also where it states none; "" without one.
+        record: says it where there is no card.
+        source: what a message calls the card.
+
+    Raises:
+        UserError: the metadata of the card cannot be read.
+    """
+    said = metadata_of(card, source) if card else {"license": record.license, "license_link": record.license_link}
+    found, link = said.get("license_name") or said.get("license"), said.get("license_link")
+    names = [str(name) for name in found] if isinstance(found, list) else [str(found)] if found else []
+    if not names:
         return {}
-    where = {"license_link": link} if link else {}
-    if license.lower() in LICENSES:
-        return {"license": license.lower(), **where}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", license.lower()).strip("-"), **where}
+    where = {"license_link": str(link)} if link else {}
+    known = [name.lower() for name in names]
+    if LICENSES.issuperset(known):
+        return {"license": known if isinstance(found, list) else known[0], **where}
+    name = re.sub(r"[^a-z0-9.]+", "-", " and ".join(known)).strip("-")
+    return {"license": "other", "license_name": name, **where}
 
 
 def metadata(record: RunRecord, name: str, license: dict[str, Any]) -> ModelCardData:
@@ -164,7 +182,12 @@ def _eval_results(record: RunRecord) -> list[EvalResult]:
     ]
 
 
-def _license_words(record: RunRecord, license: str | None) -> str:
+def license_sentence(license: str | None) -> str:
+    """What the section on the licence begins with."""
+    return f"This model: {cell(license)}." if license else NOT_GIVEN
+
+
+def _license_words(record: RunRecord, given: dict[str, Any]) -> str:
     known = [
         f"{stage.name or stage.what}: {stage.license or 'not recorded'}"
         for stage in record.lineage
@@ -172,12 +195,8 @@ def _license_words(record: RunRecord, license: str | None) -> str:
     ]
     known += [f"data set {record.data.name}: {record.data.license or 'not recorded'}"] if record.data else []
     came_from = f" What it was made from: {cell('; '.join(known))}." if known else ""
-    if license:
-        return f"This model: {cell(license)}.{came_from}"
-    return (
-        "**Not given yet.** The author of this model has to state its licence: add `license:` to the block at the "
-        f"top of this file before sharing it.{came_from}"
-    )
+    license = given.get("license_name") or given.get("license")
+    return license_sentence(" and ".join(license) if isinstance(license, list) else license) + came_from
 
 
 def summary(record: RunRecord) -> str:

@@ -7,16 +7,17 @@ import json
 import logging
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..licences import license_in
+from ..errors import UserError
+from ..licences import card_in, license_in, license_link_in
 from ..records import RunRecord
-from ..text import cell
-from .card import PICTURES, write_card
+from .card import PICTURES, license_sentence, write_card
 from .upload import PushError, Remote
 
 log = logging.getLogger("hf_lowlabel")
@@ -27,21 +28,24 @@ SENTENCE = re.compile(
     r"(?<=\n## Licence\n\n)(?:\*\*Not given yet\.\*\* .*? before sharing it\.|This model: (?:(?!\. ).)+?\.(?=\n|\Z| ))"
 )
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
-BESIDE = ("hub_id", "license", "card_hash", "card_seen")  # of run.json, what a push sets
+BESIDE = ("hub_id", "license", "license_link", "card_hash", "card_seen")  # of run.json, what a push sets
+MESSAGE = "weights, configuration, card, split, metrics"  # in the title of every commit of a push
 
 
 @dataclass
 class HubCard:
     """text: README.md. record: of run.json, None without one. pristine: whether the text is as the run wrote it.
-    seen: hash of the card on the Hub as the last push of this folder left it."""
+    before: the licence that run.json notes. seen: hash of the card on the Hub as the last push of this folder left it.
+    """
 
     text: str
     record: RunRecord | None
     pristine: bool
+    before: str | None = None
     seen: str | None = None
 
 
-def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: str = "") -> HubCard:
+def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: str | None = None) -> HubCard:
     """The card of a folder for the Hub.
 
     A card that is still as the run wrote it, but for its licence, is written anew, with the Hub's name as its title;
@@ -52,21 +56,28 @@ def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: s
         folder: a run folder, or a model with a card.
         repo_id: where it goes.
         revision: branch that it goes to; None for main, whose name the record then learns.
-        licence: lines of metadata that take the place of those about the licence; "" leaves them.
+        licence: lines of metadata that take the place of those about the licence; None leaves them.
+
+    Raises:
+        UserError: the card is not UTF-8, or its metadata cannot be read.
     """
-    card, path = (folder / "README.md").read_text(encoding="utf-8"), folder / "run.json"
-    card = with_licence(card, licence) if licence else card
+    card, path = card_in(folder / "README.md"), folder / "run.json"
+    card = card if licence is None else with_licence(card, licence)
     if not path.is_file():
         return HubCard(stated(renamed(card, repo_id, revision)), None, False)
     record = RunRecord.from_json(path)
-    pristine = words_of(card) == words_of(_rendered(folder, card, record))
+    before, seen = record.license, record.card_seen
+    # pictures may have gone since it was written, and the folder may have had another name
+    linked = [picture for picture in PICTURES if f"]({picture})" in card]
+    names = dict.fromkeys([folder.resolve().name, *re.findall(r'from_pretrained\("(\w[\w .-]{0,99})"', card)])
+    pristine = any(words_of(card) == words_of(_rendered(folder, card, record, name, linked)) for name in names)
     there = replace(record, hub_id=repo_id)
-    text = _rendered(folder, card, there) if pristine else stated(renamed(card, repo_id, revision))
+    text = _rendered(folder, card, there) if pristine else stated(renamed(card, repo_id, revision), before)
     text = renamed(text, repo_id, revision) if revision else text
     record.hub_id = record.hub_id if revision else repo_id
-    seen, record.license = record.card_seen, license_in(text)
+    record.license, record.license_link = license_in(text), license_link_in(text)
     record.card_hash = record.card_seen = _hash(text)
-    return HubCard(text, record, pristine, seen)
+    return HubCard(text, record, pristine, before, seen)
 
 
 def agreed(
@@ -74,7 +85,8 @@ def agreed(
 ) -> HubCard:
     """The card of a folder with what was written into the one on the Hub since a push wrote it.
 
-    A licence that was given there is taken over; words stay where the folder has the same card as then.
+    A licence that was given, changed or withdrawn there is taken over; words stay where the folder has the same card as
+    then.
 
     Args:
         mine: what `hub_card` makes of the folder.
@@ -86,16 +98,18 @@ def agreed(
         review: whether somebody looks at the difference before it counts: a pull request.
 
     Raises:
-        PushError: words were written there, and the folder has others.
+        PushError: words were written there, and the folder has others; or that card cannot be read.
     """
     if "README.md" not in remote.files:
         return mine
-    theirs = remote.read("README.md").decode("utf-8", "replace").replace("\r\n", "\n")
-    said = _json(remote.read("run.json")) if "run.json" in remote.files else {}
-    lines, own, was = _licence_lines(theirs), license_in(mine.text), said.get("license")
-    if lines and own != (given := license_in(theirs)) and (own is None or own == was):
-        log.info("the licence that the card of %s states there is taken over: %s", repo_id, given)
-        mine = hub_card(folder, repo_id, revision, lines)
+    theirs = _readable(remote.read("README.md"), repo_id)
+    said = values_of(remote.read("run.json")) if "run.json" in remote.files else {}
+    own, there, was = _licence(mine.text), _licence(theirs), (said.get("license"), said.get("license_link"))
+    # where nothing changed there, a folder without a licence has either withdrawn that one or never had it
+    taken = own == was or own[0] is None if there != was else own[0] is None and mine.before != was[0]
+    if taken and own != there:
+        log.info("the licence that the card of %s states there is taken over: %s", repo_id, there[0] or "none")
+        mine = hub_card(folder, repo_id, revision, _licence_lines(theirs))
     noted = said.get("card_hash")
     as_left = _hash(theirs) == noted if noted else bool(said) and _is_of_its_run(theirs, remote)
     written = BLOCK.sub("", theirs).strip() and not as_left
@@ -104,13 +118,15 @@ def agreed(
     if words_of(theirs) == words_of(mine.text):
         return _noted(mine, said.get("card_hash") or _hash(mine.text))
     seen = _hash(theirs) == mine.seen  # so that what was edited there has been here too
-    if mine.record is None or review and not seen:
+    ours = mine.record is None and not said and any(MESSAGE in title for title in remote.titles())
+    if ours or review and not seen:
         log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
         return mine
-    if mine.record.card_hash == said.get("card_hash") or (mine.pristine and _facts(said) == _facts(_values(mine))):
+    same_card = mine.record is not None and mine.record.card_hash == said.get("card_hash")
+    if same_card or (mine.pristine and _facts(said) == _facts(_values(mine))):
         log.info("the card of %s was edited on the Hub, and keeps its words", repo_id)
         kept = renamed(with_licence(theirs, _licence_lines(mine.text)), repo_id, revision)
-        return _noted(replace(mine, text=stated(kept)), said.get("card_hash"))
+        return _noted(replace(mine, text=stated(kept, was[0])), said.get("card_hash"))
     if seen:
         return _noted(mine, said.get("card_hash"))
     raise PushError(
@@ -160,10 +176,29 @@ def with_licence(card: str, lines: str) -> str:
     return f"---\n{lines}{LICENCE.sub('', block[1] or '')}---\n{card[block.end() :]}"
 
 
-def stated(card: str) -> str:
-    """The card whose section on the licence says what its metadata do, where `write_card` wrote it."""
+def stated(card: str, before: str | None = None) -> str:
+    """The card whose section on the licence says what its metadata do, where `write_card` wrote it. before: the licence
+    that it may have had; other words stay where the metadata state none."""
     found = license_in(card)
-    return SENTENCE.sub(lambda m: f"This model: {cell(found)}.", card) if found else card
+    withdrawn = license_sentence(before)
+    return SENTENCE.sub(lambda m: license_sentence(found) if found or m[0] == withdrawn else m[0], card)
+
+
+def _readable(content: bytes, repo_id: str) -> str:
+    """The card on the Hub. PushError where it is no text, or its metadata cannot be read."""
+    name = f"README.md in {repo_id} on the Hub"
+    try:
+        card = content.decode("utf-8-sig").replace("\r\n", "\n")
+        license_in(card, name)
+    except UnicodeDecodeError as error:
+        raise PushError(f"{name} is not UTF-8 text (byte {error.start}). Mend or delete it there.") from None
+    except UserError as error:
+        raise PushError(str(error)) from None
+    return card
+
+
+def _licence(card: str) -> tuple[str | None, str | None]:
+    return license_in(card), license_link_in(card)
 
 
 def _licence_lines(card: str) -> str:
@@ -182,7 +217,7 @@ def _noted(mine: HubCard, card_hash: str | None) -> HubCard:
 
 
 def _values(mine: HubCard) -> dict[str, Any]:
-    return _json(text_of(mine.record).encode()) if mine.record else {}
+    return values_of(text_of(mine.record).encode()) if mine.record else {}
 
 
 def _facts(values: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +247,7 @@ def _without_code(card: str) -> str:
     return start + use + CODE.sub("", section) + heading + tail
 
 
-def _json(content: bytes) -> dict[str, Any]:
+def values_of(content: bytes) -> dict[str, Any]:
     """What a file on the Hub holds; nothing where it is none of ours."""
     try:
         values = json.loads(content)
@@ -221,13 +256,14 @@ def _json(content: bytes) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _rendered(folder: Path, card: str, record: RunRecord) -> str:
-    """The card of this record, with the licence that `card` states, without touching the folder."""
+def _rendered(folder: Path, card: str, record: RunRecord, name: str | None = None, linked: Iterable[str] = ()) -> str:
+    """The card of this record, with the licence that `card` states, without touching the folder. name: in place of that
+    of the folder. linked: pictures that it shows beside those in the folder."""
     with tempfile.TemporaryDirectory() as aside:
-        copy = Path(aside, folder.resolve().name)
+        copy = Path(aside, name or folder.resolve().name)
         copy.mkdir()
         for picture in PICTURES:
-            if (folder / picture).is_file():
+            if picture in linked or (folder / picture).is_file():
                 (copy / picture).touch()
         (copy / "README.md").write_text(card, encoding="utf-8")
         return write_card(copy, record).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,16 @@ from ..arguments import marked
 from ..commands import command
 from ..distributed import is_main_process
 from ..errors import UserError
-from ..files import A_RUN, by_name, read_json, verify, write_text
+from ..files import A_RUN, by_name, read_json, read_text, verify, write_text
 from ..licences import license_in
 from ..locks import lock
 from ..methods import METHODS, find
 from ..records import RunRecord, public_values
 from ..yaml_files import read_yaml
 from .card import PICTURES
-from .hub_card import agreed, hub_card, text_of
+from .hub_card import MESSAGE, agreed, hub_card, text_of, values_of
 from .once import by_another
-from .upload import PushError, Uploaded, check_target, upload
+from .upload import PushError, Remote, Uploaded, check_target, upload
 
 log = logging.getLogger("hf_lowlabel")
 NEEDED = ("config.json", "model.safetensors", "README.md")
@@ -50,8 +51,9 @@ def push(
 
     private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
-    makes no commit. The folder stays as it is, but for the Hub id in its card and run.json once a push to main
-    succeeded. What was written into the card on the Hub stays, or the push is refused.
+    makes no commit, and what an open pull request has opens no other. The folder stays as it is, but for the Hub id in
+    its card and run.json once a push to main succeeded. What was written into the card on the Hub stays, or the push is
+    refused.
     Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it
     calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
     PushError where the Hub did not take it.
@@ -94,10 +96,11 @@ def push_folder(
         files["README.md"] = card.text.encode()
         if card.record is not None:
             files["run.json"] = text_of(card.record).encode()
-        stale = {name: None for name in remote.files if is_ours(name) and name not in files}
+        had = _code_there(remote)
+        stale = {name: None for name in remote.files if (is_ours(name) or name in had) and name not in files}
         return {**files, **stale}
 
-    message = f"{_name_of(folder)}: weights, configuration, card, split, metrics"
+    message = f"{_name_of(folder)}: {MESSAGE}"
     try:
         done = upload(make, repo_id, message=message, token=token, **again)
     except PushError as error:
@@ -136,7 +139,12 @@ def contents(folder: Path) -> dict[str, Path | bytes]:
             f"There are pickled files in {folder} ({', '.join(pickled)}), and to open a pickle can run code. Remove "
             "them; weights are shared as safetensors alone."
         )
-    shared = [p for p in present if is_ours(p.name) or p.name in _code(folder)]
+    code = _code(
+        _read_json(folder / "config.json"),
+        {p.name: p for p in present},
+        lambda path: read_text(path, "Save it as UTF-8."),
+    )
+    shared = [p for p in present if is_ours(p.name) or p.name in code]
     links = [p.name for p in shared if p.is_symlink() or not p.is_file()]
     if links:
         raise UserError(f"In {folder}, {', '.join(links)} is no plain file. Copy what the link leads to.")
@@ -172,19 +180,35 @@ def is_ours(name: str) -> bool:
     return name in SHARED
 
 
-def _code(folder: Path) -> set[str]:
-    """Files of code that the configuration itself names: a model that is loaded by trust_remote_code."""
-    found = set(
-        re.findall(r"[A-Za-z_]\w*(?=\.)", " ".join((_read_json(folder / "config.json").get("auto_map") or {}).values()))
-    )
-    names = {f"{module}.py" for module in found}
-    for name in list(names):
-        if (folder / name).is_file():
-            names |= {
-                f"{m}.py"
-                for m in re.findall(r"^from \.(\w+) import", (folder / name).read_text(encoding="utf-8"), re.M)
-            }
-    return names
+def _code(config: dict, there: Mapping[str, Any], read: Callable[[Any], str]) -> set[str]:
+    """Files of code that a model which is loaded by trust_remote_code needs.
+
+    Args:
+        config: whose auto_map names the first of them, each by itself or in a list with None.
+        there: name -> what `read` takes, of the files that there are.
+        read: gives the text of one.
+
+    Returns:
+        Names: of those files, of what they import, and so on.
+    """
+    mapped = config.get("auto_map")
+    named = mapped.values() if isinstance(mapped, dict) else ()
+    listed = [n for value in named for n in (value if isinstance(value, list) else [value]) if isinstance(n, str)]
+    left, found = re.findall(r"[A-Za-z_]\w*(?=\.)", " ".join(listed)), set[str]()
+    while left:
+        name = f"{left.pop()}.py"
+        if name in there and name not in found:
+            found.add(name)
+            left += re.findall(r"^[ \t]*from[ \t]+\.(\w+)[ \t]+import", read(there[name]), re.M)
+    return found
+
+
+def _code_there(remote: Remote) -> set[str]:
+    """Files of code that the model on the Hub needed, which this one replaces."""
+    code = {name: name for name in remote.files if name.endswith(".py")}
+    if not code or "config.json" not in remote.files:
+        return set()
+    return _code(values_of(remote.read("config.json")), code, lambda name: remote.read(name).decode("utf-8", "replace"))
 
 
 def _in_use(folder: Path) -> str | None:

@@ -11,13 +11,16 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 
+from ..distributed import is_main_process
 from ..errors import UserError
 from ..files import A_RUN, by_name, whole_folder
+from ..licences import card_in
 from ..tasks.parts import photo_code
 from ..tasks.segmentation import Segmentation
 from ..tasks.segmenters import brought_code
-from .push import SHARED, push_folder
-from .upload import Uploaded, check_repo_id
+from .once import by_another
+from .push import SHARED, contents, push_folder
+from .upload import Uploaded, check_target
 
 OURS = ("config.json", "model.safetensors", "preprocessor_config.json")
 SNIPPET = """import numpy as np
@@ -47,12 +50,13 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
     padding to a multiple of the stride, the class names.
 
     Raises:
-        UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, or there is an
-            `output` already.
+        UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, its card cannot be
+            read, or there is an `output` already.
     """
     run, output = Path(by_name("run", run, A_RUN)), Path(output)
     if output.exists():
         raise UserError(f"{output} is there already. Give another name.")
+    card = card_in(run / "README.md") if (run / "README.md").is_file() else None
     model = Segmentation().load(run, device="cpu")
     network, config = model.network, model.config
     if not isinstance(network, tuple(smp.MODEL_ARCHITECTURES_MAPPING.values())):
@@ -75,10 +79,10 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Push the model as it is."
             ) from error
         for name in SHARED:
-            if name not in OURS and (run / name).is_file():
+            if name not in (*OURS, "README.md") and (run / name).is_file():
                 shutil.copyfile(run / name, part / name)
-        if (run / "README.md").is_file():
-            (part / "README.md").write_text(_card(run, output.resolve().name, model), encoding="utf-8")
+        if card is not None:
+            (part / "README.md").write_text(_card(card, output.resolve().name, model), encoding="utf-8")
     return output
 
 
@@ -105,14 +109,17 @@ def push_smp(
     Raises:
         UserError: of `export_smp` and of `push`.
     """
-    check_repo_id(repo_id)
+    check_target(repo_id, create_pr, revision)
+    if not is_main_process():
+        return by_another(repo_id)
+    contents(Path(by_name("run", run, A_RUN)))  # what `push` refuses of the run itself
     again = dict(private=private, create_pr=create_pr, revision=revision)
     with tempfile.TemporaryDirectory() as aside:
         folder = export_smp(run, Path(aside, repo_id.rpartition("/")[2]))
         return push_folder(folder, repo_id, run=Path(run), again=again, as_smp=True)
 
 
-def _card(run: Path, name: str, model: Any) -> str:
+def _card(card: str, name: str, model: Any) -> str:
     """The card of a run with the lines that use smp. name: of the folder."""
     config = model.config
     snippet = SNIPPET.format(
@@ -124,7 +131,6 @@ def _card(run: Path, name: str, model: Any) -> str:
         std=[float(f"{v:.7g}") for v in config.image_std],
         names=", ".join(config.id2label[i] for i in range(config.num_labels)),
     )
-    text = (run / "README.md").read_text(encoding="utf-8")
-    text = re.sub(r"(\n## Use\n.*?```python\n).*?(\n```)", lambda m: m[1] + snippet + m[2], text, count=1, flags=re.S)
+    text = re.sub(r"(\n## Use\n.*?```python\n).*?(\n```)", lambda m: m[1] + snippet + m[2], card, count=1, flags=re.S)
     text = re.sub(r"^library_name: .*$", "library_name: segmentation-models-pytorch", text, count=1, flags=re.M)
     return text

@@ -170,7 +170,7 @@ def readme(old: bytes | None, repo_id: str, name: str, split: Split, files: list
 def _configs(old: bytes | None, repo_id: str) -> tuple[DatasetCard, list[dict[str, Any]]]:
     """The page of a repository, and the configurations that it names. Raises UserError where they cannot be read."""
     try:
-        page = README.format(title=repo_id.rpartition("/")[2], repo=repo_id) if old is None else old.decode()
+        page = README.format(title=repo_id.rpartition("/")[2], repo=repo_id) if old is None else old.decode("utf-8-sig")
         card = DatasetCard(page, ignore_metadata_errors=False)
         configs = card.data.get("configs") or []
     except (yaml.YAMLError, ValueError, TypeError) as error:

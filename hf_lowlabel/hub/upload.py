@@ -45,12 +45,14 @@ class Uploaded:
 
 @dataclass
 class Remote:
-    """The repository as it is at one commit; `read(path)` gives a file of it, and `holds` compares without that."""
+    """The repository as it is at one commit; `read(path)` gives a file of it, `holds` compares without that, and
+    `titles` are those of the commits up to it."""
 
     sha: str
     files: list[str]
     read: Callable[[str], bytes]
     holds: Callable[[dict[str, Content | None]], bool]
+    titles: Callable[[], list[str]]
 
 
 def upload(
@@ -76,7 +78,7 @@ def upload(
         except UserError:
             raise
         except Exception as error:  # sorted below: into what may pass and what will not
-            last = attempt == (1 if unreachable(error) else len(WAITS))
+            last = attempt >= (1 if unreachable(error) else len(WAITS))  # it may go away after other trouble
             if last or not (transient(error) or conflict(error)):
                 raise PushError(redact(explain(error, repo_id), token)) from None  # the chain may hold headers
             wait = seconds_to_wait(error, attempt)
@@ -92,7 +94,6 @@ class _Job:
     ):
         self.api, self.make, self.repo_id, self.type, self.message = api, make, repo_id, type, message
         self.private, self.create_pr, self.revision = private, create_pr, revision
-        self.pulls: set[str] | None = None  # pull requests from before the first attempt
         self.digests: dict[Path, Digest] = {}
 
     def run(self) -> Uploaded:
@@ -106,7 +107,13 @@ class _Job:
                 "page, or take another name."
             )
         names, sha = [s.rfilename for s in info.siblings or ()], info.sha
-        remote = Remote(sha, names, lambda path: self.read(path, sha), lambda some: self.is_there(some, sha))
+        remote = Remote(
+            sha,
+            names,
+            lambda path: self.read(path, sha),
+            lambda some: self.is_there(some, sha),
+            lambda: [commit.title for commit in api.list_repo_commits(**where, revision=sha)],
+        )
         wanted = self.make(remote)
         wanted = {path: content for path, content in wanted.items() if content is not None or path in names}
         if self.is_there(wanted, info.sha):
@@ -168,15 +175,14 @@ class _Job:
         return self.digests[content]
 
     def earlier_pull(self, wanted: dict[str, Content | None]) -> tuple[str, str] | None:
-        """(commit, page) of a pull request that an attempt before this one opened without hearing so."""
-        refs = (
-            self.api.list_repo_refs(self.repo_id, repo_type=self.type, include_pull_requests=True).pull_requests or ()
-        )
-        if self.pulls is None:
-            self.pulls = {ref.ref for ref in refs}
-        for ref in refs:
-            if ref.ref not in self.pulls and self.is_there(wanted, ref.ref):
-                return ref.target_commit, f"{self.page()}/discussions/{ref.ref.rpartition('/')[2]}"
+        """(commit, page) of an open pull request that has these contents, of an earlier push or of an attempt that did
+        not hear that it had opened one."""
+        where = dict(repo_id=self.repo_id, repo_type=self.type)
+        asked = dict(discussion_type="pull_request", discussion_status="open")
+        for pull in self.api.get_repo_discussions(**where, **asked):
+            if self.is_there(wanted, pull.git_reference):
+                commit = self.api.repo_info(**where, revision=pull.git_reference).sha
+                return commit, f"{self.page()}/discussions/{pull.num}"
         return None
 
     def page(self) -> str:

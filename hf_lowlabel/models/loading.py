@@ -192,7 +192,7 @@ def _check_classes(num_labels: int, class_names: Sequence[str] | None) -> list[s
 def _config(
     found: Checkpoint, num_labels: int, names: list[str] | None, args: dict, image_size: int | None, **preprocessing
 ) -> TimmWrapperConfig:
-    cfg = saved_cfg(found.cfg)
+    cfg = saved_cfg(found.cfg, weights=found.filled)
     if image_size is not None:
         if image_size < 1:
             raise UserError(f"image_size={image_size} is no size in px. Give a positive number.")

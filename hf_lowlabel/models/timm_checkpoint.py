@@ -31,6 +31,8 @@ _NOT_SAVED = set(
     "label_names label_descriptions test_input_size test_crop_pct test_pool_size".split()
 )
 
+# what it keeps there about the weights themselves
+_OF_WEIGHTS = set("tag license description origin_url paper_name paper_ids notes".split())
 
 STANDALONE = {
     "AutoModel": "standalone.StandaloneBackbone",
@@ -221,9 +223,15 @@ def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def saved_cfg(cfg: dict) -> dict:
-    """timm's pretrained_cfg as it is written: JSON values about preprocessing and layer names, no places of weights."""
-    listed = {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.items() if k not in _NOT_SAVED}
+def saved_cfg(cfg: dict, weights: bool = True) -> dict:
+    """timm's pretrained_cfg as it is written: JSON values about preprocessing and layer names, no places of weights.
+
+    Args:
+        cfg: as timm has it.
+        weights: whether the network has those it tells of; else their name, licence and origin are left out.
+    """
+    left_out = _NOT_SAVED if weights else _NOT_SAVED | _OF_WEIGHTS
+    listed = {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.items() if k not in left_out}
     return {
         k: v
         for k, v in listed.items()

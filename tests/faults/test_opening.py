@@ -38,17 +38,17 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/sources/tables.py": "read_text load_dataset load_dataset_builder",  # datasets, which runs no code of a set
     "evaluation/plots.py": "open",  # ours, in memory
     "files.py": "open open read_bytes read_bytes read_bytes read_text",
-    "hub/app.py": "copyfile copyfile read_text",  # ours
+    "hub/app.py": "copyfile copyfile",  # ours
     "hub/card.py": "read_text read_text",  # the layout, its own
-    "hub/hub_card.py": "read_text read_text read_text safe_load",
+    "hub/hub_card.py": "read_text read_text safe_load",
     "hub/push.py": "open read_json read_text read_yaml safe_open",
     "hub/report.py": "read_bytes read_json read_text read_text",
     "hub/report_data.py": "read_yaml",
-    "hub/smp_export.py": "copyfile from_pretrained read_text",  # what it has just written
+    "hub/smp_export.py": "copyfile from_pretrained",  # what it has just written
     "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
     "hub/splits.py": "safe_open",
     "hub/upload.py": "hf_hub_download open read_bytes",
-    "licences.py": "read_text",
+    "licences.py": "read_text read_text",
     "locks.py": "open",  # ours
     "machine.py": "read_text read_text read_text read_text read_text read_text",  # /proc, /sys
     "models/checkpoint_resolver.py": "hf_hub_download read_json",

@@ -48,6 +48,36 @@ def make_run(folder: Path, value: float = 1.0, **facts) -> Path:
     return folder
 
 
+def unlicensed(folder, value=1.0):
+    """A run as training leaves it: no licence is given."""
+    from hf_lowlabel.hub.card import write_card
+    from hf_lowlabel.records import RunRecord
+
+    make_run(folder, value)
+    record = RunRecord.from_json(folder / "run.json")
+    record.license = None
+    record.to_json(folder / "run.json")
+    (folder / "README.md").unlink()
+    write_card(folder, record)
+    return folder
+
+
+def card_there(hub, revision="main"):
+    return hub.repos["model", "org/pets"].content(revision)["README.md"].decode()
+
+
+def edit(hub, change):
+    hub.add("model", "org/pets", {"README.md": change(card_there(hub)).encode()}, "edited")
+
+
+def licensed(words):
+    return lambda card: card.replace("---\n", f"---\n{words}\n", 1)
+
+
+def asking(card):
+    return card.replace("\n## Limits", "\nAsk me anything.\n\n## Limits")
+
+
 def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

@@ -131,6 +131,31 @@ def test_data_that_moved_leaves_a_page_without_pictures(run, tmp_path, caplog):
     assert not (space / "labeled").exists() and (space / "app.py").is_file()
 
 
+@pytest.mark.parametrize("broken, kept", [("examples", "labeled"), ("labeled", "examples")])
+def test_pictures_of_one_kind_that_fail_leave_the_others(run, tmp_path, monkeypatch, caplog, broken, kept):
+    from hf_lowlabel.hub import app
+
+    def fails(run, record, output):
+        (output / broken).mkdir()
+        raise UserError("a photo is damaged")
+
+    monkeypatch.setattr(app, f"_add_{broken}", fails)
+    app.add_images(run, check_run(run), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [kept] and any((tmp_path / kept).iterdir())
+    assert f"no {broken.removesuffix('s')} images on the page: a photo is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("card", [b"---\ntags: [a\n---\n", b"caf\xe9"])
+def test_a_card_that_cannot_be_read_is_named(run, tmp_path, card):
+    for path in run.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "README.md").write_bytes(card)
+    with pytest.raises(UserError, match=f"{tmp_path / 'README.md'} (cannot be read|is not UTF-8)"):
+        export_space(tmp_path, tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
 def test_what_is_no_model_is_refused(run, tmp_path):
     with pytest.raises(UserError, match="no run.json"):
         check_run(tmp_path)
@@ -148,7 +173,7 @@ def test_what_is_no_model_is_refused(run, tmp_path):
     "head, said",
     [
         ("license: mit", {"license": "mit"}),
-        ("license: [mit, Apache-2.0]", {"license": "other", "license_name": "mit-and-apache-2.0"}),
+        ("license: [mit, Apache-2.0]", {"license": ["mit", "apache-2.0"]}),
         (
             "license: other\nlicense_name: Clinic Licence\nlicense_link: LICENSE",
             {"license": "other", "license_name": "clinic-licence", "license_link": "LICENSE"},

@@ -183,8 +183,12 @@ def test_several_licenses_of_an_author_are_kept(tmp_path):
     path = write_card(tmp_path, full(license=None))
     path.write_text(path.read_text().replace("---\n", "---\nlicense: [mit, Apache-2.0]\n", 1))
     for _ in range(2):  # what it has written itself, too
-        data = ModelCard.load(write_card(tmp_path, full(license=None))).data
-        assert (data.license, data.get("license_name")) == ("other", "mit-and-apache-2.0")
+        card = ModelCard.load(write_card(tmp_path, full(license=None)))
+        assert card.data.license == ["mit", "apache-2.0"] and card.data.get("license_name") is None
+        assert "\nThis model: mit and apache-2.0." in card.text
+    path.write_text(path.read_text().replace("- apache-2.0\n", "- Clinic\n"))  # the Hub takes no such list
+    data = ModelCard.load(write_card(tmp_path, full(license=None))).data
+    assert (data.license, data.get("license_name")) == ("other", "mit-and-clinic")
 
 
 def test_a_license_written_into_the_card_is_kept_and_none_is_invented(tmp_path):

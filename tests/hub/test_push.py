@@ -119,6 +119,20 @@ def test_pull_request_and_branch(hub, run, tmp_path):
         push(run, "org/pets", create_pr=True, revision="half")
 
 
+def test_the_same_push_opens_one_pull_request(hub, run):
+    """Of a model and of a split; where it was closed, another."""
+    split = Split("photos", ["cat", "dog"], {"a.png": "cat", "b.png": "dog"})
+    for type, work in {
+        "model": lambda: push(run, "org/pets", create_pr=True),
+        "dataset": lambda: push_split(split, "org/pets", create_pr=True),
+    }.items():
+        first = work()
+        repo = hub.repos[type, "org/pets"]
+        assert work() == first and first.commit == repo.refs["refs/pr/1"] and "refs/pr/2" not in repo.refs
+        repo.closed.add("refs/pr/1")
+        assert work().pull_request.endswith("/org/pets/discussions/2")
+
+
 def test_private(hub, run):
     push(run, "org/secret", private=True)
     assert hub.repos["model", "org/secret"].private
@@ -215,6 +229,33 @@ def test_what_is_not_a_whole_model_is_refused(hub, run, tmp_path):
     with pytest.raises(UserError, match="Give org/name"):
         push(run, "a/b/c")
     assert not hub.requests
+
+
+def test_all_code_of_a_model_travels_and_what_the_last_one_had_goes(hub, run, tmp_path):
+    """What the configuration names, alone or in a list, what that imports, and so on; in a circle too."""
+    code = {
+        "model.py": "from .parts import A\n",
+        "tokens.py": "",
+        "parts.py": "try:\n    from .deep import B\nexcept ImportError:\n    pass\n",
+        "deep.py": "from .model import C\nfrom .gone import D\n",
+    }
+    for name, text in {**code, "mine.py": "from .notes import N\n", "notes.py": ""}.items():
+        (run / name).write_text(text)
+    config = json.loads((run / "config.json").read_text())
+    named = {"AutoModel": "model.Net", "AutoTokenizer": ["tokens.Slow", None], "AutoConfig": None}
+    (run / "config.json").write_text(json.dumps({**config, "auto_map": named}))
+    push(run, "org/pets")
+    assert set(hub.repos["model", "org/pets"].content()) == SHARED | set(code)
+    hub.add("model", "org/pets", {"author.py": b"from .model import Net\n"})
+    push(make_run(tmp_path / "other", 2.0), "org/pets")
+    assert set(hub.repos["model", "org/pets"].content()) == SHARED | {"author.py"}
+
+
+@pytest.mark.parametrize("config", [b"[]", b"{", b'{"auto_map": ["a.B"]}', b'{"auto_map": {"AutoModel": 3}}'])
+def test_a_configuration_on_the_hub_that_says_nothing_of_code(hub, run, config):
+    hub.add("model", "org/pets", {"config.json": config, "author.py": b"\xff"})
+    push(run, "org/pets")
+    assert set(hub.repos["model", "org/pets"].content()) == SHARED | {"author.py"}
 
 
 def test_a_run_that_goes_on_is_refused(hub, run):

@@ -7,7 +7,7 @@ import logging
 import os
 
 import pytest
-from hub_runs import listing, make_run
+from hub_runs import asking, card_there, edit, licensed, listing, unlicensed
 from huggingface_hub import ModelCard
 
 from hf_lowlabel.errors import UserError
@@ -19,38 +19,9 @@ from hf_lowlabel.records import RunRecord
 NOT_GIVEN = "**Not given yet.**"
 
 
-def unlicensed(folder, value=1.0):
-    """A run as training leaves it: no licence is given."""
-    from hf_lowlabel.hub.card import write_card
-
-    make_run(folder, value)
-    record = RunRecord.from_json(folder / "run.json")
-    record.license = None
-    record.to_json(folder / "run.json")
-    (folder / "README.md").unlink()
-    write_card(folder, record)
-    return folder
-
-
 @pytest.fixture
 def run(tmp_path):
     return unlicensed(tmp_path / "model")
-
-
-def card_there(hub, revision="main"):
-    return hub.repos["model", "org/pets"].content(revision)["README.md"].decode()
-
-
-def edit(hub, change):
-    hub.add("model", "org/pets", {"README.md": change(card_there(hub)).encode()}, "edited")
-
-
-def licensed(words):
-    return lambda card: card.replace("---\n", f"---\n{words}\n", 1)
-
-
-def asking(card):
-    return card.replace("\n## Limits", "\nAsk me anything.\n\n## Limits")
 
 
 @pytest.mark.parametrize("edited", [False, True])
@@ -245,6 +216,58 @@ def test_a_card_without_a_run_says_that_it_takes_a_place(hub, run, caplog):
     with caplog.at_level(logging.WARNING, "hf_lowlabel"):
         push(run, "org/pets")
     assert "was edited on the Hub; that of" in caplog.text and "license: mit" in card_there(hub)
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["a page", "a page beside a run.json"])
+def test_a_folder_without_a_run_takes_no_place_of_what_others_wrote(hub, run, told):
+    theirs = {"README.md": b"---\nlicense: mit\n---\n# Ours\n"}
+    if told:
+        push(run, "org/pets")
+        edit(hub, asking)
+    else:
+        hub.add("model", "org/pets", theirs)
+    there = hub.repos["model", "org/pets"].content()
+    (run / "run.json").unlink()
+    (run / "README.md").write_text("# Mine\n")
+    with pytest.raises(PushError, match="card of org/pets was written or edited on the Hub"):
+        push(run, "org/pets")
+    assert hub.repos["model", "org/pets"].content() == there
+    push(run, "org/new")
+    (run / "README.md").write_text("# Mine\n\nAnd more.\n")
+    push(run, "org/new")  # its own card, which nobody else wrote
+    assert "And more." in hub.repos["model", "org/new"].content()["README.md"].decode()
+
+
+def test_a_picture_that_is_not_shown_leaves_the_card_too(hub, run):
+    from hf_lowlabel.hub.card import write_card
+
+    (run / "predictions.png").write_bytes((run / "curves.png").read_bytes())
+    write_card(run, RunRecord.from_json(run / "run.json"))
+    assert "(predictions.png)" in (run / "README.md").read_text()
+    (run / "predictions.png").unlink()
+    push(run, "org/pets")
+    card = card_there(hub)
+    assert "predictions.png" not in card and "(curves.png)" in card and "\n# pets\n" in card
+    (run / "curves.png").unlink()
+    push(run, "org/pets")
+    assert ".png" not in card_there(hub) and (run / "README.md").read_text() == card_there(hub)
+
+
+def test_a_picture_that_somebody_took_from_the_card_stays_away(hub, run):
+    card = (run / "README.md").read_text()
+    (run / "README.md").write_text("".join(line for line in card.splitlines(True) if "curves.png" not in line))
+    push(run, "org/pets")
+    assert "curves.png" not in card_there(hub)
+
+
+def test_a_folder_that_was_renamed_is_no_edit(hub, run):
+    moved = run.rename(run.with_name("m (2)"))
+    push(moved, "org/pets")
+    assert "\n# pets\n" in card_there(hub) and "model" not in card_there(hub).split("\n# ")[1].split("\n")[0]
+    other = unlicensed(run.with_name("titled"))
+    (other / "README.md").write_text((other / "README.md").read_text().replace("# titled", "# Of the clinic"))
+    push(other.rename(run.with_name("m3")), "org/other")  # a title that somebody gave
+    assert "# Of the clinic\n" in hub.repos["model", "org/other"].content()["README.md"].decode()
 
 
 def test_a_bad_name_is_still_a_sentence(run):

@@ -209,6 +209,24 @@ def test_without_a_network_it_is_said_soon(hub, runs, monkeypatch, verb):
     assert len(waited) == 1
 
 
+def test_a_network_that_goes_away_after_other_trouble(hub, runs, monkeypatch):
+    """Also once more attempts were made than there are for no network."""
+    import errno
+
+    from huggingface_hub import HfApi
+
+    seen = itertools.count()
+
+    def fails(*_, **__):
+        number = next(seen)
+        raise ConnectionError("reset") from OSError(errno.ENETUNREACH if number > 2 else errno.ECONNRESET, "no way")
+
+    monkeypatch.setattr(HfApi, "create_repo", fails)
+    with pytest.raises(PushError, match="The Hub cannot be reached .*Nothing is lost"):
+        push(runs[0], "org/pets")
+    assert next(seen) == 4
+
+
 def test_no_way_to_the_hub_is_told_from_a_hub_that_does_not_answer():
     import errno
 

@@ -27,7 +27,8 @@ except ValueError as error:
     print(error)
 model = AutoModelForSemanticSegmentation.from_pretrained("org/squares", trust_remote_code=True).eval()
 with torch.no_grad():
-    print(tuple(model(torch.zeros(1, 3, 24, 26)).logits.shape))"""
+    print(tuple(model(torch.zeros(1, 3, 24, 26)).logits.shape))
+AutoModelForSemanticSegmentation.from_pretrained("org/own", trust_remote_code=True)"""
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,12 @@ def test_space_offers_test_images_and_no_masks(run, tmp_path):
 
 def test_what_is_pushed_loads_from_the_hub_without_the_package(hub, run, tmp_path):
     from hf_lowlabel.hub.push import push
+    from hf_lowlabel.models.segmentation import create_segmenter
 
+    args = dict(architecture="unet", architecture_args=dict(encoder_depth=3, decoder_channels=[16, 8, 8]))
+    create_segmenter("cnn6_16", 2, pretrained=False, **args).save_pretrained(tmp_path / "own")  # timm lacks it
+    (tmp_path / "own" / "README.md").write_text("# own\n")
+    push(tmp_path / "own", "org/own")
     done = push(run, "org/squares")
     files = hub.repos["model", "org/squares"].content()
     assert {

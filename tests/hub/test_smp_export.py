@@ -135,6 +135,30 @@ def test_messages_name_the_run_and_not_what_was_made_of_it(tmp_path, hub, caplog
     assert f"`hf-lowlabel push {tmp_path / 'run'} org/pets-smp --as-smp`" in said
 
 
+def test_what_a_push_refuses_of_the_run(tmp_path, hub, capsys):
+    from hf_lowlabel.training.folder import claim, release
+
+    run = tmp_path / "run"
+    make(run)
+
+    def refused() -> str:
+        assert main(["push", str(run), "org/pets-smp", "--as-smp"]) == 2 and not hub.requests
+        return capsys.readouterr().err
+
+    claim(run, resume=True)
+    assert f"trains in {run}" in refused()
+    release(run)
+    (run / "old.pt").write_bytes(b"x")
+    assert f"pickled files in {run} (old.pt)" in refused()
+    (run / "old.pt").unlink()
+    (tmp_path / "passwords").write_text("{}")
+    (run / "metrics.json").symlink_to(tmp_path / "passwords")
+    assert f"In {run}, metrics.json is no plain file" in refused()
+    (run / "metrics.json").unlink()
+    (run / "README.md").write_bytes(b"---\ntags: [a\n---\n")
+    assert f"{run / 'README.md'} cannot be read" in refused()
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

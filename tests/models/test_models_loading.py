@@ -124,6 +124,20 @@ def test_weights_under_transformers_names(timm_folder, tmp_path):
     assert create_classifier(str(folder), 6).load_report.head == "kept"
 
 
+def test_random_weights_have_no_licence_of_others(timm_folder, tmp_path):
+    """Nor their name and origin, whether timm knows them or a folder; what was loaded keeps its own."""
+    of_weights = {"tag", "license", "origin_url", "paper_ids"}
+    made = {name: create_backbone(name, pretrained=False) for name in ("resnet10t", str(timm_folder))}
+    made["in memory"] = create_classifier(create_classifier(str(timm_folder), 6), 3, pretrained=False)
+    for number, model in enumerate(made.values()):
+        model.save_pretrained(tmp_path / str(number))
+        for name in ("config.json", "preprocessor_config.json"):
+            saved = json.loads((tmp_path / str(number) / name).read_text())["pretrained_cfg"]
+            assert not of_weights & set(saved) and saved["mean"] and saved["classifier"] == "fc"
+    create_backbone(str(timm_folder)).save_pretrained(tmp_path / "loaded")
+    assert json.loads((tmp_path / "loaded" / "config.json").read_text())["pretrained_cfg"]["license"] == "mit"
+
+
 def test_from_scratch_is_timms_own_initialisation():
     torch.manual_seed(3)
     expected = timm.create_model(ARCH, num_classes=4).state_dict()

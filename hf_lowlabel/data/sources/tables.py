@@ -160,10 +160,11 @@ def card_license(path: Path) -> str | None:
     from huggingface_hub import DatasetCard
 
     readme = (path if path.is_dir() else path.parent) / "README.md"
-    if not readme.is_file() or not readme.read_text(encoding="utf-8", errors="replace").startswith("---"):
+    card = readme.read_text(encoding="utf-8-sig", errors="replace") if readme.is_file() else ""
+    if not card.startswith("---"):
         return None
     try:
-        return one_license(DatasetCard.load(readme, ignore_metadata_errors=True).data)
+        return one_license(DatasetCard(card, ignore_metadata_errors=True).data)
     except Exception as error:  # whatever YAML there is in it, the data can be read
         warnings.warn(f"the licence in {readme.name} cannot be read: {type(error).__name__}", stacklevel=2)
         return None
