@@ -179,6 +179,8 @@ def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos
         assert MaskSession(photos, classes=given).classes == ["sky", "road"]
         assert (photos / "classes.txt").read_bytes() == before
     made = MaskSession(photos, classes=["sky", "road", "car"])
+    assert (photos / "classes.txt").read_bytes() == before  # nobody knows yet whether another page is open
+    made.begin()
     assert (photos / "classes.txt").read_text() == "sky #010203\nroad\ncar\n"
     assert made.painted_classes()[0] == {"name": "sky", "color": [1, 2, 3]}
     assert MaskSession(photos).classes == ["sky", "road", "car"]
