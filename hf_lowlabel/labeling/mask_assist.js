@@ -7,6 +7,7 @@ function endPrompts() {
   drawPrompts();
 }
 function dropPrompts() {  // takes back what they painted
+  if (locked) return;  // on the way to another image: a save would be of neither
   if (prompts.applied && mask.undo()) { mask.future = []; save(); }
   endPrompts();
 }
@@ -27,11 +28,12 @@ async function askPrompts() {
     looking("");
     if (mine !== prompts.turn || image !== turn || locked) return;
     endStroke();
-    if (prompts.applied && mask.undo()) mask.future = [];
+    const undone = prompts.applied && mask.undo();
+    if (undone) mask.future = [];
     mask.begin();
     mask.where(i => found[i] === 1, current);
     prompts.applied = mask.commit();
-    save();
+    if (undone || prompts.applied) save();  // where nothing has changed, a model's mask is not accepted by it
   } catch (error) { looking(""); tell(error.message); endPrompts(); }
 }
 function drawPrompts(drag) {

@@ -21,15 +21,15 @@ import numpy as np
 from ..commands import auto_command, command
 from ..data.pages import range_of
 from ..data.pixels.mask_colors import Colors, further_color, lines_of
-from ..data.pixels.masks import IGNORE, IGNORED_NAMES, MAX_CLASSES, list_classes, parse_class
+from ..data.pixels.masks import IGNORE, IGNORED_NAMES, MAX_CLASSES, list_classes
 from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
-from .class_names import alike, check_text, typed
+from .class_names import alike, typed
 from .labels import Task
 from .mask_assist import Assistant
-from .mask_classes import given_classes
+from .mask_classes import check_name, given_classes, shared_with_data
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
 from .mask_starts import Segmenter, superpixels
 from .mask_watch import Watch
@@ -84,17 +84,29 @@ class MaskSession:
         self.said = read_suggestions(self.folder)
         self.remembered: dict[tuple[str, str], Answer] = {}
         self.written: dict[str, tuple[str, str]] = {}  # image -> the tab that wrote its mask last, and its stamp then
-        if (there := self.classes_there()) and there[0] != self.classes:  # those that --classes adds
-            self.write_classes()
+
+    def begin(self) -> None:
+        """Write classes.txt where --classes says more, or none is there and masks may come from another tool."""
+        with self.lock:
+            there = self.classes_there()
+            if there is not None and there[0] != self.classes[: len(there[0])]:  # another page was here meanwhile
+                self.take_over_classes()
+            elif there is not None and there != (self.classes, self.colors):
+                self.write_classes()
+            elif not self.only:
+                self.note_classes()
 
     def known_classes(self, given: Sequence[str]) -> tuple[list[str], Colors]:
         """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
         there = self.classes_there()
         if given:
-            return given_classes(given, there, self.folder, of_run=bool(self.only))
-        if there:
+            found = given_classes(given, there, self.folder, of_run=bool(self.only))
+            shared = shared_with_data(self.folder, self.asked, found) if self.asked else None
+            return (shared.names, shared.colors) if shared else found
+        if there and there[0]:
             return there
-        return list((self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])), {}
+        names = (self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])
+        return [check_name(name, "Name the classes by --classes.") for name in names], there[1] if there else {}
 
     def classes_there(self) -> tuple[list[str], Colors] | None:
         """What classes.txt of the folder says; None where there is none."""
@@ -105,7 +117,7 @@ class MaskSession:
         """Classes that were written into classes.txt since it was read here. Raises UserError where the numbers of the
         others are not what they were."""
         known = self.classes
-        names, colors = self.classes_there() or (known, {})
+        names, colors = self.classes_there() or (known, self.colors)
         if names[: len(known)] != known:
             raise UserError(
                 f"classes.txt was changed elsewhere: it says {series(names[:8])}, and this page has the numbers of "
@@ -114,7 +126,7 @@ class MaskSession:
             )
         if names != known:
             self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
-        self.classes, self.colors = list(names), {**self.colors, **colors}
+        self.classes, self.colors = list(names), colors
 
     def found_places(self) -> dict[str, Place]:
         return find_places(self.folder, self.split, selected=self.asked is not None)
@@ -265,8 +277,7 @@ class MaskSession:
             name = self.fit(name)
             if len(self.classes) == MAX_CLASSES:
                 raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
-            more = further_color(name, self.classes, self.colors)
-            self.write_classes([*self.classes, name], {**self.colors, **more})
+            self.write_classes([*self.classes, name], self.colors | further_color(name, self.classes, self.colors))
             return self.state()
 
     def rename(self, old: str, new: str) -> dict:
@@ -282,12 +293,7 @@ class MaskSession:
             return self.state()
 
     def fit(self, name: str, besides: str = "") -> str:
-        name = typed(name)
-        if not name:
-            raise UserError("Give the class a name.")
-        check_text(name)
-        if parse_class(name) != (name, None) or name.startswith("# label:"):
-            raise UserError(f"{name!r} would be read as a colour, or the head of a list, in classes.txt. Give another.")
+        name = check_name(typed(name))
         if self.colors and name in IGNORED_NAMES:
             raise UserError(
                 f"With a colour {name!r} is no class in classes.txt: its pixels are left out. Give another."

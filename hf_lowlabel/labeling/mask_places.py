@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..data.annotations.annotations import find_drawn
 from ..data.files.folder_names import IMAGE_FOLDERS, MASK_FOLDERS
-from ..data.files.folders import ALIASES, image_files, is_table, subfolders
+from ..data.files.folders import ALIASES, holds_images, image_files, is_table, subfolders
 from ..data.files.table_files import stem
 from ..data.masks.mask_folders import find_files, layout, named, pair_roots
 from ..data.masks.own_names import CLASSES_FILE
@@ -33,6 +33,10 @@ from .predicted import is_predicted, predicted
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".gif": "GIF"}  # that keep class numbers
 LAYOUTS = ("folder", "beside", None)  # that new masks are written into
+
+
+class DrawnMasks(UserError):
+    """Annotations of another tool draw the masks of a folder."""
 
 
 @dataclass
@@ -85,8 +89,14 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         raise UserError(
             f"Two images are called {twice[0]!r} but for their extension, by which masks are found. Rename one."
         )
-    if not selected and not known and find_drawn(folder, root, list(every.values()), None, False, True) is not None:
-        raise UserError(
+    try:
+        drawn = not selected and not known and find_drawn(folder, root, list(every.values()), None, False, True)
+    except UserError as error:
+        if root == folder:
+            raise
+        raise UserError(f"{error} To paint masks of the images all the same, give {str(root)!r} alone.") from error
+    if drawn:
+        raise DrawnMasks(
             f"The masks of {str(folder)!r} are drawn in a file of annotations, which masks painted on the page would "
             "take the place of. Draw those of further images with the tool they are from, into the same folder, where "
             "all of them are read."
@@ -100,7 +110,11 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
 
 
 def refuse_half(dataset: Any) -> None:
-    """UserError for the images of a pair of folders alone, beside which their masks would be given a second time."""
+    """UserError for the images of a pair of folders alone, beside which their masks would be given a second time.
+
+    What is called as a folder of masks is none where it has no picture, and nothing in it can be read as masks, as
+    labels/ of YOLO's boxes.
+    """
     folder = Path(dataset).expanduser() if isinstance(dataset, (str, Path)) else None
     if folder is None or not folder.is_dir():
         return
@@ -108,6 +122,13 @@ def refuse_half(dataset: Any) -> None:
     if inside.name.lower() in ALIASES and inside.parent.name.lower() in IMAGE_FOLDERS:  # images/train/
         inside = inside.parent
     of_masks = named(subfolders(inside.parent), MASK_FOLDERS) if inside.name.lower() in IMAGE_FOLDERS else []
+    if of_masks and not any(map(holds_images, of_masks)):
+        try:
+            find_places(inside.parent)
+        except DrawnMasks:
+            pass
+        except UserError:
+            return
     if of_masks:
         raise UserError(
             f"The masks of {str(folder)!r} lie in {of_masks[0].name}/ beside {inside.name}/. Give the folder that both "
@@ -136,7 +157,7 @@ def mask_root(folder: Path, split: str, images: Path, found: Path, any_masks: bo
     if any_masks:
         return None
     parent = pair_roots(folder, split)[0].parent
-    inner = parent.name.lower() in ("images", "image", "imgs", "img")  # images/train/ has masks/train/
+    inner = parent != folder and parent.name.lower() in IMAGE_FOLDERS  # images/train/ has masks/train/
     return parent.parent / "masks" / images.name if inner else parent / "masks"
 
 

@@ -60,9 +60,7 @@ def label(
     if then is None and isinstance(session, MaskSession) and session.asked is None and is_predicted(Path(folder)):
         then = after_corrections(Path(folder))
     session.then = then
-    if isinstance(session, MaskSession) and only is None:  # masks may come from another tool than the page
-        session.note_classes()
-    serve(session, port, open_browser)
+    serve(session, port, open_browser, session.begin if isinstance(session, MaskSession) else None)
     return session
 
 

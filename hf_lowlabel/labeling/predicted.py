@@ -42,7 +42,7 @@ def predicted(folder: Path) -> dict[str, tuple[Path, Path]]:
     for row in rows:
         file, mask = row.get("file") or "", PurePosixPath(row.get("mask") or "")
         image = next((Path(name) for name in (file, file.removeprefix("'")) if Path(name).is_file()), None)
-        if mask.parts[:1] != ("masks",) or ".." in mask.parts:
+        if mask.parts[:1] != ("masks",) or len(mask.parts) < 2 or ".." in mask.parts:
             raise UserError(f"{folder / TABLE} names {str(mask)!r}, which is no mask of masks/. {ADVICE}")
         if image is None:
             (pages if is_page(file) else gone).append(file)

@@ -307,13 +307,14 @@ def only_one(folder: Path):
         yield
 
 
-def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
+def serve(session: Session, port: int = 0, open_browser: bool = True, ready: Callable[[], None] | None = None) -> None:
     """Serve a page until Ctrl-C.
 
     Args:
         session: what is labeled.
         port: on the loopback address (0: a free one).
         open_browser: show the page at once, where there is a browser with a window.
+        ready: what is written before the page is shown, once nobody else labels the folder and the port is had.
 
     Raises:
         UserError: the folder is being labeled by another process, or the port is in use.
@@ -326,16 +327,19 @@ def serve(session: Session, port: int = 0, open_browser: bool = True) -> None:
             raise UserError(
                 f"The page cannot listen on port {port}: {error.strerror}. Give another --port, or 0 for any."
             ) from error
-        print(f"labeling {session.folder}: open {server.url} (Ctrl-C ends; every label is saved at once)", flush=True)
         ended: SystemExit | None = None
-        try:
-            with opened(server.url, session.folder) if open_browser else contextlib.nullcontext():
-                server.serve_forever()
-        except KeyboardInterrupt:
-            pass
-        except SystemExit as error:  # SIGTERM, SIGHUP
-            ended = error
-        server.server_close()
+        with server:
+            if ready is not None:
+                ready()
+            where = f"labeling {session.folder}: open {server.url}"
+            print(f"{where} (Ctrl-C ends; every label is saved at once)", flush=True)
+            try:
+                with opened(server.url, session.folder) if open_browser else contextlib.nullcontext():
+                    server.serve_forever()
+            except KeyboardInterrupt:
+                pass
+            except SystemExit as error:  # SIGTERM, SIGHUP
+                ended = error
         try:
             said = session.parting()
         except (UserError, OSError) as error:  # the folder is not what it was; every label is on the disk all the same

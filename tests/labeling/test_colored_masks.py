@@ -104,6 +104,7 @@ def test_a_name_that_means_no_class_beside_colours_is_refused(photos, name):
 
 def test_further_classes_of_the_call_get_colours(photos):
     page = MaskSession(photos, classes=["a", "b", "c", "d"])
+    page.begin()
     assert len({*page.colors} & {*"abcd"}) == 4 and len({color for of in page.colors.values() for color in of}) == 4
     send(page, "photo 00.png", NUMBERS + 2)
     data = load_segmentation(photos, classes=str(photos / "classes.txt"), mask_format="colors")

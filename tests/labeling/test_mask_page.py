@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.files.folder_names import IMAGE_FOLDERS
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.pixels.masks import read_classes
 from hf_lowlabel.errors import UserError
@@ -178,6 +179,8 @@ def test_other_numbers_than_those_of_the_masks_that_are_there_are_refused(photos
         assert MaskSession(photos, classes=given).classes == ["sky", "road"]
         assert (photos / "classes.txt").read_bytes() == before
     made = MaskSession(photos, classes=["sky", "road", "car"])
+    assert (photos / "classes.txt").read_bytes() == before  # nobody knows yet whether another page is open
+    made.begin()
     assert (photos / "classes.txt").read_text() == "sky #010203\nroad\ncar\n"
     assert made.painted_classes()[0] == {"name": "sky", "color": [1, 2, 3]}
     assert MaskSession(photos).classes == ["sky", "road", "car"]
@@ -214,6 +217,19 @@ def test_masks_lie_where_training_looks_for_them(tmp_path):
     (flat / "a" / "photo 00.jpg").write_bytes((flat / "a" / "photo 00.png").read_bytes())
     with pytest.raises(UserError, match="but for their extension|same name before the extension"):
         find_places(flat)
+
+
+@pytest.mark.parametrize("name", [*IMAGE_FOLDERS, "Img_Dir"])
+def test_masks_of_splits_lie_beside_the_folder_of_images_whatever_it_is_called(tmp_path, name):
+    paint(tmp_path / name / "train", 2), paint(tmp_path / name / "test", 1)
+    page = session(tmp_path)
+    page.save({"file": "photo 00.png"}, zlib.compress(np.eye(16, dtype=np.uint8).tobytes()))
+    assert (tmp_path / "masks" / "train" / "photo 00.png").is_file()
+    assert [place.mask.is_file() for place in find_places(tmp_path).values()] == [True, False]
+    assert load_segmentation(tmp_path, classes=NAMES).has_target.tolist() == [True, False]
+    inside = tmp_path / "in" / name  # that data lie in a folder called so says nothing of them
+    paint(inside / "images", 1)
+    assert next(iter(find_places(inside).values())).mask == inside / "masks" / "photo 00.png"
 
 
 def test_masks_that_are_not_ours_to_change(photos):

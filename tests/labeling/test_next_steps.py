@@ -25,8 +25,13 @@ from .conftest import paint
 def pages(monkeypatch, capsys):
     """`label` without a person: what it says at its end, as words of a command."""
 
+    def served(session, port, open_browser, ready=None):
+        if ready is not None:
+            ready()
+        print(session.parting())
+
     def label(*argv):
-        monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", lambda session, *_: print(session.parting()))
+        monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", served)
         assert main(["label", *map(str, argv), "--no-browser"]) == 0
         said, _, then = capsys.readouterr().out.strip().partition("; next: ")
         return said, shlex.split(then)
@@ -59,9 +64,9 @@ def by_another_tool(folder, count):
 
 def test_masks_of_another_tool_are_taken_over_as_it_says(chosen, pages, tmp_path, capsys):
     folder = chosen("segmentation")
-    said, then = pages("to label", "--classes", "a", "line #ff0000")
+    said, then = pages("to label", "--classes", "a", "line")
     assert "0 of 4" in said and then[1:] == ["label", "to label"]
-    assert (folder / "classes.txt").read_text() == "a\nline #ff0000\n"  # nothing is painted on the page
+    assert (folder / "classes.txt").read_text() == "a\nline\n"  # nothing is painted on the page
     by_another_tool(folder, 3)
     (tmp_path / "split.json").write_text("{}")  # of an earlier round
     said, then = pages("to label")

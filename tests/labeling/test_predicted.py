@@ -76,9 +76,10 @@ def test_photos_that_are_elsewhere_are_said(said, tmp_path, caplog):
     assert not (said / "classes.txt").exists()
 
 
-def test_a_table_that_leads_out_of_the_folder_is_refused(said):
+@pytest.mark.parametrize("mask", ["masks/../../new/1.tif", "masks", "masks/", "masks/.", "", "/masks/1.png"])
+def test_a_table_that_leads_out_of_the_folder_is_refused(said, mask):
     table = said / "masks.csv"
-    table.write_text(table.read_text().replace("masks/1.png", "masks/../../new/1.tif"))
+    table.write_text(table.read_text().replace("masks/1.png", mask))
     with pytest.raises(UserError, match="no mask of masks/"):
         session_of(said, "segmentation", [], None, 400)
 

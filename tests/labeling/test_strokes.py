@@ -69,7 +69,7 @@ class Hand:
 
 
 @contextlib.contextmanager
-def painting(browser, folder, count=3, model=None):  # noqa: F811
+def painting(browser, folder, count=3, model=None, assist=None):  # noqa: F811
     from playwright.sync_api import expect
 
     expect.set_options(timeout=20_000)
@@ -79,7 +79,7 @@ def painting(browser, folder, count=3, model=None):  # noqa: F811
 
     def made(folder):
         session = MaskSession(folder, classes=NAMES)
-        session.model = model
+        session.model, session.assistant = model, assist
         return session
 
     with serving(folder, made) as server:
@@ -321,3 +321,66 @@ def test_a_class_is_renamed_by_the_keyboard(tmp_path, browser):  # noqa: F811
         expect(hand.page.locator("#classes button").nth(1)).to_contain_text("fifth")
         hand.sees("a.png")
         assert hand.session.classes == ["a", "fifth"]
+
+
+class Boxes:
+    """Stands for a SAM: all that a box encloses, and nothing around a click."""
+
+    def mask(self, key, image, points, box):
+        found = np.zeros(image.shape[:2], bool)
+        if box:
+            left, top, right, bottom = (round(v) for v in box)
+            found[top:bottom, left:right] = True
+        return found
+
+
+def drag(hand, start, end):
+    """A box from here to there."""
+    hand.page.mouse.move(*hand.at(*start))
+    hand.page.mouse.down()
+    hand.page.mouse.move(*hand.at(*end), steps=3)
+    with hand.page.expect_response("**/assist?*"):
+        hand.page.mouse.up()
+
+
+def test_help_that_changes_nothing_accepts_no_mask_of_a_model(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1, Halves(), Boxes()) as hand:
+        hand.page.wait_for_function("draft")
+        hand.press("a")
+        drag(hand, (10, 4), (30, 14))  # where the model says the same
+        hand.page.wait_for_function("$('saved').textContent === ''")
+        hand.page.evaluate("writing")
+        assert hand.page.evaluate("draft") and not hand.session.places["a.png"].mask.exists()
+        hand.press("Enter")
+        hand.sees("a.png")
+        assert hand.on_disk("a.png") == 24 * 64  # accepted by a person
+
+
+def test_help_that_takes_back_what_it_painted_is_saved(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 1, assist=Boxes()) as hand:
+        hand.press("a")
+        drag(hand, (10, 10), (30, 20))
+        hand.sees("a.png", "saved")
+        assert hand.on_disk("a.png") > 100
+        drag(hand, (40, 40), (40, 48))  # of nothing, in place of the box before
+        hand.sees("a.png", "saved")
+        assert hand.on_disk("a.png") == 0
+
+
+def test_escape_on_the_way_to_another_image_takes_nothing_back(tmp_path, browser):  # noqa: F811
+    with painting(browser, tmp_path, 2, assist=Boxes()) as hand:
+        waiting = []
+        hand.page.route("**/mask?*&stamp=*", lambda route: waiting.append(route))
+        hand.press("a")
+        drag(hand, (10, 10), (30, 20))
+        hand.page.wait_for_function("prompts.applied")
+        hand.press("ArrowRight")
+        hand.press("Escape")
+        assert hand.page.evaluate("mask.counts(2)[1]") > 100  # what is seen is what is written
+        waiting.pop().continue_()
+        hand.sees("b.png")
+        hand.page.unroute("**/mask?*&stamp=*")
+        assert hand.on_disk("a.png") > 100 and hand.on_disk("b.png") == 0
+        hand.press("ArrowLeft")
+        hand.sees("a.png")
+        hand.page.wait_for_function("!locked && mask.counts(2)[1] > 100")

@@ -1,12 +1,14 @@
 """Images beside which no painted mask can be put: said before anything is chosen or painted, and nothing is lost."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.labeling.mask_places import find_places
@@ -78,3 +80,35 @@ def test_masks_that_lie_beside_the_folder_are_not_given_twice(tmp_path, monkeypa
     assert main(["label", "out", "--no-browser"]) == 0
     (masks / names[0]).unlink()
     assert main(["split", "--task", "segmentation", "--from", "out", "--dataset", folder]) == 2
+
+
+def yolo(base, inside, line):
+    names = paint(base / "images" / inside, 2)
+    (base / "labels" / inside).mkdir(parents=True)
+    for name in names:
+        (base / "labels" / inside / name).with_suffix(".txt").write_text(line)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_boxes_beside_the_images_are_no_masks(tmp_path, inside):
+    yolo(tmp_path / "boxes", inside, "0 0.5 0.5 0.2 0.2\n")
+    images = tmp_path / "boxes" / "images"
+    for folder in (images, images / inside):
+        places = find_places(folder)
+        assert {place.mask.parent for place in places.values()} == {images / inside} and len(places) == 2
+    with pytest.raises(UserError, match=f"draw no object.*To paint masks .* give '{images / inside}' alone"):
+        find_places(tmp_path / "boxes")
+    page = session_of(images, "segmentation", ["a", "b"], None, 4)
+    page.save({"file": next(iter(page.places))}, zlib.compress(np.eye(16, dtype=np.uint8).tobytes()))
+    assert load_segmentation(images, classes=["a", "b"]).has_target.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_outlines_beside_the_images_are_their_masks(tmp_path, inside):
+    yolo(tmp_path / "seg", inside, "0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    with pytest.raises(UserError, match="lie in labels/ beside images/"):
+        find_places(tmp_path / "seg" / "images" / inside)
+    paint(tmp_path / "new" / "images", 1)
+    (tmp_path / "new" / "masks").mkdir()  # which are to come
+    with pytest.raises(UserError, match="lie in masks/ beside images/"):
+        find_places(tmp_path / "new" / "images")
