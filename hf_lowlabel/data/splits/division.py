@@ -20,6 +20,7 @@ from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folder
 from .split_names import split_named
 from .split_roots import split_folders, split_root
 from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
+from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_yaml
 
 T = TypeVar("T")
@@ -258,7 +259,9 @@ def of_split(
         raise MissingSplit(f"{division.where} of no image in {path.name!r} that it is of split {split!r}.")
     if not kept.all():
         warnings.warn(
-            f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}.", stacklevel=4
+            f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}."
+            + unlabeled_too(named, split),
+            stacklevel=4,
         )
     return kept
 
