@@ -68,9 +68,9 @@ def shrink(
     """Copy a folder of images whose large ones have a shorter side of `side` px; folders, names and tables stay.
 
     Images stand upright in the copy, without the data of the camera and without transparency, which no network sees.
-    JPEG, HEIC, AVIF and JPEG XL become JPEG of
-    quality 95 at full colour resolution, PNG and WebP stay what they are, also under an ending that says another; other formats, pictures of more than 8 bits
-    or of several pages and those that are small enough are copied byte by byte. A call that was stopped goes on where
+    JPEG, HEIC, AVIF and JPEG XL become JPEG of quality 95 at full colour resolution, PNG and WebP stay what they are,
+    also under an ending that says another; other formats, pictures of more than 8 bits or of several pages and those
+    that are small enough are copied byte by byte. A call that was stopped goes on where
     it stood. One after photos were added, changed, moved or taken away makes and removes what that asks for; what
     somebody else put into the copy stays.
 
