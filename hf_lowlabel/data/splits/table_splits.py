@@ -127,8 +127,8 @@ def unlabeled_too(named: Sequence[str], split: str) -> str:
         return ""
     return (
         f" {count} more are of split {UNLABELED!r}, which are read only where --unlabeled-dataset names the same data "
-        f"and --unlabeled-dataset-split is {UNLABELED} (`finetune`, `pretrain`). For other verbs say 'train' of them, and "
-        "give them no label."
+        f"and --unlabeled-dataset-split is {UNLABELED} (`finetune`, `pretrain`). For other verbs say 'train' of them, "
+        "and give them no label."
     )
 
 
