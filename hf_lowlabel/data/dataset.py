@@ -61,6 +61,7 @@ class ImageDataset:
     masks int64 [N], 0 where there is one and -1 where not. class_names: of the labels, [] when nothing is labeled.
     fingerprint: sha256 over ids, labels, class names and the sizes of the files, the same on every machine. flip: a
     mirror image keeps its target. reader: opens image i. squares: how many rows each image stands in, see `in_squares`.
+    images_print: the same without labels, classes and masks; not given: the fingerprint.
     left_out: (name, why) of labels, objects or files that were not used. value_range: see `images.grey16`. file_of:
     id of a page -> that of its file, of images that are pages.
     Raises UserError without any image, for labels out of range and for masks without at least two classes.
@@ -82,8 +83,10 @@ class ImageDataset:
     left_out: Sequence[tuple[str, str]] = ()
     value_range: tuple[float, float] | None = None
     file_of: Mapping[str, str] = field(default_factory=dict)
+    images_print: str = ""
 
     def __post_init__(self) -> None:
+        self.images_print = self.images_print or self.fingerprint
         self.labels = np.asarray(self.labels)
         self.labels = self.labels.astype(np.int8 if self.labels.ndim == 2 else np.int64, copy=False)
         if not self.ids:
@@ -111,10 +114,10 @@ class ImageDataset:
         return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
 
     def print_of(self, members: np.ndarray) -> str:
-        """sha256 over what the pixels of images at these positions, int64, depend on: the data, and how deep values are
-        read."""
+        """sha256 over what the pixels of images at these positions, int64, depend on: the images, whatever is said of
+        them, and how deep values are read."""
         deep = "" if self.value_range is None else str(tuple(self.value_range))
-        return hashlib.sha256((self.fingerprint + deep).encode() + members.astype("<i8").tobytes()).hexdigest()
+        return hashlib.sha256((self.images_print + deep).encode() + members.astype("<i8").tobytes()).hexdigest()
 
     @property
     def has_target(self) -> np.ndarray:
@@ -278,7 +281,9 @@ def make_dataset(
     masks: Masks | None = None,
 ) -> ImageDataset:
     """labels: as in ImageDataset; with masks bool [N], which images have one. content: what the fingerprint is to know
-    of each image beside that, see `fingerprint`."""
+    of each image beside that, see `fingerprint`; with masks "of the image/of its mask"."""
+    content = list(content)
+    of_images = content if masks is None else [str(what).partition("/")[0] for what in content]
     return ImageDataset(
         **origin._asdict(),
         ids=ids,
@@ -288,6 +293,7 @@ def make_dataset(
         flip=flip,
         reader=reader,
         masks=masks,
+        images_print=fingerprint(ids, np.full(len(ids), -1), [], of_images),  # as that of images without labels
     )
 
 
@@ -302,45 +308,3 @@ class ArrayReader:
 
     def ends(self, i: int) -> bytes:
         return b""
-
-
-class JoinedReader:
-    def __init__(self, first: Reader, count: int, second: Reader):
-        self.first, self.count, self.second = first, count, second
-
-    def __call__(self, i: int) -> Image.Image:
-        return self.first(i) if i < self.count else self.second(i - self.count)
-
-    def ends(self, i: int) -> bytes:
-        return self.first.ends(i) if i < self.count else self.second.ends(i - self.count)
-
-
-def join(labeled: ImageDataset, unlabeled: ImageDataset) -> ImageDataset:
-    """One data set out of two: the targets come from the first, the second is raw images, whatever it may have.
-
-    Ids become "labeled/<id>" and "unlabeled/<id>".
-    """
-    if not labeled.has_target.any():
-        raise UserError(
-            f"There is no {'mask' if labeled.masks else 'label'} in {labeled.name!r}, the first of the two data sets. "
-            f"Swap them, or use {unlabeled.name!r} alone."
-        )
-    licenses = sorted({part.license for part in (labeled, unlabeled) if part.license})
-    return replace(
-        labeled,
-        name=f"{labeled.name}+{unlabeled.name}",
-        config=None,
-        split=f"{labeled.split}+{unlabeled.split}",
-        revision=None,
-        ids=[f"labeled/{id}" for id in labeled.ids] + [f"unlabeled/{id}" for id in unlabeled.ids],
-        labels=np.concatenate([labeled.labels, np.full((len(unlabeled), *labeled.labels.shape[1:]), -1)]),
-        fingerprint=hashlib.sha256(f"{labeled.fingerprint}+{unlabeled.fingerprint}".encode()).hexdigest(),
-        license=" and ".join(licenses) or None,
-        flip=labeled.flip and unlabeled.flip,
-        file_of={
-            f"{part}/{id}": f"{part}/{file}"
-            for part, of in (("labeled", labeled), ("unlabeled", unlabeled))
-            for id, file in of.file_of.items()
-        },
-        reader=JoinedReader(labeled.reader, len(labeled), unlabeled.reader),
-    )

@@ -30,7 +30,7 @@ from .labels.labels import NO_LABEL, LabelRules
 from .pages import as_asked
 from .sources.class_targets import ClassTargets
 from .sources.mask_targets import MaskTargets
-from .sources.memory import memory_table, refuse_nameless
+from .sources.memory import is_split, memory_table, refuse_nameless
 from .sources.tables import open_hub, open_parquet
 from .sources.targets import Targets
 
@@ -99,7 +99,7 @@ def found(
             raise UserError("A data set in memory has no config and no revision. Leave them out.")
         if not isinstance(dataset, ImageDataset):
             return targets.table(memory_table(dataset, targets, split, image_column))
-        if split not in ("train", dataset.split):
+        if not is_split(split, dataset.split):
             raise MissingSplit(f"There is no split {split!r} in {dataset!r}. Open that split, and give what is opened.")
         return dataset
     name, path = str(dataset), Path(dataset).expanduser()

@@ -114,13 +114,17 @@ def in_pages(dataset: ImageDataset) -> ImageDataset:
     rows = np.repeat(np.arange(len(dataset)), counts)
     pages = np.concatenate([np.arange(count) for count in counts])
     ids = [f"{dataset.ids[i]}#{k + 1}" if counts[i] > 1 else dataset.ids[i] for i, k in zip(rows, pages)]
-    digest = hashlib.sha256(f"{dataset.fingerprint}{counts.tolist()}".encode()).hexdigest()
+    prints = [
+        hashlib.sha256(f"{of}{counts.tolist()}".encode()).hexdigest()
+        for of in (dataset.fingerprint, dataset.images_print)
+    ]
     return replace(
         dataset,
         ids=ids,
         file_of={id: dataset.ids[i] for id, i in zip(ids, rows) if counts[i] > 1},
         labels=dataset.labels[rows],
-        fingerprint=digest,
+        fingerprint=prints[0],
+        images_print=prints[1],
         reader=PageReader(dataset.reader, rows, pages, flat(starts)),
         masks=None if masks is None else replace(masks, reader=PageReader(masks.reader, rows, pages, flat(of_masks))),
     )

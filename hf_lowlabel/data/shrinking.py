@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from ..locks import open_alone
 from .caches.decoding import Progress, check_share, cores, in_threads
-from .files.folders import as_text, image_files, walked
+from .files.folders import EXTENSIONS, as_text, image_files, walked
 from .files.table_files import TABLES, stem
 from .masks.mask_folders import layout
 from .pixels.images import BadImage, decoding, is_deep, open_image, to_rgb
@@ -28,7 +28,7 @@ from .shrink_record import Record, Stamp, stamp
 
 log = logging.getLogger("hf_lowlabel")
 KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "HEIF": ".jpg", "JXL": ".jpg", "AVIF": ".jpg"}
-NAMES = {".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"), ".png": (".png",), ".webp": (".webp",)}
+SAME = EXTENSIONS - {".avif"}  # which tables name and any Pillow opens, whatever is inside
 WRITTEN = {".jpg": ("JPEG", {"quality": 95, "subsampling": 0}), ".webp": ("WEBP", {"quality": 95}), ".png": ("PNG", {})}
 PROFILES = {"RGB": b"RGB ", "L": b"GRAY"}  # mode -> the colour space that an ICC profile names
 BESIDE = (*TABLES, ".txt", ".json", ".yaml", ".yml", ".md")  # labels, classes, manifests
@@ -68,9 +68,9 @@ def shrink(
     """Copy a folder of images whose large ones have a shorter side of `side` px; folders, names and tables stay.
 
     Images stand upright in the copy, without the data of the camera and without transparency, which no network sees.
-    JPEG, HEIC, AVIF and JPEG XL become JPEG of
-    quality 95 at full colour resolution, PNG and WebP stay what they are; other formats, pictures of more than 8 bits
-    or of several pages and those that are small enough are copied byte by byte. A call that was stopped goes on where
+    JPEG, HEIC, AVIF and JPEG XL become JPEG of quality 95 at full colour resolution, PNG and WebP stay what they are,
+    also under an ending that says another; other formats, pictures of more than 8 bits or of several pages and those
+    that are small enough are copied byte by byte. A call that was stopped goes on where
     it stood. One after photos were added, changed, moved or taken away makes and removes what that asks for; what
     somebody else put into the copy stays.
 
@@ -197,7 +197,7 @@ def _copy(record: Record, name: str, side: int, alone: bool) -> tuple[str, tuple
     pages = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     ending = None if is_deep(image) or pages or min(image.size) <= side else KEPT.get(image.format or "")
     new = name
-    if ending is not None and path.suffix.lower() not in NAMES[ending]:
+    if ending is not None and path.suffix.lower() not in SAME:
         new = Path(name).with_suffix(ending).as_posix() if alone else name
         ending = ending if alone else None  # its new name is another's: it stays as it is
     out = record.target / new

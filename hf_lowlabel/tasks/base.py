@@ -19,7 +19,8 @@ from torch import nn
 
 from .. import methods
 from ..arguments import Config, DataArguments
-from ..data.dataset import ImageDataset, join
+from ..data.dataset import ImageDataset
+from ..data.joining import join
 from ..data.opening import open_dataset
 from ..data.pages import as_asked, look
 from ..data.sources.targets import Targets
@@ -129,11 +130,9 @@ class Task(Doubting, Speaker):
             pages=data.pages,
         )
         look(dataset)
-        if split is not None:
-            return dataset
-        if data.unlabeled_dataset is not None:
+        if split is None and data.unlabeled_dataset is not None:
             return join(dataset, self.second(data, dataset.class_names))
-        path = as_path(data.dataset)
+        path = as_path(data.dataset) if split is None else None
         if path is not None and data.dataset_split != "unlabeled" and has_unlabeled_split(path):
             log.warning(
                 "the images in unlabeled/ of %r are not used; `finetune` and `pretrain` take --unlabeled-dataset %s "

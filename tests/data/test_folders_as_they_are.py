@@ -11,6 +11,7 @@ from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.files.folders import CONVERT
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.splits.split_roots import has_unlabeled_split
+from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.labeling.labels import Task, read_labels
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
@@ -198,3 +199,83 @@ def test_what_never_answers_is_not_looked_into(tmp_path):
     classes(tmp_path)
     os.mkfifo(tmp_path / "cat" / "9.bmp")
     assert len(load_source(tmp_path)) == 5
+
+
+def put(root, *names):
+    for name in names:
+        picture(root / name)
+
+
+def of(found):
+    return {id: found.class_names[k] if k >= 0 else None for id, k in zip(found.ids, found.labels)}
+
+
+def test_a_folder_around_the_classes_is_no_class(tmp_path):
+    """Food-101 as it is unpacked was of one class, images."""
+    names = [f"images/{name}/{i}.png" for name in ("pie", "soup") for i in range(3)]
+    put(tmp_path, *names)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/train.txt").write_text("pie/0\npie/1\nsoup/0\nsoup/1\n")
+    (tmp_path / "meta/test.txt").write_text("pie/2\nsoup/2\n")
+    with pytest.warns(UserWarning, match="All images of .* lie in images/, and the folders in it are read as the cl"):
+        found = load_source(tmp_path)
+    assert of(found) == {name: name.split("/")[1] for name in names if name[-5] != "2"}
+    assert of(load_source(tmp_path, split="test")) == {name: name.split("/")[1] for name in names if name[-5] == "2"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_classes_of_splits_that_have_a_folder_around_them(tmp_path):
+    put(tmp_path, "train/a/b/cat/1.png", "train/a/b/dog/1.png", "val/a/b/cat/2.png", "val/a/b/emu/2.png")
+    found = load_source(tmp_path)
+    assert found.class_names == ["cat", "dog", "emu"] and found.labels.tolist() == [0, 1]
+    put(tmp_path, "val/dog/3.png")
+    assert load_source(tmp_path).class_names == ["a", "dog"], "one split alone has a single class"
+
+
+@pytest.mark.parametrize(
+    "names, classes",
+    [
+        (["cat/1.png", "cat/2.png"], ["cat"]),  # one class, which is refused where it is learned
+        (["cat/day/1.png", "cat/day/2.png"], ["cat"]),
+        (["all/1.png", "all/cat/2.png"], ["all"]),
+        (["cat/a/1.png", "cat/b/2.png", "dog/3.png"], ["cat", "dog"]),
+        (["unlabeled/a/1.png", "unlabeled/b/1.png"], []),
+    ],
+)
+def test_folders_that_are_around_no_classes(tmp_path, names, classes):
+    put(tmp_path, *names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_source(tmp_path).class_names == classes
+
+
+def test_a_class_below_a_folder_around_them_may_be_unlabeled_and_none_a_split(tmp_path):
+    put(tmp_path, "data/cat/1.png", "data/dog/1.png", "data/unlabeled/1.png")
+    with pytest.warns(UserWarning, match="lie in data/"):
+        assert list(of(load_source(tmp_path)).values()) == ["cat", "dog", None]
+    put(tmp_path, "data/test/1.png")
+    with pytest.raises(UserError, match="test/ in 'data' beside cat, dog.* may be a split"):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize("around", ["data", "archive/data"])
+def test_folders_of_splits_in_a_folder_around_them_are_not_learned_from(tmp_path, around):
+    """An archive with a folder around all had one class, data, and its validation images were learned from."""
+    put(tmp_path, *(f"{around}/{split}/{name}/1.png" for split in ("train", "val") for name in ("cat", "dog")))
+    (tmp_path / "README.txt").write_text("Cats and dogs.")
+
+    def several(path):
+        return get_task("multilabel").open(Config.from_flat("finetune", {"dataset": str(path)}).data)
+
+    for read in (load_source, several, lambda path: load_segmentation(path, classes=["a", "b"])):
+        with pytest.raises(
+            UserError, match=f"{around}/ in .* has folders of splits in it .train, val.*Give '.*{around}'"
+        ):
+            read(tmp_path)
+    assert load_source(tmp_path / around).class_names == ["cat", "dog"]
+    (tmp_path / "train.csv").write_text(f"file_name,label\n{around}/train/cat/1.png,a\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert load_source(tmp_path).has_target.sum() == 1, "a table says what they are"
+        with pytest.raises(MissingSplit):  # which runs ask for where there may be none
+            load_source(tmp_path, split="test")

@@ -103,6 +103,22 @@ def test_images_of_one_name_in_many_folders_are_not_all_looked_at(monkeypatch, n
     assert found == (ids if not name.startswith("e") else [None] * 300) and max(seen) <= 2
 
 
+@pytest.mark.parametrize("id", ["train/p{}/study1/view1.jpg", "s/p{}/1/001.png", "p{}/0001.png"])
+@pytest.mark.parametrize("name", ["below/{}", "{}", "other {}"])
+def test_images_of_one_name_and_one_folder_are_not_all_looked_at(monkeypatch, id, name):
+    """CheXpert's train/patient00001/study1/view1_frontal.jpg: each name went through all of them."""
+    count, seen, real = 200, [], table_files.longest_tail
+    ids = [id.format(k) for k in range(count)]
+    names = [name.format(one).replace("0001.png", "1.png").replace("001.png", "1.jpg") for one in ids]
+    paths, path = [], table_files.PurePosixPath
+    monkeypatch.setattr(table_files, "longest_tail", lambda n, ids, *f: seen.append(len(ids)) or real(n, ids, *f))
+    monkeypatch.setattr(table_files, "PurePosixPath", lambda text: paths.append(text) or path(text))
+    found, _ = table_files.match_names(names, ids, EXTENSIONS)
+    there = name != "other {}" and "1/001.png" not in id
+    assert max(seen, default=0) <= table_files.FEW and len(paths) < 40 * count
+    assert found == (ids if there else [None] * count)
+
+
 def test_names_mean_the_same_images_however_many_there_are(monkeypatch):
     draw = random.Random(0)
     folders, words = ("a", "A", "b", "0", "c.d", ""), ("image", "Image", "1", "01", "im age", "im%20age", "x.y")

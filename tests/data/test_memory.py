@@ -139,6 +139,21 @@ def test_masks(tmp_path, make):
     assert not alone.has_target.any() and make_split(found, 1).labeled == {"0.png": None}
 
 
+@pytest.mark.parametrize("own, asked", [("validation", "val"), ("val", "validation"), ("test", "testing")])
+def test_a_split_is_found_in_any_spelling(make, own, asked):
+    """Folders, parquet, the Hub and a DatasetDict took either one."""
+    rows = datasets.Dataset.from_dict({"image": [make.picture(0)], "label": ["a"]}, split=own)
+    found = load_source(rows, split=asked)
+    assert len(found) == 1 and len(load_source(found, split=own)) == 1
+    kind = dict(features=rows.features, split=datasets.NamedSplit(own))
+    stream = datasets.IterableDataset.from_generator(lambda: iter(rows), **kind)
+    assert len(list(Shards(stream, split=asked).rows(0))) == 1
+    other = "test" if own != "test" else "validation"
+    for refused in (lambda: load_source(rows, split=other), lambda: load_source(found, split=other)):
+        with pytest.raises(MissingSplit):
+            refused()
+
+
 def test_what_is_open_already(tmp_path, make):
     found = load_source(str(make.files(tmp_path, FILES)))
     assert load_source(found) is found

@@ -13,7 +13,7 @@ from PIL import Image
 from hf_lowlabel.data.caches.decoding import resized
 from hf_lowlabel.data.caches.padded_cache import build_padded_cache
 from hf_lowlabel.data.caches.unmeasured import UnmeasuredDecoder
-from hf_lowlabel.data.dataset import join
+from hf_lowlabel.data.joining import join
 from hf_lowlabel.data.masks.mask_folders import CITYSCAPES_CLASSES, CITYSCAPES_TABLE
 from hf_lowlabel.data.opening import load_segmentation, load_source
 from hf_lowlabel.data.pixels.images import BadImage

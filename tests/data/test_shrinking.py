@@ -134,6 +134,19 @@ def test_other_formats_become_jpeg_under_a_name_that_says_so(tmp_path, capsys):
     assert "1 have another ending now, such as a.heic -> a.jpg" in capsys.readouterr().out
 
 
+def test_an_ending_that_lies_stays_so_that_tables_find_the_image(tmp_path):
+    kinds = {"1.jpg": "PNG", "2.png": "JPEG", "3.tif": "WEBP", "4.jpg": "WEBP"}
+    for name, kind in kinds.items():
+        picture(tmp_path / "photos" / name, 300, 200, format=kind)
+    (tmp_path / "photos" / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name},a\n" for name in kinds))
+    done = shrink(tmp_path / "photos", tmp_path / "out", 64)
+    assert (done.smaller, done.renamed) == (4, {})
+    assert {name: opened(done.folder / name)[:2] for name in kinds} == {k: (v, (96, 64)) for k, v in kinds.items()}
+    found = load_source(str(done.folder))
+    assert found.ids == sorted(kinds) and found.has_target.all()
+    assert shrink(tmp_path / "photos", tmp_path / "out", 64).there == 4
+
+
 def test_a_stopped_copy_goes_on(photos, tmp_path, monkeypatch):
     whole = shrink(photos, tmp_path / "whole", 100)
     made, smaller = [], shrinking._smaller
@@ -216,12 +229,12 @@ def test_what_a_person_put_into_the_copy_stays(photos, tmp_path, caplog):
 
 
 def test_a_name_that_another_photo_takes_is_given_back(tmp_path):
-    picture(tmp_path / "photos" / "a.webp", 300, 150, format="JPEG")
+    picture(tmp_path / "photos" / "a.avif", 300, 150, format="JPEG")
     out = shrink(tmp_path / "photos", tmp_path / "out", 100).folder
     assert listed(out) == {"a.jpg"}
     picture(tmp_path / "photos" / "a.jpg", 150, 300)
     done = shrink(tmp_path / "photos", out, 100)
-    assert listed(out) == {"a.jpg", "a.webp"} and not done.others and opened(out / "a.jpg")[1] == (100, 200)
+    assert listed(out) == {"a.jpg", "a.avif"} and not done.others and opened(out / "a.jpg")[1] == (100, 200)
 
 
 def test_a_record_names_nothing_outside_the_copy(photos, tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
+from hf_lowlabel.data.joining import join
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.pixels.images import BadImage
 from hf_lowlabel.data.splits.drawing import make_split

@@ -220,3 +220,21 @@ def test_classes_that_are_called_as_splits_keep_the_split_above_them(tmp_path):
     table(tmp_path, "val.csv", "file_name,label", f"{names[2]},test")
     assert load_source(tmp_path).ids == sorted(names[:2])
     assert {*load_source(tmp_path, split="validation").ids} >= {names[2]}
+
+
+UNLABELED = r"2 more are of split 'unlabeled', which are read only where --unlabeled-dataset names the same data"
+
+
+def test_rows_of_split_unlabeled_are_said_to_wait_for_their_option(tmp_path):
+    """They vanished from training, where of a folder unlabeled/ the option was named."""
+    pictures(tmp_path, *(f"{i}.png" for i in range(5)))
+    rows = "0.png,a,train", "1.png,b,train", "2.png,,unlabeled", "3.png,,Unlabelled", "4.png,a,test"
+    table(tmp_path, "metadata.csv", "file_name,label,split", *rows)
+    with pytest.warns(UserWarning, match=UNLABELED):
+        assert load_source(tmp_path).ids == ["0.png", "1.png"]
+    given = dict.fromkeys(("dataset", "unlabeled_dataset"), str(tmp_path)) | {"unlabeled_dataset_split": "unlabeled"}
+    joined = get_task("classification").open(Config.from_flat("finetune", given).data)
+    assert joined.has_target.sum() == 2 and [id[-5:] for id in joined.ids[2:]] == ["2.png", "3.png"]
+    with warnings.catch_warnings(record=True) as said:
+        load_source(tmp_path, split="test")
+    assert not any("unlabeled" in str(one.message) for one in said), "nothing is missing there"

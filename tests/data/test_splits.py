@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, join
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
+from hf_lowlabel.data.joining import join
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.data.splits.splits import Split, manifest

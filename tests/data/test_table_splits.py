@@ -215,3 +215,11 @@ def test_a_file_that_is_called_as_a_split_takes_any_word_for_it(of_kind, name, s
     assert Shards(file, split=split).count == 1
     with pytest.raises(MissingSplit, match="The single file .* is split .* not 'unlabeled'"):
         load_source(file, split="unlabeled")
+
+
+@pytest.mark.parametrize("kind", ["frame", "dataset", "parquet"])
+def test_rows_of_split_unlabeled_are_said_to_wait_for_their_option(of_kind, kind):
+    data = of_kind(kind, splits=["train", "unlabeled", "test", "train", "Unlabeled", None])
+    with pytest.warns(UserWarning, match="3 of 6. 2 more are of split 'unlabeled', which are read only where"):
+        assert load_source(data).ids == ["0", "3", "5"]
+    assert load_source(data, split="unlabeled").ids == ["1", "4"]

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from hf_lowlabel.arguments import DataArguments
-from hf_lowlabel.data.dataset import join
 from hf_lowlabel.data.files.folders import FileReader
-from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.joining import join
+from hf_lowlabel.data.opening import load_segmentation, load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection import feature_file
@@ -57,6 +57,41 @@ def test_reuse_asks_for_the_same_model_and_data(backbone, photos, tmp_path):
     path.write_bytes(b"\x05\0\0\0\0\0\0\0ab")
     with pytest.raises(UserError, match="not a whole file of features"):
         extract(backbone, source, path=path, device="cpu")
+
+
+@pytest.mark.parametrize("how", ["alone", "joined", "pages"])
+def test_features_stay_when_labels_are_added(backbone, photos, tmp_path, how):
+    """The images are the same, whatever is said of them."""
+    path, table = tmp_path / "f.safetensors", photos / "metadata.csv"
+    names = sorted(file.relative_to(photos).as_posix() for file in photos.rglob("*.png"))
+    if how == "pages":
+        Image.new("RGB", (8, 8)).save(photos / "p.tif", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
+    prints, found = set(), []
+    for count in (2, 5):
+        table.write_text("file_name,label\n" + "".join(f"{name},class {i}\n" for i, name in enumerate(names[:count])))
+        source = load_source(photos, pages=how == "pages")
+        source = join(source, load_source(photos)) if how == "joined" else source
+        prints.add(source.fingerprint)
+        found.append(extract(backbone, source, np.array([0, len(source) - 1]), path=path, device="cpu"))
+    assert len(prints) == 2, "splits and runs ask for the labels too"
+    assert found[1].reused and found[1].data == found[0].data
+    Image.new("RGB", (20, 20)).save(photos / names[0])
+    source = load_source(photos)
+    assert not extract(backbone, source, np.array([0, len(source) - 1]), path=path, device="cpu").reused
+
+
+def test_features_stay_when_masks_are_added(backbone, tmp_path):
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)
+        (tmp_path / "d/images").mkdir(parents=True, exist_ok=True), (tmp_path / "d/masks").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / f"d/images/{i}.png")
+    found, prints = [], set()
+    for i in range(2):
+        Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / f"d/masks/{i}.png")
+        source = load_segmentation(tmp_path / "d", classes=["a", "b"])
+        prints.add(source.fingerprint)
+        found.append(extract(backbone, source, path=tmp_path / "f.safetensors", device="cpu"))
+    assert len(prints) == 2 and found[1].reused
 
 
 def kept(backbone, photos, path):

@@ -163,7 +163,8 @@ class ImageNames:
 
     def __init__(self, ids: Sequence[str], endings: frozenset[str]):
         self.ids, self.endings, self.known = ids, endings, set(ids)
-        self.by_folder: dict[tuple[Any, Any], dict[str, list[str]]] = {}
+        self.called: dict[tuple[Any, ...], list[str]] = {}  # (name, how it is read) -> the ids that are called so
+        self.by_folder: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # the same, by one folder more
 
     @cached_property
     def by_base(self) -> dict[Any, list[str]]:
@@ -225,7 +226,7 @@ class ImageNames:
                 def ends_alike(id: str, fold=fold, base=base, whole=whole) -> bool:
                     return fold(id if whole else str(PurePosixPath(id).with_suffix(""))).endswith(base.name)
 
-                if found := longest_tail(base, self.candidates(base.name, base, ends_alike, fold), fold):
+                if found := longest_tail(base, self.candidates(base.name, base, ends_alike, fold, ""), fold):
                     return found
             plain = PurePosixPath(tried)
             of_image = plain.suffix.lower() in self.endings
@@ -235,25 +236,35 @@ class ImageNames:
                 return not of_image or PurePosixPath(id).suffix.lower() == plain.suffix.lower()
 
             for fold in (str, str.casefold):
-                of_number = self.candidates(number(word), PurePosixPath(fold(tried)), of_kind, fold)
+                ending = plain.suffix.lower() if of_image else "any"
+                of_number = self.candidates(number(word), PurePosixPath(fold(tried)), of_kind, fold, ending)
                 if found := longest_tail(PurePosixPath(fold(tried)), of_number, fold):
                     return found
         return None
 
     def candidates(
-        self, key: Any, name: PurePosixPath, fits: Callable[[str], bool], fold: Callable[[str], str] = str
+        self, key: Any, name: PurePosixPath, fits: Callable[[str], bool], fold: Callable[[str], str], ending: str
     ) -> list[str]:
         """Those of the ids called `key` that `longest_tail` needs to see: where there are many, as of image.jpg in
-        each folder, those in a folder that is called as the name's, else two, which share no folder with it."""
-        ids = self.by_base.get(key, [])
-        if len(ids) <= FEW:
-            return list(filter(fits, ids))
-        if (key, fold) not in self.by_folder:
-            self.by_folder[key, fold] = index = defaultdict(list)
-            for id in ids:
-                index[fold(PurePosixPath(id).parent.name)].append(id)
-        near = list(filter(fits, self.by_folder[key, fold].get(name.parent.name, []))) if name.parent.name else []
-        return near or list(itertools.islice(filter(fits, ids), 2))
+        each folder, those in the same last folders as the name, each folder looked up and never gone through for each
+        name; two, which are no single one, where still many share as much. ending: of the name, which `fits` goes by.
+        """
+        at: tuple[Any, ...] = key, fold, ending
+        if at not in self.called:
+            self.called[at] = list(filter(fits, self.by_base.get(key, [])))
+        ids = self.called[at]
+        for depth, folder in enumerate(list(folders_of(name))[::-1], start=2):
+            if len(ids) <= FEW:
+                return ids
+            if at not in self.by_folder:
+                self.by_folder[at] = defaultdict(list)
+                for id in ids:
+                    parts = id.rsplit("/", depth)
+                    self.by_folder[at][fold(parts[-depth]) if len(parts) >= depth else ""].append(id)
+            if folder not in self.by_folder[at]:
+                break
+            ids, at = self.by_folder[at][folder], (*at, folder)
+        return ids if len(ids) <= FEW else ids[:2]
 
 
 def number(stem: str) -> int | None:
@@ -265,17 +276,13 @@ def longest_tail(name: PurePosixPath, candidates: Sequence[str], fold: Callable[
     """The only one of the candidates that shares most of the last folders with the name; None where a folder that
     both have before these is another."""
     folders = list(folders_of(name))[::-1]
-
-    def others(id: str) -> tuple[str, ...]:
-        return PurePosixPath(fold(id)).parent.parts[::-1]
-
-    def shared(id: str) -> int:
-        pairs = list(zip(folders, others(id)))
-        return next((k for k, (a, b) in enumerate(pairs) if a != b), len(pairs))
-
-    most = max(map(shared, candidates), default=0)
-    best = [id for id in candidates if shared(id) == most]
-    return best[0] if len(best) == 1 and most == min(len(folders), len(others(best[0]))) else None
+    others = [fold(id).split("/")[-2::-1] for id in candidates]
+    shared = [
+        next((k for k, (a, b) in enumerate(zip(folders, of)) if a != b), min(len(folders), len(of))) for of in others
+    ]
+    best = [k for k, count in enumerate(shared) if count == max(shared)]
+    whole = len(best) == 1 and shared[best[0]] == min(len(folders), len(others[best[0]]))
+    return candidates[best[0]] if whole else None
 
 
 def folders_of(name: PurePosixPath) -> Iterator[str]:

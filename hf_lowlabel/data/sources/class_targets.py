@@ -3,12 +3,14 @@
 photos/cat/1.jpg  photos/dog/2.jpg  photos/unlabeled/3.jpg  photos/4.jpg    folder = class; the last two have none
 photos/metadata.csv, labels.xlsx, train.jsonl ...: file_name, label         empty or not listed = unlabeled
 photos/train.csv, photos/test.csv beside the images of both                 a list of each split, with labels or without
+photos/images/cat/1.jpg  photos/images/dog/2.jpg                            a folder around all classes is none
 photos/1.jpg  photos/2.jpg                                                  no labels at all
 photos/train/...  photos/test/...  photos/validation/...                    each of the above per split
 """
 
 from __future__ import annotations
 
+import os
 import unicodedata
 import warnings
 from collections.abc import Collection, Sequence
@@ -40,7 +42,7 @@ from ..labels.numbers import of_numbers
 from ..labels.ticks import emptied, one_of_columns, switches, tell_unread
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
-from ..splits.split_roots import split_folders
+from ..splits.split_roots import refuse_held_among, split_folders
 from . import digits
 from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
 from .targets import Targets
@@ -77,10 +79,16 @@ class ClassTargets(Targets):
             )
         else:
             in_splits = own is None and bool(split_folders(path)[0])  # whose names are no classes
-            texts = [folder_label(id.partition("/")[2] if in_splits else id) for id in ids]
-            others = {name for other in siblings for name in class_folders(other)} if any(texts) else ()
+            below = [id.partition("/")[2] for id in ids] if in_splits else ids
+            outer = {below[0].partition("/")[0]}
+            depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below)
+            texts = [folder_label(id.split("/", depth)[-1]) for id in below]
+            around = "" if in_splits else "/".join(files[0].path.split("/")[:depth])
+            if around:
+                tell_around(root, around, root == path and division is None)
+            others = {name for other in siblings for name in class_folders(other, around)} if any(texts) else ()
             labels, names = class_indices(texts, others)
-            tell_empty(root, names)
+            tell_empty(root / around, names)
         kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
@@ -167,9 +175,30 @@ def folder_label(id: str) -> str | None:
     return first if rest and first.lower() not in SPLITS[UNLABELED] else None
 
 
-def class_folders(root: Path) -> set[str]:
+def folders_around(ids: Sequence[str]) -> int:
+    """How many folders all images lie in, in which there are others that tell them apart: those are the classes. 0
+    where images lie in them directly, and for what is called unlabeled."""
+    folders = [id.split("/") for id in {id.rpartition("/")[0] for id in ids}]
+    shared = os.path.commonprefix(folders)
+    return 0 if shared in folders or any(name.lower() in SPLITS[UNLABELED] for name in shared) else len(shared)
+
+
+def tell_around(root: Path, around: str, undivided: bool) -> None:
+    """A folder around the classes is said to be none. Raises UserError where nothing says the splits, and one of the
+    classes may be one."""
+    if undivided:
+        refuse_held_among(root / around)
+    warnings.warn(
+        f"All images of {root.name!r} lie in {around}/, and the folders in it are read as the classes.", stacklevel=4
+    )
+
+
+def class_folders(root: Path, around: str = "") -> set[str]:
+    """The names of the classes that a folder has folders of; around: the folder in it that these lie in, if it is
+    there."""
     if metadata_file(root) is not None:
         return set()
+    root = root / around if (root / around).is_dir() else root
     return {
         unicodedata.normalize("NFC", as_text(entry.name) or "")
         for entry in subfolders(root)

@@ -18,6 +18,7 @@ from PIL import Image
 from ...errors import MissingSplit, Nameless, UserError
 from ...text import brief, was_in_memory
 from ..dataset import Origin
+from ..files.folders import spellings
 from ..labels.labels import label_text
 from ..pixels.encoded import encoded_images
 from ..splits.table_splits import rows_of_split
@@ -55,7 +56,7 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
     def opened(one: str):
         if stored is None:
             return as_stored(dataset[find_split(one, list(dataset), NAME)])
-        if one not in ("train", own):
+        if not is_split(one, own):
             raise MissingSplit(
                 f"There is no split {one!r} in a {kind}: it is {own!r}. Give splits as a datasets.DatasetDict, or in a "
                 "column called split."
@@ -64,6 +65,11 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
 
     part = rows_of_split(opened, split, f"the {kind}", of_splits and len(dataset) > 1, targets.every_split)
     return Table(part, Origin(NAME, split), image_column, None)
+
+
+def is_split(asked: str, own: str) -> bool:
+    """Whether a split that is asked for is the one that data in memory is, in any spelling; "train" means any."""
+    return not {"train", own}.isdisjoint(spellings(asked))
 
 
 def refuse_slice(split: str) -> None:

@@ -31,7 +31,7 @@ from ..labels.columns import column_called
 from ..permutation import epoch_permutation
 from ..pixels.images import BadImage, decode, resampling
 from ..splits.split_names import SPLIT_COLUMNS
-from .memory import NAME, refuse_nameless, refuse_slice
+from .memory import NAME, is_split, refuse_nameless, refuse_slice
 from .table_paths import Within, beside, is_remote, of_hub, open_encoded
 from .tables import (
     card_license,
@@ -192,7 +192,7 @@ def of_memory(dataset: Any, split: str):
             f"Data in memory is not read shard by shard, and this is {article(type(dataset).__name__)}. Leave out "
             "sharded, or give a Hub id, parquet, or an IterableDataset (Dataset.to_iterable_dataset)."
         )
-    if split not in ("train", own):
+    if not is_split(split, own):
         raise MissingSplit(f"There is no split {split!r} in an IterableDataset: it is {own!r}. Give that split.")
     return dataset.with_format(None)
 

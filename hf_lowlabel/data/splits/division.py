@@ -14,12 +14,13 @@ import numpy as np
 
 from ...errors import MissingSplit, UserError
 from ...text import series
-from ..files.folders import ALIASES, UNLABELED
+from ..files.folders import ALIASES, SPLITS, UNLABELED, holds_images, metadata_files, subfolders
 from .metadata import no_image
 from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
 from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
+from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_yaml
 
 T = TypeVar("T")
@@ -210,8 +211,28 @@ def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, l
     folders, strays = split_folders(path)
     if division is not None and (not folders or any(id.partition("/")[0] in strays for id in division.of)):
         return path, [], None
+    if not folders and split in SPLITS["train"] and not metadata_files(path, split):
+        refuse_splits_below(path)
     (root, others), own = opened_as(split, division, lambda name: split_root(path, name))
     return root, others, own
+
+
+def refuse_splits_below(path: Path) -> None:
+    """UserError for folders of splits in a folder around them, as archives have it, of which nothing else says the
+    split: what is held out would be learned from."""
+    root = path
+    for _ in range(3):  # an archive has one or two around its own; a link in a circle has no end
+        inside = [folder for folder in subfolders(root) if holds_images(folder)]
+        if len(inside) != 1:
+            return
+        root = inside[0]
+        splits = sorted(folder.name for name, folder in split_folders(root)[0].items() if name in ALIASES)
+        if len(splits) > 1:
+            around = root.relative_to(path).as_posix()
+            raise UserError(
+                f"{around}/ in {path.name!r} has folders of splits in it ({series(splits)}), "
+                f"which count in the folder that is given. Give {str(root)!r}, or move them up to {path.name}/."
+            )
 
 
 def opened_as(split: str, division: Division | None, find: Callable[[str], T]) -> tuple[T, str]:
@@ -258,7 +279,9 @@ def of_split(
         raise MissingSplit(f"{division.where} of no image in {path.name!r} that it is of split {split!r}.")
     if not kept.all():
         warnings.warn(
-            f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}.", stacklevel=4
+            f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}."
+            + unlabeled_too(named, split),
+            stacklevel=4,
         )
     return kept
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import MissingSplit
 from ...text import series
-from ..files.folders import ALIASES, spellings
+from ..files.folders import ALIASES, UNLABELED, spellings
 from ..labels.columns import TEXT, column_called
 from .split_names import SPLIT_COLUMNS, split_column, split_named, split_text
 
@@ -112,11 +112,24 @@ def part(rows, split: str, where: str, called: str) -> Part:
         raise MissingSplit(f"The column {column!r} of {where} names no image of split {split!r}.")
     if len(kept) < len(named):
         warnings.warn(
-            f"The column {column!r} of {where} says which images are of split {split!r}: {len(kept)} of {len(named)}.",
+            f"The column {column!r} of {where} says which images are of split {split!r}: {len(kept)} of {len(named)}."
+            + unlabeled_too(named, split),
             stacklevel=6,
         )
         return Part(rows.select(kept), called, rows, kept)
     return Part(rows, called)
+
+
+def unlabeled_too(named: Sequence[str], split: str) -> str:
+    """What to say of images for training that are of a split of their own, which is read where it is asked for."""
+    count = sum(split_named(name) == UNLABELED for name in named)
+    if not count or split_named(split) != "train":
+        return ""
+    return (
+        f" {count} more are of split {UNLABELED!r}, which are read only where --unlabeled-dataset names the same data "
+        f"and --unlabeled-dataset-split is {UNLABELED} (`finetune`, `pretrain`). For other verbs say 'train' of them, "
+        "and give them no label."
+    )
 
 
 def tell_unread(rows, split: str, where: str) -> None:
