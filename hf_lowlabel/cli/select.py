@@ -74,7 +74,7 @@ def split(argv: list[str]) -> int:
 
 def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     """Masks that were painted in a folder of `select` go beside the images of the data set."""
-    from ..labeling.labels import Task as Asked
+    from ..labeling.labels import Asked
     from ..labeling.mask_import import import_masks
     from ..labeling.next_steps import told
 

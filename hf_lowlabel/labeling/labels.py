@@ -34,7 +34,7 @@ NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|[+-]?\.\d+")
 
 
 @dataclass
-class Task:
+class Asked:
     """What `select` asked for: selection.json of a folder. files: name in images/ -> id in the data set."""
 
     dataset: str
@@ -61,7 +61,7 @@ class Task:
         write_text(folder / "selection.json", json.dumps(asdict(self), indent=1, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Task:
+    def load(cls, folder: str | Path) -> Asked:
         path = Path(folder) / "selection.json"
         content = read_json(path, "Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
         if not isinstance(content, dict):
@@ -111,7 +111,7 @@ def clean(text: object) -> str:
 # ---- labels.csv ------------------------------------------------------------------------------------------------------
 def read_labels(
     path: str | Path,
-    task: Task,
+    task: Asked,
     *,
     classes: list[str] | None = None,
     new_classes: bool = False,
@@ -276,7 +276,7 @@ def image_of_row(
     return known
 
 
-def write_labels(path: Path, task: Task, labels: Labels) -> None:
+def write_labels(path: Path, task: Asked, labels: Labels) -> None:
     """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with the columns that a
     person has added, for splits or for anything else."""
     given, skipped, why = labels.labels, labels.skipped, labels.why

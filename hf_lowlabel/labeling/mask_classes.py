@@ -12,7 +12,7 @@ from ..data.pixels.masks import IGNORED_NAMES, list_classes, read_classes
 from ..errors import UserError
 from ..files import write_text
 from ..text import series
-from .labels import Task, clean
+from .labels import Asked, clean
 from .next_steps import told
 
 log = logging.getLogger("hf_lowlabel")
@@ -32,7 +32,7 @@ class SharedList:
         self.names, self.colors, self.newest = *(([], {}) if self.foreign else (names, colors)), self.own
         self.files = {} if self.foreign else {self.own: (names, colors)}
 
-    def join(self, folder: Path, asked: Task) -> list[str]:
+    def join(self, folder: Path, asked: Asked) -> list[str]:
         """The list once a folder to label has its part in it.
 
         Args:
@@ -71,7 +71,7 @@ class SharedList:
             )
 
 
-def asked_colors(asked: Task) -> Colors:
+def asked_colors(asked: Asked) -> Colors:
     """Those that a folder to label was written with."""
     return {name: [(r, g, b) for r, g, b in of] for name, of in asked.class_colors.items()}
 
@@ -144,7 +144,7 @@ def goes_on_from(new: list[str], old: list[str], asked: list[str], some: bool = 
     return old == asked and not moved and not (some and all(a != b for a, b in pairs))
 
 
-def of_the_data(folder: Path, asked: Task) -> None:
+def of_the_data(folder: Path, asked: Asked) -> None:
     """Let a folder to label begin with the classes that its data have by now.
 
     Raises:

@@ -20,7 +20,7 @@ from ..data.labels.labels import LabelRules
 from ..errors import UserError
 from ..files import read_json, write_json
 from .kinds import kind_of
-from .labels import Labels, Task, read_labels, write_labels, write_text
+from .labels import Asked, Labels, read_labels, write_labels, write_text
 from .server import only_one
 from .steps import FOLDERS, is_plan, tell_renamed
 
@@ -56,7 +56,7 @@ def number_of(place: Path) -> int:
     return int(place.parent.name.removeprefix("round-"))
 
 
-def labels_in(place: Path, asked: Task) -> Labels:
+def labels_in(place: Path, asked: Asked) -> Labels:
     """What labels.csv of a folder says, "" where there is none; of masks nothing."""
     kind = kind_of(asked.task)
     if kind.page == "mask" or not (place / "labels.csv").is_file():
@@ -66,14 +66,14 @@ def labels_in(place: Path, asked: Task) -> Labels:
     return read_labels(place / "labels.csv", asked, **how, rules=LabelRules(several=kind.several).knowing(classes))
 
 
-def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
+def elsewhere(folder: Path, asked: Asked) -> dict[str, str | None]:
     """id -> label of all that is labeled, but in labels.csv of this folder.
 
     What a round has asked for has the label that its labels.csv says now; what was labeled before all rounds, that of
     selection.json.
     """
     known, own = dict(asked.labeled), {*asked.files.values()}
-    others = [(place, Task.load(place)) for place in beside(folder) if (place / "labels.csv").is_file()]
+    others = [(place, Asked.load(place)) for place in beside(folder) if (place / "labels.csv").is_file()]
     others = [(place, there) for place, there in others if kind_of(there.task).page != "mask"]
     rounds = {id for place, there in others if place.name == "to_label" for id in there.files.values()} - own
     for place, there in others:
@@ -90,12 +90,12 @@ def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
     return known
 
 
-def taken_off(asked: Task, found: Labels) -> set[str]:
+def taken_off(asked: Asked, found: Labels) -> set[str]:
     """Images that a second look found to show none of the classes: the label that they had is off."""
     return {id for id, why in found.why.items() if why == NONE} if asked.strategy == "review" else set()
 
 
-def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels]:
+def after_reviews(place: Path, asked: Asked, found: Labels) -> tuple[Asked, Labels]:
     """What a folder to label knows, and what was answered in it, with what a second look in its own or in a later round
     of its loop has said of its images since. Notes tell of what was changed after that.
 
@@ -107,7 +107,7 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     passed, before = {*asked.passed_over}, elsewhere(place, asked)
     known_apart = {*asked.validation, *asked.test}
     for other in beside(place):
-        there = Task.load(other)
+        there = Asked.load(other)
         said = labels_in(other, there)
         passed = passed_over(passed, there, said)
         apart |= {id: part for id, part in said.parts.items() if part != "train" and id not in known_apart}
@@ -123,7 +123,7 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     return replace(asked, labeled=known, passed_over=sorted(passed)), replace(found, **more)
 
 
-def passed_over(before: set[str], asked: Task, found: Labels) -> set[str]:
+def passed_over(before: set[str], asked: Asked, found: Labels) -> set[str]:
     """Images that were passed over, by what was answered in one more folder."""
     gone = {id for id, why in found.why.items() if why == GONE}  # it may come back
     looked_at = {id for id in asked.files.values() if asked.strategy != "review" or id in asked.labeled}
@@ -135,14 +135,14 @@ def changed_since(folder: Path) -> list[str]:
     every = [place for place in (*beside(folder), folder) if (place / "labels.csv").is_file()]
     notes = []
     for review in [place for place in every if place.name == "review"]:
-        there = Task.load(review)
+        there = Asked.load(review)
         found = labels_in(review, there)
         answers = {**found.labels, **dict.fromkeys(taken_off(there, found), "no label")}
         for place in [place for place in every if place.name == "to_label"]:
             table = place / "labels.csv"
             if table.stat().st_mtime <= (review / "labels.csv").stat().st_mtime:
                 continue
-            asked = Task.load(place)
+            asked = Asked.load(place)
             given = labels_in(place, asked).labels
             for id in [id for id in asked.files.values() if id in answers]:
                 now, before = given.get(id, "no label"), there.labeled.get(id) or "no label"
@@ -156,13 +156,13 @@ def changed_since(folder: Path) -> list[str]:
 
 def refresh(folder: Path) -> None:
     """Let selection.json of a folder say the labels that the other folders of its loop have now."""
-    asked = Task.load(folder)
+    asked = Asked.load(folder)
     if (now := elsewhere(folder, asked)) != asked.labeled:
         replace(asked, labeled=now).save(folder)
 
 
 # ---- another name for a class ---------------------------------------------------------------------------------------
-def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
+def planned(folder: Path, asked: Asked, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
     """What a renaming changes outside of labels.csv and classes.txt of this folder.
 
     Args:
@@ -178,7 +178,7 @@ def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[st
     known = [*elsewhere(folder, asked).items(), *asked.held_labels.items()]
     labels = [(id, label) for id, label in known if label is not None]
     for place in beside(folder):
-        names = Task.load(place).classes(place)
+        names = Asked.load(place).classes(place)
         keep = bool(new) and new not in names
         after = [new if name == old else name for name in names if keep or name != old]
         if after != names:
@@ -198,7 +198,7 @@ def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
 
     others = beside(folder)
     for place in [*others, folder]:
-        asked = Task.load(place)
+        asked = Asked.load(place)
         known, tested = ({id: then(id, v) for id, v in some.items()} for some in (asked.labeled, asked.held_labels))
         if which == "before":  # what was taken off is there again
             held = {*asked.validation, *asked.test}
@@ -220,7 +220,7 @@ def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
             write_labels(place / "labels.csv", asked, replace(found, labels=given, skipped=found.skipped - {*given}))
     for way, both in plan["classes"].items():
         place = Path(os.path.normpath(folder.resolve() / way))
-        if place in others and Task.load(place).classes(place) == both[source]:
+        if place in others and Asked.load(place).classes(place) == both[source]:
             write_text(place / "classes.txt", "".join(f"{name}\n" for name in both[which]))
 
 

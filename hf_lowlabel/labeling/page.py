@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..files import whole
 from .class_names import alike, check_text, typed
 from .kinds import kind_of
-from .labels import Labels, Task, clean, read_classes, write_labels, write_text
+from .labels import Asked, Labels, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
 from .other_rounds import INTENT, NONE, beside, elsewhere, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
@@ -40,7 +40,7 @@ class Session:
     then: str | None = None  # what comes next, where that is not to take the labels over
 
     def __init__(self, folder: str | Path):
-        self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
+        self.folder, self.task, self.lock = Path(folder), Asked.load(folder), threading.Lock()
         self.several = kind_of(self.task.task).several
         self.csv, self.history = self.folder / "labels.csv", self.folder / "history.jsonl"
         self.classes = self.task.classes(self.folder)
@@ -73,7 +73,7 @@ class Session:
     def count_others(self) -> dict[str, int]:
         """Class -> how many images have it elsewhere: in earlier rounds, and in the other folders of a loop."""
         own = {*self.task.files.values()}
-        known = elsewhere(self.folder, Task.load(self.folder))
+        known = elsewhere(self.folder, Asked.load(self.folder))
         return Counter(part for id, label in known.items() if label and id not in own for part in self.parts(label))
 
     def read(self) -> Labels:
@@ -277,7 +277,7 @@ class Session:
                 {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
                 for id, label in after.items()
             ]
-            asked = Task.load(self.folder)  # as an earlier renaming left it
+            asked = Asked.load(self.folder)  # as an earlier renaming left it
             plan = planned(self.folder, asked, old, new, lambda label: self.renamed(label, old, new))
             more = {"elsewhere": plan} if plan["changes"] or plan["classes"] else {}
             return self.take(changes, classes, **more, renamed=[old, new])

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import COPY, read_json, write_json, write_text
 from ..finetuning.graph import rooted
 from ..labeling.contact_sheet import thumbnail
-from ..labeling.labels import Task as Asked
+from ..labeling.labels import Asked
 from ..labeling.next_steps import declared_colors
 from ..labeling.suggestions import Suggestions
 from ..labeling.to_label import export, is_complete

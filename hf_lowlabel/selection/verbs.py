@@ -22,7 +22,7 @@ from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..files import A_MODEL, by_name
 from ..labeling.kinds import Kind, kind_of
-from ..labeling.labels import Task, read_classes
+from ..labeling.labels import Asked, read_classes
 from ..labeling.mask_places import why_not_painted
 from ..labeling.next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
 from ..labeling.to_label import check_folder, export
@@ -174,7 +174,7 @@ def select(
         facts = report_of(source, found, rows, free, first, why, kind) | ({"not_painted": True} if unpainted else {})
         if looked is not None:
             facts["labeled"] = len(labeled)
-        asked = Task(
+        asked = Asked(
             dataset=source.name,
             fingerprint=source.fingerprint,
             files={},
