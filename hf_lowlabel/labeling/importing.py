@@ -65,15 +65,7 @@ def import_labels(
             )
         classes, several = task.classes(folder), kind_of(task.task).several
     elif source is not None:
-        task = Asked(
-            source.name,
-            source.fingerprint,
-            {id: id for id in source.ids},
-            source.config,
-            source.split,
-            source.revision,
-            list(source.class_names),
-        )
+        task = Asked.of(source, files={id: id for id in source.ids})
         classes, allow_missing = list(source.class_names), True
     else:
         raise UserError(

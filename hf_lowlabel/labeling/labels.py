@@ -8,13 +8,14 @@ either may have been edited; labels.csv itself is only ever replaced whole.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.files.folders import EXTENSIONS
 from ..data.files.table_files import match_names, plain_name
@@ -29,7 +30,12 @@ from ..table_writer import inert
 from .label_faults import class_faults, comma_faults, several_hint
 from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 
+if TYPE_CHECKING:
+    from ..data.dataset import ImageDataset
+    from ..data.splits.splits import Split
+
 COLUMNS = ("file_name", "id", "label", "skipped")
+OF_SPLIT = ("class_names", "labeled", "validation", "test", "held_labels", "passed_over")
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|[+-]?\.\d+")
 
 
@@ -56,6 +62,15 @@ class Asked:
     passed_over: list[str] = field(default_factory=list)  # before this round, and not to be asked for again
     report: dict = field(default_factory=dict)
     class_colors: dict = field(default_factory=dict)  # name -> its colours, where the masks of the data are of colours
+
+    @classmethod
+    def of(cls, dataset: ImageDataset, split: Split | None = None, **more: Any) -> Asked:
+        """What is asked for of a data set, which knows all that a split says; more: further fields, or others."""
+        own = {name: getattr(dataset, name) for name in ("fingerprint", "config", "split", "revision")}
+        known = {} if split is None else {name: copy.copy(getattr(split, name)) for name in OF_SPLIT}
+        return cls(
+            **{"dataset": dataset.name, "files": {}, "class_names": [*dataset.class_names], **own, **known, **more}
+        )
 
     def save(self, folder: Path) -> None:
         write_text(folder / "selection.json", json.dumps(asdict(self), indent=1, ensure_ascii=False))

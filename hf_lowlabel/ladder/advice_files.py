@@ -81,23 +81,8 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     dataset, split = ready.dataset, ready.chosen.split
     rows = np.array([r.rows[0] for r in advice.next])
     at = np.asarray(ready.training.indices)
-    asked = Asked(
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        files={},
-        config=dataset.config,
-        split=dataset.split,
-        revision=dataset.revision,
-        class_names=list(split.class_names),
-        task=ready.task.name,
-        strategy="doubt",
-        model=None,
-        labeled=dict(split.labeled),
-        validation=list(split.validation),
-        test=list(split.test),
-        held_labels=dict(split.held_labels),
-        passed_over=list(split.passed_over),
-        class_colors=declared_colors(ready.config.data),
+    asked = Asked.of(
+        dataset, split, task=ready.task.name, strategy="doubt", class_colors=declared_colors(ready.config.data)
     )
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}

@@ -76,22 +76,8 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
     """The folder to label the images `rows` (id -> position) in once more; selection.json comes last."""
     shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
     (folder / "images").mkdir()
-    asked = Asked(
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        files={write_image(dataset, at, folder / "images", n): id for n, (id, at) in enumerate(rows.items())},
-        config=dataset.config,
-        split=dataset.split,
-        revision=dataset.revision,
-        class_names=list(split.class_names),
-        task=task,
-        strategy="review",
-        labeled=dict(split.labeled),
-        validation=list(split.validation),
-        test=list(split.test),
-        held_labels=dict(split.held_labels),
-        passed_over=list(split.passed_over),
-    )
+    files = {write_image(dataset, at, folder / "images", n): id for n, (id, at) in enumerate(rows.items())}
+    asked = Asked.of(dataset, split, files=files, task=task, strategy="review")
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())
     asked.save(folder)

@@ -174,13 +174,9 @@ def select(
         facts = report_of(source, found, rows, free, first, why, kind) | ({"not_painted": True} if unpainted else {})
         if looked is not None:
             facts["labeled"] = len(labeled)
-        asked = Asked(
-            dataset=source.name,
-            fingerprint=source.fingerprint,
-            files={},
-            config=source.config,
-            split=source.split,
-            revision=source.revision,
+        asked = Asked.of(
+            source,
+            base,
             class_names=names or (looked.names if looked else []),
             task=task,
             strategy=strategy,
@@ -189,11 +185,6 @@ def select(
             given=given_to_select(
                 data, None if asks else model, image_size=image_size, seed=seed, device=device, max_bad=max_bad
             ),
-            labeled=dict(base.labeled) if base else {},
-            validation=list(base.validation) if base else [],
-            test=list(base.test) if base else [],
-            held_labels=dict(base.held_labels) if base else {},
-            passed_over=list(base.passed_over) if base else [],
             report=facts,
             class_colors=declared_colors(data if not classes else replace(data, classes=listed(classes))),
         )

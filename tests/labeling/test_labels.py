@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
 from PIL import Image
@@ -350,3 +351,16 @@ def test_a_name_that_json_has_twice(folder, ending):
     path.write_text('{"0000_a.png": "cat", "0000_a.png": "dog"}')
     with pytest.raises(UserError, match="'0000_a.png' is in it twice, with different values"):
         import_labels(path)
+
+
+def test_a_folder_knows_all_that_a_split_says_and_neither_changes_the_other():
+    data = load_source("digits")
+    lists = dict(validation=[data.ids[1]], test=[data.ids[2]], held_labels={data.ids[2]: "7"})
+    split = Split("digits", ["0", "7"], {data.ids[0]: "0"}, **lists, passed_over=[data.ids[3]])
+    asked = Asked.of(data, split, strategy="doubt")
+    both = {f.name for f in fields(Split)} & {f.name for f in fields(Asked)} - {"dataset", "config", "revision"}
+    both -= {"fingerprint", "seed"}  # of the data, and of another draw
+    assert {name: getattr(asked, name) for name in both} == {name: getattr(split, name) for name in both}
+    asked.labeled.clear(), asked.test.clear()
+    assert split.labeled and split.test and asked.fingerprint == data.fingerprint and asked.strategy == "doubt"
+    assert Asked.of(data).class_names == data.class_names
