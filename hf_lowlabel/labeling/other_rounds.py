@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..files import read_json, write_json
 from .kinds import kind_of
 from .labels import Asked, Labels, read_labels, write_labels, write_text
 from .server import only_one
-from .steps import FOLDERS, is_plan, tell_renamed
+from .steps import FOLDERS, is_plan, one_list, tell_renamed
 
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
@@ -162,66 +162,66 @@ def refresh(folder: Path) -> None:
 
 
 # ---- another name for a class ---------------------------------------------------------------------------------------
-def planned(folder: Path, asked: Asked, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
+def planned(folder: Path, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
     """What a renaming changes outside of labels.csv and classes.txt of this folder.
 
+    Each folder is planned by what it says itself: a label that another folder overrules is one all the same.
+
     Args:
-        folder, asked: in which it is asked for.
+        folder: in which it is asked for.
         old, new: the class; "": its labels are taken off.
         renamed: a label that may name it -> the label then.
 
     Returns:
-        {"changes": what becomes of which label, "classes": what becomes of the lists of classes, by folder,
-        "renamed": both names, "key": by which histories know it}.
+        {"folders": by the way to each of them, what becomes of which label of its labels.csv and selection.json, and of
+        its list of classes, "renamed": both names, "key": by which histories know it}.
     """
-    here, lists = folder.resolve(), dict[str, dict[str, list[str]]]()
-    known = [*elsewhere(folder, asked).items(), *asked.held_labels.items()]
-    labels = [(id, label) for id, label in known if label is not None]
-    for place in beside(folder):
-        names = Asked.load(place).classes(place)
+    here, folders = folder.resolve(), dict[str, dict[str, Any]]()
+    for place in [*beside(folder), here]:
+        asked = Asked.load(place)
+        given = {} if place == here else labels_in(place, asked).labels
+        known = {"labels": given, "labeled": asked.labeled, "held_labels": asked.held_labels}
+        changes: dict[str, Any] = {
+            name: {id: [label, then] for id, label in of.items() if label and (then := renamed(label)) != label}
+            for name, of in known.items()
+        }
+        names = asked.classes(place)
         keep = bool(new) and new not in names
         after = [new if name == old else name for name in names if keep or name != old]
-        if after != names:
-            lists[os.path.relpath(place, here)] = {"before": names, "after": after}
-    changes = [{"id": id, "before": label, "after": then} for id, label in labels if (then := renamed(label)) != label]
-    return {"changes": changes, "classes": lists, "renamed": [old, new], "key": secrets.token_hex(8)}
+        lists = {"before": names, "after": after} if place != here and after != names else None
+        if lists or any(changes.values()):
+            folders[os.path.relpath(place, here)] = {**changes, "classes": lists}
+    return {"folders": folders, "renamed": [old, new], "key": secrets.token_hex(8)}
 
 
 def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
-    """Write what a plan says, "after" or "before", as far as it is not so already."""
-    source = "before" if which == "after" else "after"
-    to = {one["id"]: (one[source], one[which]) for one in plan["changes"]}
+    """Write what a plan says, "after" or "before", as far as it is not so already; what was said since stays."""
+    here, order = folder.resolve(), slice(None, None, 1 if which == "after" else -1)
 
-    def then(id: str, label: str | None) -> str | None:
-        was, new = to.get(id, (None, None))
-        return new if label == was and was is not None else label
+    def then(of: Mapping[str, Any], changes: Mapping[str, list[str]], other: Container[str] = ()) -> dict[str, Any]:
+        out = dict(of)
+        for id, both in changes.items():
+            source, new = both[order]
+            if out.get(id, "") == source and id not in other:
+                out[id] = new
+        return {id: label for id, label in out.items() if label != ""}
 
-    others = beside(folder)
-    for place in [*others, folder]:
-        asked = Asked.load(place)
-        known, tested = ({id: then(id, v) for id, v in some.items()} for some in (asked.labeled, asked.held_labels))
-        if which == "before":  # what was taken off is there again
-            held = {*asked.validation, *asked.test}
-            again = {id: new for id, (was, new) in to.items() if not was}
-            tested |= {id: new for id, new in again.items() if id in held}
-            known |= {id: new for id, new in again.items() if id not in held and place == folder}
-        known, tested = ({id: label for id, label in some.items() if label != ""} for some in (known, tested))
-        if (known, tested) != (asked.labeled, asked.held_labels):
-            replace(asked, labeled=known, held_labels=tested).save(place)
-        if place == folder or not (place / "labels.csv").is_file():
+    for place in [*beside(folder), here]:
+        asked, way = Asked.load(place), os.path.relpath(place, here)
+        said = plan["folders"].get(way, {"labels": {}, "labeled": {}, "held_labels": {}, "classes": None})
+        now = {name: then(getattr(asked, name), said[name]) for name in ("labeled", "held_labels")}
+        if now != {name: getattr(asked, name) for name in now}:
+            replace(asked, **now).save(place)
+        if place == here:
             continue
-        tell_renamed(
-            place / "history.jsonl", plan, which, plan["classes"].get(os.path.relpath(place, folder.resolve()))
-        )
-        found = labels_in(place, asked)
-        given = {id: then(id, found.labels.get(id, "")) or "" for id in asked.files.values()}
-        given = {id: label for id, label in given.items() if label}
-        if given != found.labels:
-            write_labels(place / "labels.csv", asked, replace(found, labels=given, skipped=found.skipped - {*given}))
-    for way, both in plan["classes"].items():
-        place = Path(os.path.normpath(folder.resolve() / way))
-        if place in others and Asked.load(place).classes(place) == both[source]:
-            write_text(place / "classes.txt", "".join(f"{name}\n" for name in both[which]))
+        if (place / "labels.csv").is_file():
+            tell_renamed(place / "history.jsonl", plan, which, way)
+            found = labels_in(place, asked)
+            if (given := then(found.labels, said["labels"], found.skipped)) != found.labels:
+                write_labels(place / "labels.csv", asked, replace(found, labels=given))
+        names = asked.classes(place)
+        if said["classes"] and (after := one_list(said["classes"], which, names)) != names:
+            write_text(place / "classes.txt", "".join(f"{name}\n" for name in after))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from .labels import Asked, Labels, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
 from .other_rounds import INTENT, NONE, beside, elsewhere, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
-from .steps import in_words, one_more, put, read_steps, replayed, value_of, with_name
+from .steps import in_words, one_list, one_more, put, read_steps, replayed, value_of, with_name
 from .suggestions import read_suggestions
 
 CHANGED = "Not saved: {!r} was changed in another tab or by hand, and is {} now."
@@ -108,10 +108,7 @@ class Session:
         changed = replace(known, labels=dict(known.labels), skipped=set(known.skipped), why=dict(known.why))
         for change in step["changes"]:
             put(changed, change["id"], change[which])
-        classes = self.classes
-        if step["classes"]:  # with those that were added since
-            known_then = {*step["classes"]["before"], *step["classes"]["after"]}
-            classes = [*step["classes"][which], *(name for name in self.classes if name not in known_then)]
+        classes = one_list(step["classes"], which, self.classes) if step["classes"] else self.classes
         size = self.history.stat().st_size if self.history.is_file() else 0
         with (
             noted(self.folder, step, which, line, size),
@@ -269,6 +266,8 @@ class Session:
             same = next((c for c in self.classes if c != old and alike(c) == alike(new)), None)
             new = same or new
             self.check_name(new)
+            if new == old:
+                return self.state()
             keep = same is None and bool(new)
             classes = [new if c == old else c for c in self.classes if keep or c != old]
             given = self.labels.labels.items()
@@ -277,9 +276,8 @@ class Session:
                 {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
                 for id, label in after.items()
             ]
-            asked = Asked.load(self.folder)  # as an earlier renaming left it
-            plan = planned(self.folder, asked, old, new, lambda label: self.renamed(label, old, new))
-            more = {"elsewhere": plan} if plan["changes"] or plan["classes"] else {}
+            plan = planned(self.folder, old, new, lambda label: self.renamed(label, old, new))
+            more = {"elsewhere": plan} if plan["folders"] else {}
             return self.take(changes, classes, **more, renamed=[old, new])
 
     def renamed(self, label: str, old: str, new: str) -> str:
