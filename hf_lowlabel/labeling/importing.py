@@ -21,7 +21,7 @@ from .kinds import kind_of
 from .label_rows import LabelFaults
 from .label_studio import is_export, read_label_studio
 from .labels import Asked, Labels, read_labels
-from .other_rounds import after_reviews, taken_off
+from .other_rounds import after_reviews, refuse_unfinished, taken_off
 
 
 def import_labels(
@@ -58,6 +58,7 @@ def import_labels(
     folder = path.parent
     if (folder / "selection.json").is_file():
         task = Asked.load(folder)
+        refuse_unfinished(folder)
         if kind_of(task.task).page == "mask":
             raise UserError(
                 f"{str(folder)!r} is for masks, which go beside the images first: "

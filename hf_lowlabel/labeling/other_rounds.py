@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..commands import DONE
+from ..commands import DONE, command
 from ..data.labels.labels import LabelRules
 from ..errors import UserError
 from ..files import read_json, write_json
@@ -253,6 +253,16 @@ def noted(folder: Path, step: Mapping[str, Any], which: str, line: Mapping[str, 
             note.unlink(missing_ok=True)
             raise
         note.unlink(missing_ok=True)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """UserError where a renaming that was killed has left labels of a folder, or of its loop, with the old name."""
+    for place in (folder, *beside(folder)):
+        if (place / INTENT).is_file():
+            raise UserError(
+                f"A class was being renamed in {place}, and some labels have the old name yet. Run "
+                f"`{command('label', place)}`, which does the rest, and then this again."
+            )
 
 
 def left_over(folder: Path) -> dict[str, Any] | None:

@@ -35,15 +35,13 @@ def brought_up(folder: Path, task: str) -> None:
     """Finish a renaming that was killed, and let the last round know the labels that the others have now.
 
     Raises:
-        UserError: another process is renaming a class.
+        UserError: another process is renaming a class, or labels one of the folders.
     """
     if kind_of(task).page == "mask":
         return
     for place in places(folder):
         if (place / INTENT).is_file():
             Session(place)
-            if (place / INTENT).is_file():
-                raise UserError(f"A class is being renamed in {place} by another process. Wait for it, then go on.")
     for place in places(folder, ("to_label",))[-1:]:
         refresh(place)
 

@@ -228,9 +228,9 @@ def test_outside_of_a_loop_the_labels_that_the_folder_knows_are_renamed(tmp_path
     Session(folder).rename("daisy", "aster")
     assert Asked.load(folder).labeled == {"z.png": "aster"}
     page = Session(folder)
-    assert page.suggested("e.png")["class"] == "aster"  # what a model says is still offered
+    assert page.suggested()["e.png"]["class"] == "aster"  # what a model says is still offered
     page.undo()
-    assert Asked.load(folder).labeled == BEFORE and page.suggested("e.png")["class"] == "daisy"
+    assert Asked.load(folder).labeled == BEFORE and page.suggested()["e.png"]["class"] == "daisy"
 
 
 def test_killed_at_any_write_the_next_page_finishes_it(rounds, tmp_path_factory):

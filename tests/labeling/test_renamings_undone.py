@@ -1,12 +1,19 @@
-"""Undo of renamings gives back what every folder of a loop said, of labels that another folder overrules too."""
+"""Undo of renamings gives back what every folder of a loop said, of labels that another folder overrules too; one that
+was killed is finished before anybody answers."""
 
 import os
 import random
 
 import pytest
 
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Asked, Labels, read_classes, write_labels
+from hf_lowlabel.labeling.other_rounds import INTENT
 from hf_lowlabel.labeling.page import Session
+from hf_lowlabel.labeling.server import only_one
+from hf_lowlabel.labeling.steps import follow, read_steps
+from hf_lowlabel.labeling.suggestions import write_suggestions
 
 CLASSES = ["cat", "dog", "sky"]
 HELD = dict(validation=["v"], test=["t"], held_labels={"t": "dog"})
@@ -113,3 +120,88 @@ def test_a_class_that_was_added_elsewhere_since_stays_where_a_renaming_is_undone
     Session(first).new_class("fox")
     Session(last).undo()
     assert read_classes(first / "classes.txt") == [*CLASSES, "fox"] and Session(first).labels.labels == {"a": "dog"}
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(page, monkeypatch, *names):
+    """Killed before labels.csv of the folder itself is written, after those of the others."""
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr("hf_lowlabel.labeling.page.write_labels", kill)
+        page.rename(*names)
+
+
+def test_no_page_is_opened_over_a_renaming_that_is_not_finished(tmp_path, monkeypatch):
+    first, review, last = folders = loop(tmp_path, {"a": "dog"}, {"a": ""}, {"e": "dog", "f": "dog"}, {})
+    Session(last).label("f", "dog")
+    killed(Session(last), monkeypatch, "dog", "puppy")
+    half = said(folders), (last / "history.jsonl").read_bytes()
+    with only_one(first):  # a page for it is open elsewhere
+        for folder in folders:
+            with pytest.raises(UserError, match="renamed in .*to_label, and the rest is not done: .* another process"):
+                Session(folder)
+    with only_one(last):
+        for folder in folders:
+            with pytest.raises(UserError, match="the rest is not done"):
+                Session(folder)
+    for folder in folders:  # a split of both names would be one of two classes
+        with pytest.raises(UserError, match=r"some labels have the old name yet. Run `hf-lowlabel label .*to_label`"):
+            import_labels(folder)
+    assert (said(folders), (last / "history.jsonl").read_bytes()) == half and (last / INTENT).is_file()
+    assert Session(review).classes == ["cat", "puppy", "sky"] and not (last / INTENT).exists()
+    assert Session(last).labels.labels == {"e": "puppy", "f": "puppy"} and Session(last).steps[-1]["renamed"]
+
+
+def test_what_was_answered_by_hand_since_a_renaming_was_killed_stays(tmp_path, monkeypatch):
+    first, _, last = loop(tmp_path, {"a": "dog"}, {"a": ""}, {"e": "dog", "f": "dog"}, {})
+    killed(Session(last), monkeypatch, "dog", "puppy")
+    write_labels(last / "labels.csv", Asked.load(last), Labels({"e": "sky", "f": "dog"}))
+    assert Session(last).labels.labels == {"e": "sky", "f": "puppy"} and Session(first).labels.labels == {"a": "puppy"}
+
+
+class Counted(list):
+    turns = 0
+
+    def __iter__(self):
+        self.turns += 1
+        return super().__iter__()
+
+
+def test_the_steps_are_gone_through_once_for_all_images(tmp_path):
+    first, _, last = loop(tmp_path, {id: "dog" for id in "abcdefgh"}, {"a": ""}, {"i": ""}, {})
+    write_suggestions(first, {id: (("dog", 0.9), "odd") for id in "abcdefgh"})
+    page = Session(first)
+    page.rename("dog", "puppy"), page.rename("puppy", "wolf"), page.label("a", "cat")
+    page.steps = Counted(page.steps)
+    assert [one["suggestion"]["class"] for one in page.state()["images"]] == ["wolf"] * 8 and page.steps.turns == 1
+    page.rename("wolf", "")
+    assert page.suggested()["a"] == {"class": "", "probability": 0.9, "why": "odd"}
+    steps = read_steps(first / "history.jsonl", {*"abcdefgh"})
+    before = Counted((step, {**step, "classes": None}) for step in steps)
+    undone = {"key": "k", "old": "dog", "new": "fox", "images": {}, "which": "before", "apart": True}
+    follow(steps, [("k", before)], undone, False)
+    assert before.turns == 1 and len(steps) == 4 and not any(step["classes"] for step in steps)
+
+
+def test_a_mark_that_text_of_a_file_begins_with_is_no_part_of_a_name(tmp_path):
+    _, _, last = loop(tmp_path, {"a": "dog"}, {"a": ""}, {"e": "cat"}, {})
+    page = Session(last)
+    page.rename("cat", "\ufeffpuma"), page.new_class("fo\ufeffx"), page.rename("fox", "\ufeff wolf")
+    assert page.classes == read_classes(last / "classes.txt") == ["puma", "dog", "sky", "wolf"]
+    assert labels_of(last) == {"e": "puma"} and not (last / "classes.txt").read_bytes().startswith(b"\xef\xbb\xbf")
+    with pytest.raises(UserError, match="exists"):
+        page.new_class("\ufeffPUMA")
+    for do in (page.new_class, lambda name: page.rename("puma", name)):  # which would be deleted
+        with pytest.raises(UserError, match="no letter that is seen"):
+            do("\ufeff")
+    assert labels_of(last) == {"e": "puma"}
+
+
+def labels_of(folder):
+    return Session(folder).labels.labels
