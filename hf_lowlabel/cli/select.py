@@ -159,7 +159,10 @@ def select(argv: list[str]) -> int:
     parser = Parser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
     parser.add_argument("--budget", type=int, required=True, help="images to choose")
     parser.add_argument(
-        "--output", required=True, help="folder to write: images, contact sheet, labels.csv, Label Studio tasks"
+        "--output",
+        required=True,
+        help="folder to write: images, contact sheet, labels.csv, Label Studio tasks; to send it to somebody else, "
+        "leave out its hidden .here.json, which alone holds paths of this machine",
     )
     parser.add_argument(
         "--strategy",

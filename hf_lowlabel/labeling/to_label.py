@@ -1,7 +1,7 @@
 """From chosen images to a folder a person can label: images, contact sheet, labels.csv, Label Studio tasks.
 
     to_label/images/0000_cat.jpg   index.html   labels.csv   selection.json   classes.txt (where classes are known)
-             label_studio_tasks.json   label_studio_config.xml
+             label_studio_tasks.json   label_studio_config.xml   .here.json (paths of this machine)
 
 For segmentation there is no labels.csv: the masks are painted in Label Studio, and split.json says which images they
 are for. selection.json is written last: a folder with it is complete.

@@ -85,7 +85,7 @@ def select(
             does.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         budget: images to choose.
-        output: folder to write.
+        output: folder to write. Paths of this machine are in its `.here.json` alone: leave that out when it is sent.
         strategy: a name in `strategies.STRATEGIES` or `by_model.BY_MODEL`; None: for the folder of a finished run of
             the task what it is in doubt of, else "as3l".
         strategy_args: of the strategy, by name.

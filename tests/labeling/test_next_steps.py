@@ -197,7 +197,10 @@ def test_a_model_outside_of_the_working_directory_stays_that_of_the_command(chos
     (tmp_path / "my photos").rename(outside / "my photos")
     argv = ["select", "--dataset", str(outside / "my photos"), "--model", str(outside / "net"), "--budget", "4"]
     assert main([*argv, "--task", task, "--output", "to label", "--classes", "a", "line"]) == 0
-    assert str(outside) not in (folder / "selection.json").read_text()
+    holds = {p.name for p in folder.rglob("*") if p.is_file() and str(outside).encode() in p.read_bytes()}
+    with pytest.raises(SystemExit):
+        main(["select", "--help"])
+    assert holds == {".here.json"} and "leave out its hidden .here.json" in " ".join(capsys.readouterr().out.split())
 
     def then():
         if task == "classification":
