@@ -194,9 +194,9 @@ def planned(folder: Path, old: str, new: str, renamed: Callable[[str], str]) -> 
     return {"folders": folders, "renamed": [old, new], "key": secrets.token_hex(8)}
 
 
-def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
-    """Write what a plan says, "after" or "before", as far as it is not so already; what was said since stays."""
-    here, order = folder.resolve(), slice(None, None, 1 if which == "after" else -1)
+def carry_out(folder: Path, step: Mapping[str, Any], which: str) -> None:
+    """Write what the plan of a step says, "after" or "before", as far as it is not so; what was said since stays."""
+    plan, here, order = step["elsewhere"], folder.resolve(), slice(None, None, 1 if which == "after" else -1)
 
     def then(of: Mapping[str, Any], changes: Mapping[str, list[str]], other: Container[str] = ()) -> dict[str, Any]:
         out = dict(of)
@@ -215,7 +215,7 @@ def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
         if place == here:
             continue
         if (place / "labels.csv").is_file():
-            tell_renamed(place / "history.jsonl", plan, which, way)
+            tell_renamed(place / "history.jsonl", step, which, way)
             found = labels_in(place, asked)
             if (given := then(found.labels, said["labels"], found.skipped)) != found.labels:
                 write_labels(place / "labels.csv", asked, replace(found, labels=given))
@@ -236,8 +236,7 @@ def noted(folder: Path, step: Mapping[str, Any], which: str, line: Mapping[str, 
     Raises:
         UserError: another process labels one of the other folders; nothing was written.
     """
-    plan = step.get("elsewhere")
-    if not plan:
+    if not step.get("elsewhere"):
         yield
         return
     note = folder / INTENT
@@ -246,10 +245,10 @@ def noted(folder: Path, step: Mapping[str, Any], which: str, line: Mapping[str, 
             held.enter_context(only_one(place))
         write_json(note, {"step": step, "which": which, "line": line, "length": length})
         try:
-            carry_out(folder, plan, which)
+            carry_out(folder, step, which)
             yield
         except Exception:
-            carry_out(folder, plan, "before" if which == "after" else "after")
+            carry_out(folder, step, "before" if which == "after" else "after")
             note.unlink(missing_ok=True)
             raise
         note.unlink(missing_ok=True)

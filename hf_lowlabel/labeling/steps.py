@@ -70,16 +70,15 @@ def is_renaming(said: Any) -> bool:
     return isinstance(said, dict) and all(isinstance(said[key], str) for key in ("key", "old", "new", "which"))
 
 
-def tell_renamed(history: Path, plan: Mapping[str, Any], which: str, way: str) -> None:
+def tell_renamed(history: Path, step: Mapping[str, Any], which: str, way: str) -> None:
     """Let the history of another folder know that a class was renamed, once, or that this was undone.
 
     Args:
-        history: its file. plan, which: as in `carry_out`. way: to the folder, by which the plan knows it.
+        history: its file. step, which: as in `carry_out`. way: to the folder, by which the plan knows it.
     """
-    if not history.is_file():  # there is nothing to undo
-        return
+    plan = step["elsewhere"]
     known = "before"
-    for line in history.read_bytes().split(b"\n"):
+    for line in history.read_bytes().split(b"\n") if history.is_file() else ():
         with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):  # cut short, or another step
             said = json.loads(line)["elsewhere_renamed"]
             known = said["which"] if said["key"] == plan["key"] else known
@@ -89,7 +88,8 @@ def tell_renamed(history: Path, plan: Mapping[str, Any], which: str, way: str) -
     own = plan["folders"].get(way, {"classes": None})
     apart = bool(new) and own["classes"] is not None and new not in own["classes"]["before"]
     every = [of[name] for of in (*plan["folders"].values(), own) for name in LABELS if name in of]  # its own words last
-    images = {id: [after, before] for some in every for id, (before, after) in some.items() if after}
+    images = {id: [after, before] for some in every for id, (before, after) in some.items()}
+    images = {one["id"]: [one["after"]["label"], one["before"]["label"]] for one in step["changes"]} | images
     said = {"key": plan["key"], "old": old, "new": new, "which": which, "apart": apart, "images": images}
     with one_more(history, {"elsewhere_renamed": said}):
         pass
@@ -104,17 +104,33 @@ def follow(steps: list[dict], told: list[Told], said: Mapping[str, Any], several
         for step in steps:
             rename_in(step, old, new, lambda _, label: with_name(label, old, new, several))
         return
-    before = {id(step): was for step, was in told.pop()[1]} if told and told[-1][0] == said["key"] else {}
+    at = next((k for k, (key, _) in enumerate(told) if key == said["key"]), len(told))
+    pairs, later = [pair for _, some in told[at : at + 1] for pair in some], told[at + 1 :]
+    before = {} if later else {id(step): was for step, was in pairs}
+    del told[at : at + 1]
 
     def back(image: str, label: str) -> str:
-        after, then = images.get(image, (None, ""))
+        after, then = images.get(image, ("", ""))
         return then if label == after else with_name(label, new, old, several) if said["apart"] else label
 
-    for step in steps:
+    for step in [*steps, *(was for _, some in later for _, was in some)]:
         if id(step) in before:
             step.update(before[id(step)])
-        else:
-            rename_in(step, *((new, old) if said["apart"] else ("", "")), back)
+            continue
+        if step["renamed"]:  # of what it made of that renaming nothing is left
+            took_back(step, images)
+        rename_in(step, *((new, old) if said["apart"] else ("", "")), back)
+
+
+def took_back(step: dict, images: Mapping[str, list[str]]) -> None:
+    """Let a renaming say nothing of labels that are what they were before an earlier one. images: id -> the label that
+    both had made of it, and that from before them."""
+    for change in step["changes"]:
+        after, then = images.get(change["id"], (None, ""))
+        if change["after"]["label"] == after and not change["after"]["skipped"]:
+            change |= {when: {"label": then, "skipped": False} for when in ("before", "after")}
+    for some in [said[name] for said in (step["elsewhere"] or {"folders": {}})["folders"].values() for name in LABELS]:
+        some |= {id: [images[id][1]] * 2 for id, pair in some.items() if id in images and pair[1] == images[id][0]}
 
 
 def rename_in(step: dict, old: str, new: str, label_of: Callable[[str, str], str]) -> None:

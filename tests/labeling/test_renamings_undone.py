@@ -107,6 +107,32 @@ def test_renamings_and_answers_undone_one_by_one_give_back_every_file(tmp_path, 
             assert said(folders) == before, (n, told, len(done))
 
 
+@pytest.mark.parametrize("new", ["puma", "sky", ""])
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_two_renamings_of_different_folders_are_undone_in_either_order(tmp_path, new, asked):
+    """The earlier one first: what the later one made of its labels is what they were before both."""
+    folders = loop(tmp_path, {"a": "cat", "b": "dog"}, {"a": "cat", "b": ""}, {"e": "dog", "f": "cat"}, {"z": "cat"})
+    before = said(folders)
+    Session(folders[asked]).rename("cat", "dog")
+    Session(folders[asked - 1]).rename("dog", new)
+    Session(folders[asked]).undo()
+    Session(folders[asked - 1]).undo()
+    for (table, _, known), (table_before, _, known_before) in zip(said(folders), before):
+        assert (table, known.labeled, known.held_labels) == (
+            table_before,
+            known_before.labeled,
+            known_before.held_labels,
+        )
+
+
+def test_an_answer_given_after_the_first_renaming_follows_its_undo(tmp_path):
+    first, _, last = loop(tmp_path, {"a": "dog"}, {"a": ""}, {"e": "dog"}, {})
+    Session(last).rename("dog", "puppy")
+    Session(first).label("a", "cat")  # its first step of all
+    Session(last).undo()
+    assert Session(first).undo()["label"] == "dog"
+
+
 def test_a_class_renamed_to_its_own_name_stays_everywhere(tmp_path):
     folders = loop(tmp_path, {"a": "dog"}, {"a": ""}, {"e": "dog"}, {})
     before = said(folders)
