@@ -22,7 +22,7 @@ from .demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS
 from .errors import UserError
 from .files import write_json
 from .labeling.importing import import_labels
-from .labeling.labels import Labels, Task, write_labels
+from .labeling.labels import Asked, Labels, write_labels
 from .selection.prior_labels import priors
 from .selection.verbs import select
 from .text import percent
@@ -105,7 +105,7 @@ def tell(results: dict, folder: Path, chosen: Path) -> None:
 
 def answer(folder: Path, source: ImageDataset) -> None:
     """Fill in labels.csv with the true labels, as a person would who makes no mistakes."""
-    task = Task.load(folder)
+    task = Asked.load(folder)
     name = {id: source.class_names[label] for id, label in zip(source.ids, source.labels, strict=True)}
     write_labels(folder / "labels.csv", task, Labels({id: name[id] for id in task.files.values()}))
 

@@ -97,7 +97,7 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
     from ..labeling.kinds import kind_of
-    from ..labeling.labels import Task
+    from ..labeling.labels import Asked
     from ..labeling.next_steps import remember
     from ..labeling.pages import label
     from ..selection.verbs import select
@@ -116,7 +116,7 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
             max_bad=args.max_bad,
             classes=list(data.classes) or None,
         )
-    elif (there := Task.load(folder)).fingerprint != fingerprint:
+    elif (there := Asked.load(folder)).fingerprint != fingerprint:
         raise UserError(
             f"The images in {folder} were chosen of other data, {there.dataset}. Give another --output-dir."
         )

@@ -94,7 +94,7 @@ def review(argv: list[str]) -> int:
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
     json_flag(parser)
     args = parser.parse_args(argv)
-    from ..labeling.labels import Task
+    from ..labeling.labels import Asked
     from ..labeling.next_steps import after_labels
     from ..labeling.other_rounds import goes_on
     from ..labeling.pages import label
@@ -109,7 +109,7 @@ def review(argv: list[str]) -> int:
     elif not count:
         say(f"Nothing in {args.run} asks for a second look.")
     else:
-        then = after_labels(folder, Task.load(folder), Path(args.run))
+        then = after_labels(folder, Asked.load(folder), Path(args.run))
         if goes_on(folder):  # a run of its own would take the answers out of the rounds
             then = SAME_LOOP
         many = "images are" if count > 1 else "image is"

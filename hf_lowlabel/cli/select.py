@@ -74,7 +74,7 @@ def split(argv: list[str]) -> int:
 
 def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     """Masks that were painted in a folder of `select` go beside the images of the data set."""
-    from ..labeling.labels import Task as Asked
+    from ..labeling.labels import Asked
     from ..labeling.mask_import import import_masks
     from ..labeling.next_steps import told
 
@@ -157,7 +157,10 @@ def select(argv: list[str]) -> int:
     parser = Parser(prog="hf-lowlabel select", description="Choose which images are worth labeling.")
     parser.add_argument("--budget", type=int, required=True, help="images to choose")
     parser.add_argument(
-        "--output", required=True, help="folder to write: images, contact sheet, labels.csv, Label Studio tasks"
+        "--output",
+        required=True,
+        help="folder to write: images, contact sheet, labels.csv, Label Studio tasks; to send it to somebody else, "
+        "leave out its hidden .here.json, which alone holds paths of this machine",
     )
     parser.add_argument(
         "--strategy",

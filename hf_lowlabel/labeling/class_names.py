@@ -8,12 +8,15 @@ from ..errors import UserError
 from .labels import clean
 
 TURNING = {*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}  # the direction of what follows
+MARK = "\ufeff"  # of UTF-8, which text may bring along from a file: at the head of classes.txt it would be dropped
 NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of one, ends of lines and paragraphs
 
 
 def typed(name: object) -> str:
     """A name as it was typed, with a plain blank for every other one: no-break, ideographic and the like."""
-    return clean("".join(" " if unicodedata.category(c) == "Zs" else c for c in str(name or "")))
+    text = str(name or "")
+    text = text.replace(MARK, "") or text  # alone it is no name, but no empty one either, which deletes a class
+    return clean("".join(" " if unicodedata.category(c) == "Zs" else c for c in text))
 
 
 def check_text(name: str) -> None:

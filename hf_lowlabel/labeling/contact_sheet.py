@@ -11,7 +11,7 @@ from PIL import Image
 from ..data.dataset import ImageDataset
 from ..data.pixels.images import BadImage
 from .kinds import kind_of
-from .labels import Task
+from .labels import Asked
 from .suggestions import Suggestions
 
 THUMB = 96  # px, side of a neighbour
@@ -50,7 +50,7 @@ SHEET = """<!doctype html>
 """
 
 
-def contact_sheet(task: Task, why: list[dict], said: Suggestions) -> str:
+def contact_sheet(task: Asked, why: list[dict], said: Suggestions) -> str:
     """One row per chosen image: itself, how many images it stands for, and its nearest neighbours."""
     rows = []
     for (file, id), reason in zip(task.files.items(), why, strict=True):

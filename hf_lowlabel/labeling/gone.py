@@ -11,7 +11,7 @@ from ..data.dataset import ImageDataset
 from ..errors import UserError
 from ..text import listed
 from .kinds import kind_of
-from .labels import Labels, Task
+from .labels import Asked, Labels
 from .other_rounds import NOTE, labels_in, places, refresh
 from .same_images import check_same
 
@@ -40,9 +40,9 @@ def folder_of_labels(given: Any) -> Path | None:
     """
     folder = Path(given).expanduser()
     if (folder / NOTE).is_file():
-        if any(kind_of(Task.load(place).task).page == "mask" for place in places(folder)[:1]):
+        if any(kind_of(Asked.load(place).task).page == "mask" for place in places(folder)[:1]):
             raise UserError(f"The masks of the rounds in {folder} lie beside the images. Leave out --labels.")
-        answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Task.load(place)).labels]
+        answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Asked.load(place)).labels]
         if not answered:
             raise UserError(f"No round in {folder} has a label. Label {folder / 'round-0' / 'to_label'} first.")
         refresh(answered[-1])
@@ -50,7 +50,7 @@ def folder_of_labels(given: Any) -> Path | None:
     return folder if (folder / "selection.json").is_file() else None
 
 
-def of_there(asked: Task, found: Labels, source: ImageDataset, place: Path) -> tuple[Task, Labels]:
+def of_there(asked: Asked, found: Labels, source: ImageDataset, place: Path) -> tuple[Asked, Labels]:
     """What a folder knows and what was answered in it, of the images that are there; a warning names the others.
 
     Raises:

@@ -20,8 +20,8 @@ from .gone import folder_of_labels, of_there
 from .kinds import kind_of
 from .label_rows import LabelFaults
 from .label_studio import is_export, read_label_studio
-from .labels import Labels, Task, read_labels
-from .other_rounds import after_reviews, taken_off
+from .labels import Asked, Labels, read_labels
+from .other_rounds import after_reviews, refuse_unfinished, taken_off
 
 
 def import_labels(
@@ -57,7 +57,8 @@ def import_labels(
     path = path / "labels.csv" if path.is_dir() else path
     folder = path.parent
     if (folder / "selection.json").is_file():
-        task = Task.load(folder)
+        task = Asked.load(folder)
+        refuse_unfinished(folder)
         if kind_of(task.task).page == "mask":
             raise UserError(
                 f"{str(folder)!r} is for masks, which go beside the images first: "
@@ -65,15 +66,7 @@ def import_labels(
             )
         classes, several = task.classes(folder), kind_of(task.task).several
     elif source is not None:
-        task = Task(
-            source.name,
-            source.fingerprint,
-            {id: id for id in source.ids},
-            source.config,
-            source.split,
-            source.revision,
-            list(source.class_names),
-        )
+        task = Asked.of(source, files={id: id for id in source.ids})
         classes, allow_missing = list(source.class_names), True
     else:
         raise UserError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data.pixels.mask_colors import lines_of
 from ..data.splits.splits import Split
 from ..tasks import LABELING, check_task
-from .labels import Labels, Task, write_labels, write_text
+from .labels import Asked, Labels, write_labels, write_text
 
 CONTROL = "class"  # name of the choice in our labeling interface, which is the key of its value in JSON-MIN
 
@@ -27,7 +27,7 @@ class Kind:
     several: bool
     page: str
     interface: Callable[[list[str]], str]
-    write: Callable[[Path, Task], None]
+    write: Callable[[Path, Asked], None]
     next_step: str
 
 
@@ -58,13 +58,13 @@ def _brushes(class_names: list[str]) -> str:
     return f'<BrushLabels name="mask" toName="image">{inside}\n  </BrushLabels>'
 
 
-def _write_classes(folder: Path, task: Task) -> None:
+def _write_classes(folder: Path, task: Asked) -> None:
     if task.class_names:
         write_text(folder / "classes.txt", "\n".join(task.class_names) + "\n")
     write_labels(folder / "labels.csv", task, Labels())
 
 
-def _write_masks(folder: Path, task: Task) -> None:
+def _write_masks(folder: Path, task: Asked) -> None:
     Split(
         dataset=task.dataset,
         config=task.config,

@@ -14,14 +14,14 @@ from ..errors import UserError
 from ..files import read_json
 from .kinds import CONTROL, kind_of
 from .label_rows import refuse
-from .labels import Labels, Task, class_faults, clean, find_names
+from .labels import Asked, Labels, class_faults, clean, find_names
 
 TASK_KEYS = {"annotations", "completions", "predictions", "annotation_id", "annotator", "lead_time", "choice"}
 CONTROLS = (CONTROL, "choice", "label")  # what a row of JSON-MIN may call its class
 OF_ROWS = {"id", "inner_id", "image", "image_id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
 
 
-def label_studio_tasks(task: Task) -> list[dict]:
+def label_studio_tasks(task: Asked) -> list[dict]:
     """Tasks for Label Studio's import; its local storage root must be this folder
     (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT).
     """
@@ -30,7 +30,7 @@ def label_studio_tasks(task: Task) -> list[dict]:
     ]
 
 
-def label_studio_config(task: Task) -> str:
+def label_studio_config(task: Asked) -> str:
     """The labeling interface: one choice, or brushes for masks. Classes that are not known yet are added in its
     settings.
     """
@@ -64,7 +64,7 @@ def is_task(row: dict) -> bool:
 
 def read_label_studio(
     path: str | Path,
-    task: Task,
+    task: Asked,
     *,
     classes: list[str] | None = None,
     new_classes: bool = False,

@@ -8,13 +8,14 @@ either may have been edited; labels.csv itself is only ever replaced whole.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.files.folders import EXTENSIONS
 from ..data.files.table_files import match_names, plain_name
@@ -29,12 +30,17 @@ from ..table_writer import inert
 from .label_faults import class_faults, comma_faults, several_hint
 from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 
+if TYPE_CHECKING:
+    from ..data.dataset import ImageDataset
+    from ..data.splits.splits import Split
+
 COLUMNS = ("file_name", "id", "label", "skipped")
+OF_SPLIT = ("class_names", "labeled", "validation", "test", "held_labels", "passed_over")
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|[+-]?\.\d+")
 
 
 @dataclass
-class Task:
+class Asked:
     """What `select` asked for: selection.json of a folder. files: name in images/ -> id in the data set."""
 
     dataset: str
@@ -57,11 +63,20 @@ class Task:
     report: dict = field(default_factory=dict)
     class_colors: dict = field(default_factory=dict)  # name -> its colours, where the masks of the data are of colours
 
+    @classmethod
+    def of(cls, dataset: ImageDataset, split: Split | None = None, **more: Any) -> Asked:
+        """What is asked for of a data set, which knows all that a split says; more: further fields, or others."""
+        own = {name: getattr(dataset, name) for name in ("fingerprint", "config", "split", "revision")}
+        known = {} if split is None else {name: copy.copy(getattr(split, name)) for name in OF_SPLIT}
+        return cls(
+            **{"dataset": dataset.name, "files": {}, "class_names": [*dataset.class_names], **own, **known, **more}
+        )
+
     def save(self, folder: Path) -> None:
         write_text(folder / "selection.json", json.dumps(asdict(self), indent=1, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Task:
+    def load(cls, folder: str | Path) -> Asked:
         path = Path(folder) / "selection.json"
         content = read_json(path, "Give a folder that `hf-lowlabel select` wrote, as it wrote it.")
         if not isinstance(content, dict):
@@ -111,7 +126,7 @@ def clean(text: object) -> str:
 # ---- labels.csv ------------------------------------------------------------------------------------------------------
 def read_labels(
     path: str | Path,
-    task: Task,
+    task: Asked,
     *,
     classes: list[str] | None = None,
     new_classes: bool = False,
@@ -276,7 +291,7 @@ def image_of_row(
     return known
 
 
-def write_labels(path: Path, task: Task, labels: Labels) -> None:
+def write_labels(path: Path, task: Asked, labels: Labels) -> None:
     """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with the columns that a
     person has added, for splits or for anything else."""
     given, skipped, why = labels.labels, labels.skipped, labels.why

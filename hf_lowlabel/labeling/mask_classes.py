@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..text import series
 from .class_names import check_text, typed
-from .labels import Task, clean
+from .labels import Asked, clean
 from .next_steps import told
 from .server import only_one
 
@@ -37,7 +37,7 @@ class SharedList:
         self.names, self.colors, self.newest = *(([], {}) if self.foreign else (names, colors)), self.own
         self.files = {} if self.foreign else {self.own: (names, colors)}
 
-    def join(self, folder: Path, asked: Task, given: tuple[list[str], Colors] | None = None) -> list[str]:
+    def join(self, folder: Path, asked: Asked, given: tuple[list[str], Colors] | None = None) -> list[str]:
         """The list once a folder to label has its part in it.
 
         Args:
@@ -82,7 +82,7 @@ class SharedList:
             )
 
 
-def asked_colors(asked: Task) -> Colors:
+def asked_colors(asked: Asked) -> Colors:
     """Those that a folder to label was written with."""
     return {name: [(r, g, b) for r, g, b in of] for name, of in asked.class_colors.items()}
 
@@ -169,7 +169,7 @@ def goes_on_from(new: list[str], old: list[str], asked: list[str], some: bool = 
     return old == asked and not moved and not (some and all(a != b for a, b in pairs))
 
 
-def of_the_data(folder: Path, asked: Task) -> None:
+def of_the_data(folder: Path, asked: Asked) -> None:
     """Let a folder to label begin with the classes that its data have by now.
 
     Raises:
@@ -184,7 +184,7 @@ def of_the_data(folder: Path, asked: Task) -> None:
             shared.write()
 
 
-def shared_with_data(folder: Path, asked: Task, given: tuple[list[str], Colors] | None = None) -> SharedList | None:
+def shared_with_data(folder: Path, asked: Asked, given: tuple[list[str], Colors] | None = None) -> SharedList | None:
     """The list of a folder to label and of its data, where it is known where those are (`SharedList.join`)."""
     dataset = told(folder, asked).get("dataset")
     if dataset is None:

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import read_json, sha256, whole, write_json
 from ..text import listed
 from .gone import check_there
-from .labels import Task
+from .labels import Asked
 from .mask_classes import SharedList
 from .mask_places import Place, find_places, read_mask, with_ending
 from .next_steps import refuse_mixing
@@ -68,7 +68,7 @@ def import_masks(
             already, a number has two names, or the data are being labeled by another process.
     """
     folder, dataset = Path(folder), Path(dataset)
-    task, file = Task.load(folder), folder / CLASSES_FILE
+    task, file = Asked.load(folder), folder / CLASSES_FILE
     refuse_mixing(folder, task)
     places = find_places(dataset, task.split)
     painted = find_places(folder, selected=True)
@@ -88,7 +88,7 @@ def import_masks(
             taken[str(place)] = {one.id: one.hash for one in found if one.folder == place and one.id in task.labeled}
         new = [one for one in found if taken.get(str(one.folder), {}).get(one.id) != one.hash]
         for place in {one.folder for one in new} - {folder}:
-            shared.join(place, Task.load(place))
+            shared.join(place, Asked.load(place))
         check_names(shared.names)
         faults, ready = list[str](), dict[str, Painted]()
         for one in new:
@@ -148,7 +148,7 @@ def earlier(folder: Path, rounds: Path | None) -> list[Path]:
 
 def painted_in(folder: Path) -> list[Painted]:
     """The masks in a folder to label."""
-    asked, found = Task.load(folder), find_places(folder, selected=True)
+    asked, found = Asked.load(folder), find_places(folder, selected=True)
     painted = {id: found[name] for name, id in asked.files.items() if name in found and found[name].mask.is_file()}
     return [Painted(id, folder, place, sha256(place.mask)) for id, place in painted.items()]
 

@@ -27,7 +27,7 @@ from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
 from .class_names import alike, typed
-from .labels import Task
+from .labels import Asked
 from .mask_assist import Assistant
 from .mask_classes import check_name, given_classes, shared_with_data
 from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
@@ -60,7 +60,7 @@ class MaskSession:
     def __init__(
         self,
         folder: str | Path,
-        asked: Task | None = None,
+        asked: Asked | None = None,
         classes: Sequence[str] = (),
         model: str | None = None,
         pieces: int = 400,

@@ -27,7 +27,7 @@ from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
 from ..text import series
-from .labels import Task
+from .labels import Asked
 from .next_steps import colored_by
 from .predicted import is_predicted, predicted
 
@@ -101,7 +101,7 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
             "take the place of. Draw those of further images with the tool they are from, into the same folder, where "
             "all of them are read."
         )
-    out, colors = {}, colored_by(folder, Task.load(folder)) if selected else None
+    out, colors = {}, colored_by(folder, Asked.load(folder)) if selected else None
     for id, file in files.items():
         path = PurePosixPath(file.path)
         new = root / path.with_name(f"{path.stem}_mask.png") if masks is None else masks / path.with_suffix(".png")

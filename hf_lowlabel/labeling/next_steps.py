@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import read_json, write_json
 from ..yaml_files import read_yaml
 from .kinds import kind_of
-from .labels import Task
+from .labels import Asked
 
 BUILT_IN = ("digits", "shapes")
 MEANT = tuple(name for name in MASKS if name != "classes")  # what masks mean; a folder to label has its own classes
@@ -46,7 +46,7 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
 def remember(folder: Path, settings: Mapping[str, Any]) -> None:
     """Let a folder to label know what was given to `auto` for every round."""
     keep_here(folder, settings)
-    asked = Task.load(folder)
+    asked = Asked.load(folder)
     said = {name: value for name, value in {**asked.given, **public(settings)}.items() if value is not None}
     if said != asked.given:
         replace(asked, given=said).save(folder)
@@ -82,7 +82,7 @@ def run_of(folder: Path) -> Path | None:
     return run if (run / "training.yaml").is_file() else None
 
 
-def told(folder: Path, asked: Task, run: Path | None = None) -> dict[str, Any]:
+def told(folder: Path, asked: Asked, run: Path | None = None) -> dict[str, Any]:
     """Settings by name, of the run that the folder belongs to or of `select`, as far as they still lead somewhere.
 
     Args:
@@ -114,16 +114,16 @@ def is_gone(path: Any) -> bool:
     return isinstance(path, str) and Path(path).is_absolute() and not Path(path).exists()
 
 
-def rounds(folder: Path, asked: Task, run: Path | None) -> dict[str, Any]:
+def rounds(folder: Path, asked: Asked, run: Path | None) -> dict[str, Any]:
     """What was given for every round, as the folder knows it or that of the images the run asks for."""
     if asked.given or run is None or not (run / "to_label" / "selection.json").is_file():
         return {**asked.given, **here(folder)}
     with contextlib.suppress(UserError):
-        return {**Task.load(run / "to_label").given, **here(run / "to_label")}
+        return {**Asked.load(run / "to_label").given, **here(run / "to_label")}
     return {}
 
 
-def refuse_mixing(folder: Path, asked: Task) -> None:
+def refuse_mixing(folder: Path, asked: Asked) -> None:
     """UserError where painted masks cannot lie among those of the data that a folder to label is about."""
     if why := why_not_mixed(told(folder, asked), folder / "images"):
         raise UserError(why)
@@ -156,12 +156,12 @@ def declared_colors(data: DataArguments) -> Colors:
     return list_classes(file)[1] if file is not None and file.is_file() else {}
 
 
-def colored_by(folder: Path, asked: Task) -> Path | None:
+def colored_by(folder: Path, asked: Asked) -> Path | None:
     """The file of the colours that the masks of a folder to label have; None where they are class numbers alone."""
     return folder / CLASSES_FILE if told(folder, asked).get("mask_format") == "colors" else None
 
 
-def after_labels(folder: Path, asked: Task, run: Path | None = None) -> str:
+def after_labels(folder: Path, asked: Asked, run: Path | None = None) -> str:
     """What takes the classes that were given in a folder."""
     said = told(folder, asked, run)
     if "dataset" in said or kind_of(asked.task).several:
@@ -170,7 +170,7 @@ def after_labels(folder: Path, asked: Task, run: Path | None = None) -> str:
     return command("split", **{"from": folder}, output=manifest())
 
 
-def after_masks(folder: Path, asked: Task, missing: bool) -> str:
+def after_masks(folder: Path, asked: Asked, missing: bool) -> str:
     """What puts the masks that were painted in a folder beside the images of the data set.
 
     Args:

@@ -10,19 +10,19 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..commands import DONE
+from ..commands import DONE, command
 from ..data.labels.labels import LabelRules
 from ..errors import UserError
 from ..files import read_json, write_json
 from .kinds import kind_of
-from .labels import Labels, Task, read_labels, write_labels, write_text
+from .labels import Asked, Labels, read_labels, write_labels, write_text
 from .server import only_one
-from .steps import FOLDERS, is_plan, tell_renamed
+from .steps import FOLDERS, is_plan, one_list, tell_renamed
 
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in
@@ -56,7 +56,7 @@ def number_of(place: Path) -> int:
     return int(place.parent.name.removeprefix("round-"))
 
 
-def labels_in(place: Path, asked: Task) -> Labels:
+def labels_in(place: Path, asked: Asked) -> Labels:
     """What labels.csv of a folder says, "" where there is none; of masks nothing."""
     kind = kind_of(asked.task)
     if kind.page == "mask" or not (place / "labels.csv").is_file():
@@ -66,14 +66,14 @@ def labels_in(place: Path, asked: Task) -> Labels:
     return read_labels(place / "labels.csv", asked, **how, rules=LabelRules(several=kind.several).knowing(classes))
 
 
-def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
+def elsewhere(folder: Path, asked: Asked) -> dict[str, str | None]:
     """id -> label of all that is labeled, but in labels.csv of this folder.
 
     What a round has asked for has the label that its labels.csv says now; what was labeled before all rounds, that of
     selection.json.
     """
     known, own = dict(asked.labeled), {*asked.files.values()}
-    others = [(place, Task.load(place)) for place in beside(folder) if (place / "labels.csv").is_file()]
+    others = [(place, Asked.load(place)) for place in beside(folder) if (place / "labels.csv").is_file()]
     others = [(place, there) for place, there in others if kind_of(there.task).page != "mask"]
     rounds = {id for place, there in others if place.name == "to_label" for id in there.files.values()} - own
     for place, there in others:
@@ -90,12 +90,12 @@ def elsewhere(folder: Path, asked: Task) -> dict[str, str | None]:
     return known
 
 
-def taken_off(asked: Task, found: Labels) -> set[str]:
+def taken_off(asked: Asked, found: Labels) -> set[str]:
     """Images that a second look found to show none of the classes: the label that they had is off."""
     return {id for id, why in found.why.items() if why == NONE} if asked.strategy == "review" else set()
 
 
-def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels]:
+def after_reviews(place: Path, asked: Asked, found: Labels) -> tuple[Asked, Labels]:
     """What a folder to label knows, and what was answered in it, with what a second look in its own or in a later round
     of its loop has said of its images since. Notes tell of what was changed after that.
 
@@ -107,7 +107,7 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     passed, before = {*asked.passed_over}, elsewhere(place, asked)
     known_apart = {*asked.validation, *asked.test}
     for other in beside(place):
-        there = Task.load(other)
+        there = Asked.load(other)
         said = labels_in(other, there)
         passed = passed_over(passed, there, said)
         apart |= {id: part for id, part in said.parts.items() if part != "train" and id not in known_apart}
@@ -123,7 +123,7 @@ def after_reviews(place: Path, asked: Task, found: Labels) -> tuple[Task, Labels
     return replace(asked, labeled=known, passed_over=sorted(passed)), replace(found, **more)
 
 
-def passed_over(before: set[str], asked: Task, found: Labels) -> set[str]:
+def passed_over(before: set[str], asked: Asked, found: Labels) -> set[str]:
     """Images that were passed over, by what was answered in one more folder."""
     gone = {id for id, why in found.why.items() if why == GONE}  # it may come back
     looked_at = {id for id in asked.files.values() if asked.strategy != "review" or id in asked.labeled}
@@ -135,14 +135,14 @@ def changed_since(folder: Path) -> list[str]:
     every = [place for place in (*beside(folder), folder) if (place / "labels.csv").is_file()]
     notes = []
     for review in [place for place in every if place.name == "review"]:
-        there = Task.load(review)
+        there = Asked.load(review)
         found = labels_in(review, there)
         answers = {**found.labels, **dict.fromkeys(taken_off(there, found), "no label")}
         for place in [place for place in every if place.name == "to_label"]:
             table = place / "labels.csv"
             if table.stat().st_mtime <= (review / "labels.csv").stat().st_mtime:
                 continue
-            asked = Task.load(place)
+            asked = Asked.load(place)
             given = labels_in(place, asked).labels
             for id in [id for id in asked.files.values() if id in answers]:
                 now, before = given.get(id, "no label"), there.labeled.get(id) or "no label"
@@ -156,72 +156,72 @@ def changed_since(folder: Path) -> list[str]:
 
 def refresh(folder: Path) -> None:
     """Let selection.json of a folder say the labels that the other folders of its loop have now."""
-    asked = Task.load(folder)
+    asked = Asked.load(folder)
     if (now := elsewhere(folder, asked)) != asked.labeled:
         replace(asked, labeled=now).save(folder)
 
 
 # ---- another name for a class ---------------------------------------------------------------------------------------
-def planned(folder: Path, asked: Task, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
+def planned(folder: Path, old: str, new: str, renamed: Callable[[str], str]) -> dict[str, Any]:
     """What a renaming changes outside of labels.csv and classes.txt of this folder.
 
+    Each folder is planned by what it says itself: a label that another folder overrules is one all the same.
+
     Args:
-        folder, asked: in which it is asked for.
+        folder: in which it is asked for.
         old, new: the class; "": its labels are taken off.
         renamed: a label that may name it -> the label then.
 
     Returns:
-        {"changes": what becomes of which label, "classes": what becomes of the lists of classes, by folder,
-        "renamed": both names, "key": by which histories know it}.
+        {"folders": by the way to each of them, what becomes of which label of its labels.csv and selection.json, and of
+        its list of classes, "renamed": both names, "key": by which histories know it}.
     """
-    here, lists = folder.resolve(), dict[str, dict[str, list[str]]]()
-    known = [*elsewhere(folder, asked).items(), *asked.held_labels.items()]
-    labels = [(id, label) for id, label in known if label is not None]
-    for place in beside(folder):
-        names = Task.load(place).classes(place)
+    here, folders = folder.resolve(), dict[str, dict[str, Any]]()
+    for place in [*beside(folder), here]:
+        asked = Asked.load(place)
+        given = {} if place == here else labels_in(place, asked).labels
+        known = {"labels": given, "labeled": asked.labeled, "held_labels": asked.held_labels}
+        changes: dict[str, Any] = {
+            name: {id: [label, then] for id, label in of.items() if label and (then := renamed(label)) != label}
+            for name, of in known.items()
+        }
+        names = asked.classes(place)
         keep = bool(new) and new not in names
         after = [new if name == old else name for name in names if keep or name != old]
-        if after != names:
-            lists[os.path.relpath(place, here)] = {"before": names, "after": after}
-    changes = [{"id": id, "before": label, "after": then} for id, label in labels if (then := renamed(label)) != label]
-    return {"changes": changes, "classes": lists, "renamed": [old, new], "key": secrets.token_hex(8)}
+        lists = {"before": names, "after": after} if place != here and after != names else None
+        if lists or any(changes.values()):
+            folders[os.path.relpath(place, here)] = {**changes, "classes": lists}
+    return {"folders": folders, "renamed": [old, new], "key": secrets.token_hex(8)}
 
 
-def carry_out(folder: Path, plan: Mapping[str, Any], which: str) -> None:
-    """Write what a plan says, "after" or "before", as far as it is not so already."""
-    source = "before" if which == "after" else "after"
-    to = {one["id"]: (one[source], one[which]) for one in plan["changes"]}
+def carry_out(folder: Path, step: Mapping[str, Any], which: str) -> None:
+    """Write what the plan of a step says, "after" or "before", as far as it is not so; what was said since stays."""
+    plan, here, order = step["elsewhere"], folder.resolve(), slice(None, None, 1 if which == "after" else -1)
 
-    def then(id: str, label: str | None) -> str | None:
-        was, new = to.get(id, (None, None))
-        return new if label == was and was is not None else label
+    def then(of: Mapping[str, Any], changes: Mapping[str, list[str]], other: Container[str] = ()) -> dict[str, Any]:
+        out = dict(of)
+        for id, both in changes.items():
+            source, new = both[order]
+            if out.get(id, "") == source and id not in other:
+                out[id] = new
+        return {id: label for id, label in out.items() if label != ""}
 
-    others = beside(folder)
-    for place in [*others, folder]:
-        asked = Task.load(place)
-        known, tested = ({id: then(id, v) for id, v in some.items()} for some in (asked.labeled, asked.held_labels))
-        if which == "before":  # what was taken off is there again
-            held = {*asked.validation, *asked.test}
-            again = {id: new for id, (was, new) in to.items() if not was}
-            tested |= {id: new for id, new in again.items() if id in held}
-            known |= {id: new for id, new in again.items() if id not in held and place == folder}
-        known, tested = ({id: label for id, label in some.items() if label != ""} for some in (known, tested))
-        if (known, tested) != (asked.labeled, asked.held_labels):
-            replace(asked, labeled=known, held_labels=tested).save(place)
-        if place == folder or not (place / "labels.csv").is_file():
+    for place in [*beside(folder), here]:
+        asked, way = Asked.load(place), os.path.relpath(place, here)
+        said = plan["folders"].get(way, {"labels": {}, "labeled": {}, "held_labels": {}, "classes": None})
+        now = {name: then(getattr(asked, name), said[name]) for name in ("labeled", "held_labels")}
+        if now != {name: getattr(asked, name) for name in now}:
+            replace(asked, **now).save(place)
+        if place == here:
             continue
-        tell_renamed(
-            place / "history.jsonl", plan, which, plan["classes"].get(os.path.relpath(place, folder.resolve()))
-        )
-        found = labels_in(place, asked)
-        given = {id: then(id, found.labels.get(id, "")) or "" for id in asked.files.values()}
-        given = {id: label for id, label in given.items() if label}
-        if given != found.labels:
-            write_labels(place / "labels.csv", asked, replace(found, labels=given, skipped=found.skipped - {*given}))
-    for way, both in plan["classes"].items():
-        place = Path(os.path.normpath(folder.resolve() / way))
-        if place in others and Task.load(place).classes(place) == both[source]:
-            write_text(place / "classes.txt", "".join(f"{name}\n" for name in both[which]))
+        if (place / "labels.csv").is_file():
+            tell_renamed(place / "history.jsonl", step, which, way)
+            found = labels_in(place, asked)
+            if (given := then(found.labels, said["labels"], found.skipped)) != found.labels:
+                write_labels(place / "labels.csv", asked, replace(found, labels=given))
+        names = asked.classes(place)
+        if said["classes"] and (after := one_list(said["classes"], which, names)) != names:
+            write_text(place / "classes.txt", "".join(f"{name}\n" for name in after))
 
 
 @contextlib.contextmanager
@@ -236,8 +236,7 @@ def noted(folder: Path, step: Mapping[str, Any], which: str, line: Mapping[str, 
     Raises:
         UserError: another process labels one of the other folders; nothing was written.
     """
-    plan = step.get("elsewhere")
-    if not plan:
+    if not step.get("elsewhere"):
         yield
         return
     note = folder / INTENT
@@ -246,13 +245,23 @@ def noted(folder: Path, step: Mapping[str, Any], which: str, line: Mapping[str, 
             held.enter_context(only_one(place))
         write_json(note, {"step": step, "which": which, "line": line, "length": length})
         try:
-            carry_out(folder, plan, which)
+            carry_out(folder, step, which)
             yield
         except Exception:
-            carry_out(folder, plan, "before" if which == "after" else "after")
+            carry_out(folder, step, "before" if which == "after" else "after")
             note.unlink(missing_ok=True)
             raise
         note.unlink(missing_ok=True)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """UserError where a renaming that was killed has left labels of a folder, or of its loop, with the old name."""
+    for place in (folder, *beside(folder)):
+        if (place / INTENT).is_file():
+            raise UserError(
+                f"A class was being renamed in {place}, and some labels have the old name yet. Run "
+                f"`{command('label', place)}`, which does the rest, and then this again."
+            )
 
 
 def left_over(folder: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ undo works after a crash too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections import Counter
@@ -22,11 +23,11 @@ from ..errors import UserError
 from ..files import whole
 from .class_names import alike, check_text, typed
 from .kinds import kind_of
-from .labels import Labels, Task, clean, read_classes, write_labels, write_text
+from .labels import Asked, Labels, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
 from .other_rounds import INTENT, NONE, beside, elsewhere, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
-from .steps import in_words, one_more, put, read_steps, replayed, value_of, with_name
+from .steps import in_words, one_list, one_more, put, read_steps, replayed, value_of, with_name
 from .suggestions import read_suggestions
 
 CHANGED = "Not saved: {!r} was changed in another tab or by hand, and is {} now."
@@ -40,40 +41,50 @@ class Session:
     then: str | None = None  # what comes next, where that is not to take the labels over
 
     def __init__(self, folder: str | Path):
-        self.folder, self.task, self.lock = Path(folder), Task.load(folder), threading.Lock()
+        self.folder, self.task, self.lock = Path(folder), Asked.load(folder), threading.Lock()
         self.several = kind_of(self.task.task).several
         self.csv, self.history = self.folder / "labels.csv", self.folder / "history.jsonl"
-        self.classes = self.task.classes(self.folder)
         self.suggestions = read_suggestions(self.folder)
-        self.steps = self.read_history()
-        if not self.csv.exists():
-            write_labels(self.csv, self.task, replayed(self.steps))
-        self.labels = self.read()
-        self.seen = self.csv.read_bytes()
-        self.finish()
+        self.read_all()
+        if left_over(self.folder) is not None:
+            self.finish()
         for place in beside(self.folder):  # killed there, and now this one is labeled
             if (place / INTENT).is_file():
                 Session(place)
         self.others = self.count_others()
 
+    def read_all(self) -> None:
+        self.classes = self.task.classes(self.folder)
+        self.steps = self.read_history()
+        if not self.csv.exists():
+            write_labels(self.csv, self.task, replayed(self.steps))
+        self.labels = self.read()
+        self.seen = self.csv.read_bytes()
+
     def finish(self) -> None:
-        """Do the rest of a renaming that was killed, unless another process is at it."""
-        if not (self.folder / INTENT).is_file():
-            return
-        left_over(self.folder)
-        with contextlib.suppress(UserError), only_one(self.folder):
-            if (left := left_over(self.folder)) is None:
-                return
-            if self.history.is_file():
-                os.truncate(self.history, min(left["length"], self.history.stat().st_size))
-            self.steps = self.read_history()
-            self.save(left["step"], left["which"], left["line"])
-            self.steps = self.read_history()
+        """Do the rest of a renaming that was killed, but for images that were answered since.
+
+        Raises:
+            UserError: another process is at it, or labels a folder of the loop: an answer given now would be lost.
+        """
+        try:
+            with only_one(self.folder):
+                self.read_all()  # another process may have done it meanwhile
+                if (left := left_over(self.folder)) is None:
+                    return
+                if self.history.is_file():
+                    os.truncate(self.history, min(left["length"], self.history.stat().st_size))
+                self.steps, source = self.read_history(), "before" if left["which"] == "after" else "after"
+                still = [change for change in left["step"]["changes"] if self.value(change["id"]) == change[source]]
+                self.save({**left["step"], "changes": still}, left["which"], left["line"])
+                self.steps = self.read_history()
+        except UserError as error:
+            raise UserError(f"A class is being renamed in {self.folder}, and the rest is not done: {error}") from error
 
     def count_others(self) -> dict[str, int]:
         """Class -> how many images have it elsewhere: in earlier rounds, and in the other folders of a loop."""
         own = {*self.task.files.values()}
-        known = elsewhere(self.folder, Task.load(self.folder))
+        known = elsewhere(self.folder, Asked.load(self.folder))
         return Counter(part for id, label in known.items() if label and id not in own for part in self.parts(label))
 
     def read(self) -> Labels:
@@ -108,10 +119,7 @@ class Session:
         changed = replace(known, labels=dict(known.labels), skipped=set(known.skipped), why=dict(known.why))
         for change in step["changes"]:
             put(changed, change["id"], change[which])
-        classes = self.classes
-        if step["classes"]:  # with those that were added since
-            known_then = {*step["classes"]["before"], *step["classes"]["after"]}
-            classes = [*step["classes"][which], *(name for name in self.classes if name not in known_then)]
+        classes = one_list(step["classes"], which, self.classes) if step["classes"] else self.classes
         size = self.history.stat().st_size if self.history.is_file() else 0
         with (
             noted(self.folder, step, which, line, size),
@@ -137,8 +145,9 @@ class Session:
 
     # ---- what the page asks for --------------------------------------------------------------------------------------
     def state(self) -> dict:
+        said = self.suggested()
         images = [
-            {"file": file, "id": id, **self.value(id), **({"suggestion": said} if (said := self.suggested(id)) else {})}
+            {"file": file, "id": id, **self.value(id), **({"suggestion": said[id]} if id in said else {})}
             for file, id in self.task.files.items()
         ]
         return {
@@ -154,13 +163,13 @@ class Session:
     def next_command(self) -> str:
         return after_labels(self.folder, self.task) if self.then is None else self.then
 
-    def suggested(self, id: str) -> dict | None:
-        """What a model takes an image for, without a class that is not in the list, and why it is shown."""
-        said = self.suggestions.get(id)
-        for old, new in (step["renamed"] for step in self.steps if said and step.get("renamed")):
-            said = {**said, "class": self.renamed(said["class"], old, new)} if said["class"] else said
-        known = said and all(part in self.classes for part in self.parts(said["class"]))
-        return said and {**said, "class": said["class"] if known else ""}
+    def suggested(self) -> dict[str, dict]:
+        """What a model takes images for, without a class that is not in the list, and why each of them is shown."""
+        names, known, now = [step["renamed"] for step in self.steps if step.get("renamed")], {*self.classes}, {"": ""}
+        for name in {said["class"] for said in self.suggestions.values()} - {""}:
+            after = functools.reduce(lambda label, both: label and self.renamed(label, *both), names, name)
+            now[name] = after if known.issuperset(self.parts(after)) else ""
+        return {id: {**said, "class": now[said["class"]]} for id, said in self.suggestions.items()}
 
     def edited(self) -> bool:
         """Whether somebody else has written labels.csv."""
@@ -269,6 +278,8 @@ class Session:
             same = next((c for c in self.classes if c != old and alike(c) == alike(new)), None)
             new = same or new
             self.check_name(new)
+            if new == old:
+                return self.state()
             keep = same is None and bool(new)
             classes = [new if c == old else c for c in self.classes if keep or c != old]
             given = self.labels.labels.items()
@@ -277,9 +288,8 @@ class Session:
                 {"id": id, "before": self.value(id), "after": {"label": label, "skipped": False}}
                 for id, label in after.items()
             ]
-            asked = Task.load(self.folder)  # as an earlier renaming left it
-            plan = planned(self.folder, asked, old, new, lambda label: self.renamed(label, old, new))
-            more = {"elsewhere": plan} if plan["changes"] or plan["classes"] else {}
+            plan = planned(self.folder, old, new, lambda label: self.renamed(label, old, new))
+            more = {"elsewhere": plan} if plan["folders"] else {}
             return self.take(changes, classes, **more, renamed=[old, new])
 
     def renamed(self, label: str, old: str, new: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from .kinds import kind_of
-from .labels import Task
+from .labels import Asked
 from .mask_classes import of_the_data
 from .mask_page import MaskSession, Shown
 from .mask_places import why_not_painted
@@ -76,7 +76,7 @@ def session_of(
     value_range: Sequence[float] = (),
 ) -> Session | MaskSession:
     """See `label`."""
-    asked = Task.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
+    asked = Asked.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
     if asked is not None and task not in (None, asked.task):
         raise UserError(f"{str(folder)!r} holds a selection for {asked.task}. Leave out --task {task}.")
     page = kind_of(asked.task if asked is not None else str(task)).page
@@ -99,7 +99,7 @@ def session_of(
     return Session(folder)
 
 
-def refuse_unpainted(folder: Path, asked: Task) -> None:
+def refuse_unpainted(folder: Path, asked: Asked) -> None:
     """UserError where masks that are painted in the folder of a selection could not be put beside the images."""
     dataset = told(folder, asked).get("dataset")
     if why := why_not_painted(dataset, asked.split):

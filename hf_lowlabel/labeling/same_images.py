@@ -12,7 +12,7 @@ from ..data.pixels.images import BadImage, load_rgb, open_image
 from ..errors import UserError
 from ..files import read_bytes
 from ..text import listed
-from .labels import Task
+from .labels import Asked
 from .other_rounds import beside
 from .shown import file_to_show
 
@@ -30,7 +30,7 @@ def is_copy(copy: Path, source: ImageDataset, i: int) -> bool:
         return False
 
 
-def compared(place: Path, asked: Task, source: ImageDataset) -> dict[str, bool]:
+def compared(place: Path, asked: Asked, source: ImageDataset) -> dict[str, bool]:
     """Id -> whether the copy in a folder to label shows the image of that id now; of those that both have."""
     at = {id: i for i, id in enumerate(source.ids)}
     copies = {id: place / "images" / file for file, id in asked.files.items() if id in at}
@@ -44,7 +44,7 @@ def check_same(place: Path, source: ImageDataset) -> None:
     name were edited, or replaced, which a warning says.
     """
     for folder in (place, *beside(place)):
-        asked = Task.load(folder)
+        asked = Asked.load(folder)
         if asked.fingerprint in (None, source.fingerprint):
             continue
         same = compared(folder, asked, source)

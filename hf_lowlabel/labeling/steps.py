@@ -17,6 +17,7 @@ from ..files import add_line
 from .labels import Labels
 
 FOLDERS = ("to_label", "review")  # of a round, in which labels are given
+LABELS = ("labels", "labeled", "held_labels")  # of a folder: in labels.csv, and those two in selection.json
 KEPT = ("classes", "elsewhere", "renamed")  # of a step, beside what it changes here
 Told = tuple[str, list[tuple[dict, dict]]]  # the key of a renaming elsewhere, and steps with what they said before it
 
@@ -35,12 +36,15 @@ def is_step(step: dict, ids: set[str]) -> bool:
 def is_plan(value: Any) -> bool:
     """Whether this is what `planned` returns, of the folders of a loop alone."""
     try:
-        words = [one[key] for one in value["changes"] for key in ("id", "before", "after")]
-        lists = [names for both in value["classes"].values() for names in (both["before"], both["after"])]
-        ways = [re.fullmatch(rf"\.\./(\.\./round-\d+/)?({'|'.join(FOLDERS)})", way) for way in value["classes"]]
+        folders = value["folders"]
+        pairs = [pair for said in folders.values() for name in LABELS for pair in said[name].values()]
+        lists = [both[when] for said in folders.values() if (both := said["classes"]) for when in ("before", "after")]
+        words = [value["key"], *value["renamed"], *(word for some in (*pairs, *lists) for word in some)]
+        ways = [re.fullmatch(rf"\.|\.\./(\.\./round-\d+/)?({'|'.join(FOLDERS)})", way) for way in folders]
+        paired = all(len(pair) == 2 for pair in pairs) and len(value["renamed"]) == 2
     except (TypeError, KeyError, AttributeError):
         return False
-    return all(ways) and all(isinstance(word, str) for word in [*words, *(name for names in lists for name in names)])
+    return paired and all(ways) and all(isinstance(word, str) for word in words)
 
 
 def read_steps(history: Path, ids: set[str], several: bool = False) -> list[dict]:
@@ -66,24 +70,26 @@ def is_renaming(said: Any) -> bool:
     return isinstance(said, dict) and all(isinstance(said[key], str) for key in ("key", "old", "new", "which"))
 
 
-def tell_renamed(history: Path, plan: Mapping[str, Any], which: str, lists: Mapping[str, list[str]] | None) -> None:
+def tell_renamed(history: Path, step: Mapping[str, Any], which: str, way: str) -> None:
     """Let the history of another folder know that a class was renamed, once, or that this was undone.
 
     Args:
-        history: its file. plan, which: as in `carry_out`. lists: what becomes of the classes of the folder.
+        history: its file. step, which: as in `carry_out`. way: to the folder, by which the plan knows it.
     """
-    if "key" not in plan or not history.is_file():  # of an older version, or there is nothing to undo
-        return
+    plan = step["elsewhere"]
     known = "before"
-    for line in history.read_bytes().split(b"\n"):
+    for line in history.read_bytes().split(b"\n") if history.is_file() else ():
         with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):  # cut short, or another step
             said = json.loads(line)["elsewhere_renamed"]
             known = said["which"] if said["key"] == plan["key"] else known
     if known == which:  # by one that was killed after it
         return
     old, new = plan["renamed"]
-    apart = bool(new) and lists is not None and new not in lists["before"]
-    images = {one["id"]: [one["after"], one["before"]] for one in plan["changes"] if one["after"]}
+    own = plan["folders"].get(way, {"classes": None})
+    apart = bool(new) and own["classes"] is not None and new not in own["classes"]["before"]
+    every = [of[name] for of in (*plan["folders"].values(), own) for name in LABELS if name in of]  # its own words last
+    images = {id: [after, before] for some in every for id, (before, after) in some.items()}
+    images = {one["id"]: [one["after"]["label"], one["before"]["label"]] for one in step["changes"]} | images
     said = {"key": plan["key"], "old": old, "new": new, "which": which, "apart": apart, "images": images}
     with one_more(history, {"elsewhere_renamed": said}):
         pass
@@ -96,20 +102,35 @@ def follow(steps: list[dict], told: list[Told], said: Mapping[str, Any], several
     if said["which"] == "after":
         told.append((said["key"], [(step, copy.deepcopy(step)) for step in steps]))
         for step in steps:
-            rename_in(step, old, new, lambda id, label: with_name(label, old, new, several))
+            rename_in(step, old, new, lambda _, label: with_name(label, old, new, several))
         return
-    before = told.pop()[1] if told and told[-1][0] == said["key"] else []
+    at = next((k for k, (key, _) in enumerate(told) if key == said["key"]), len(told))
+    pairs, later = [pair for _, some in told[at : at + 1] for pair in some], told[at + 1 :]
+    before = {} if later else {id(step): was for step, was in pairs}
+    del told[at : at + 1]
 
-    def back(id: str, label: str) -> str:
-        after, then = images.get(id, (None, ""))
+    def back(image: str, label: str) -> str:
+        after, then = images.get(image, ("", ""))
         return then if label == after else with_name(label, new, old, several) if said["apart"] else label
 
-    for step in steps:
-        was = next((was for other, was in before if other is step), None)
-        if was is not None:
-            step.update(was)
-        else:
-            rename_in(step, *((new, old) if said["apart"] else ("", "")), back)
+    for step in [*steps, *(was for _, some in later for _, was in some)]:
+        if id(step) in before:
+            step.update(before[id(step)])
+            continue
+        if step["renamed"]:  # of what it made of that renaming nothing is left
+            took_back(step, images)
+        rename_in(step, *((new, old) if said["apart"] else ("", "")), back)
+
+
+def took_back(step: dict, images: Mapping[str, list[str]]) -> None:
+    """Let a renaming say nothing of labels that are what they were before an earlier one. images: id -> the label that
+    both had made of it, and that from before them."""
+    for change in step["changes"]:
+        after, then = images.get(change["id"], (None, ""))
+        if change["after"]["label"] == after and not change["after"]["skipped"]:
+            change |= {when: {"label": then, "skipped": False} for when in ("before", "after")}
+    for some in [said[name] for said in (step["elsewhere"] or {"folders": {}})["folders"].values() for name in LABELS]:
+        some |= {id: [images[id][1]] * 2 for id, pair in some.items() if id in images and pair[1] == images[id][0]}
 
 
 def rename_in(step: dict, old: str, new: str, label_of: Callable[[str, str], str]) -> None:
@@ -118,14 +139,22 @@ def rename_in(step: dict, old: str, new: str, label_of: Callable[[str, str], str
         for when in ("before", "after"):
             if label := change[when]["label"]:
                 change[when] = {**change[when], "label": label_of(change["id"], label)}
-    plan = step["elsewhere"] or {"changes": [], "classes": {}}
-    for one in plan["changes"]:
-        one |= {when: label_of(one["id"], one[when]) for when in ("before", "after") if one[when]}
-    for lists in [*plan["classes"].values(), *([step["classes"]] if step["classes"] else [])]:
+    plan = step["elsewhere"] or {"folders": {}}
+    for some in [said[name] for said in plan["folders"].values() for name in LABELS]:
+        for id, pair in some.items():
+            pair[:] = [label and label_of(id, label) for label in pair]
+    every = [step["classes"], *(said["classes"] for said in plan["folders"].values())]
+    for lists in [lists for lists in every if lists]:
         for when in ("before", "after"):
             lists[when] = [c for c in dict.fromkeys(new if c == old else c for c in lists[when]) if c]
     for said in [one for one in (step, plan) if one.get("renamed")]:
         said["renamed"] = [said["renamed"][0], new if said["renamed"][1] == old else said["renamed"][1]]
+
+
+def one_list(both: Mapping[str, list[str]], which: str, now: list[str]) -> list[str]:
+    """What a step makes of a list of classes, with those that were added since."""
+    known = {*both["before"], *both["after"]}
+    return [*both[which], *(name for name in now if name not in known)]
 
 
 def with_name(label: str, old: str, new: str, several: bool) -> str:

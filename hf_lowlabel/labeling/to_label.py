@@ -1,7 +1,7 @@
 """From chosen images to a folder a person can label: images, contact sheet, labels.csv, Label Studio tasks.
 
     to_label/images/0000_cat.jpg   index.html   labels.csv   selection.json   classes.txt (where classes are known)
-             label_studio_tasks.json   label_studio_config.xml
+             label_studio_tasks.json   label_studio_config.xml   .here.json (paths of this machine)
 
 For segmentation there is no labels.csv: the masks are painted in Label Studio, and split.json says which images they
 are for. selection.json is written last: a folder with it is complete.
@@ -26,7 +26,7 @@ from ..locks import open_alone, open_locked
 from .contact_sheet import contact_sheet
 from .kinds import kind_of
 from .label_studio import label_studio_config, label_studio_tasks
-from .labels import Task, write_text
+from .labels import Asked, write_text
 from .next_steps import HERE
 from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
@@ -69,8 +69,13 @@ def refuse(folder: Path) -> None:
 
 
 def export(
-    folder: Path, source: ImageDataset, chosen: np.ndarray, task: Task, why: list[dict], said: Suggestions | None = None
-) -> Task:
+    folder: Path,
+    source: ImageDataset,
+    chosen: np.ndarray,
+    task: Asked,
+    why: list[dict],
+    said: Suggestions | None = None,
+) -> Asked:
     """Write the folder to label in; selection.json comes last.
 
     Args:

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import COPY, read_json, write_json, write_text
 from ..finetuning.graph import rooted
 from ..labeling.contact_sheet import thumbnail
-from ..labeling.labels import Task as Asked
+from ..labeling.labels import Asked
 from ..labeling.next_steps import declared_colors
 from ..labeling.suggestions import Suggestions
 from ..labeling.to_label import export, is_complete
@@ -81,23 +81,8 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     dataset, split = ready.dataset, ready.chosen.split
     rows = np.array([r.rows[0] for r in advice.next])
     at = np.asarray(ready.training.indices)
-    asked = Asked(
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        files={},
-        config=dataset.config,
-        split=dataset.split,
-        revision=dataset.revision,
-        class_names=list(split.class_names),
-        task=ready.task.name,
-        strategy="doubt",
-        model=None,
-        labeled=dict(split.labeled),
-        validation=list(split.validation),
-        test=list(split.test),
-        held_labels=dict(split.held_labels),
-        passed_over=list(split.passed_over),
-        class_colors=declared_colors(ready.config.data),
+    asked = Asked.of(
+        dataset, split, task=ready.task.name, strategy="doubt", class_colors=declared_colors(ready.config.data)
     )
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}

@@ -16,12 +16,12 @@ from ..data.masks.mask_folders import find_files, layout
 from ..data.splits.splits import Split
 from ..errors import UserError
 from ..labeling.kinds import Kind
-from ..labeling.labels import Task
+from ..labeling.labels import Asked
 from ..labeling.mask_import import import_masks
 from ..labeling.mask_places import find_places, why_not_painted
 from ..labeling.next_steps import why_not_mixed
 from ..labeling.other_rounds import labels_in, places
-from ..tasks.base import Task as Kinds
+from ..tasks.base import Task
 from ..tasks.parts import as_path, of_images_alone
 from ..text import listed
 from .first_labels import masks_at_first
@@ -32,7 +32,7 @@ LABELED = "labeled.json"  # manifest of all labels so far, in the folder of the 
 
 def unanswered(place: Path, kind: Kind) -> int:
     """How many images of a folder wait for an answer."""
-    asked = Task.load(place)
+    asked = Asked.load(place)
     if kind.page == "mask":
         painted = find_places(place, selected=True)
         return sum(file not in painted or not painted[file].mask.is_file() for file in asked.files)
@@ -42,7 +42,7 @@ def unanswered(place: Path, kind: Kind) -> int:
 
 def check_unanswered(place: Path, kind: Kind) -> None:
     """UserError for answers in a round that is not whole (its page was removed, say), and would be done again."""
-    if (place / "selection.json").is_file() and unanswered(place, kind) < len(Task.load(place).files):
+    if (place / "selection.json").is_file() and unanswered(place, kind) < len(Asked.load(place).files):
         raise UserError(
             f"The round in {place.parent} is not whole, and there are answers in {place}, which `hf-lowlabel auto "
             f"--labels` reads. Move that folder elsewhere, and start again."
@@ -75,7 +75,7 @@ def taken(place: Path, dataset: Any, folder: Path) -> dict[str, Any]:
     return dict(split=folder / LABELED, classes=[str(classes)])
 
 
-def check_paintable(task: Kinds, dataset: Any, data: Mapping[str, Any]) -> None:
+def check_paintable(task: Task, dataset: Any, data: Mapping[str, Any]) -> None:
     """UserError for images that no painted mask can be put beside."""
     if not (isinstance(dataset, (str, Path)) and Path(dataset).expanduser().is_dir()):
         raise UserError(
@@ -96,7 +96,7 @@ def without_photos(folder: Path, dataset: Any, data: Mapping[str, Any]) -> dict[
     if data.get("skip_missing") or layout(path) is None:
         return {}
     strange = find_files(path, str(data.get("dataset_split") or "train")).strange
-    asked = [Task.load(place) for place in places(folder, ("to_label",))]
+    asked = [Asked.load(place) for place in places(folder, ("to_label",))]
     known = {stem(id) for task in asked for id in (*task.files.values(), *task.labeled)}
     if not strange or not {stem(mask).removesuffix("_mask") for mask in strange} <= known:
         return {}
@@ -110,12 +110,12 @@ def masks_beside(dataset: Any, split: str | None = None) -> list[str]:
     return [id for id, place in places.items() if place.mask.is_file()]
 
 
-def has_any(task: Kinds, data: DataArguments, classes: list[str]) -> bool:
+def has_any(task: Task, data: DataArguments, classes: list[str]) -> bool:
     """Whether an image has a mask already."""
     return bool(task.open_to_select(data, classes or None).has_target.any())
 
 
-def without_masks(task: Kinds, data: DataArguments) -> ImageDataset | None:
+def without_masks(task: Task, data: DataArguments) -> ImageDataset | None:
     """The images of a folder that masks can be painted for and has none yet, nor any that fits no image; None: other
     data."""
     path, split = as_path(data.dataset), str(data.dataset_split or "train")

@@ -17,7 +17,7 @@ from ..files import read_json, write_json
 from ..labeling.gone import folder_of_labels, of_there
 from ..labeling.importing import by_part
 from ..labeling.kinds import kind_of
-from ..labeling.labels import Task, write_labels
+from ..labeling.labels import Asked, write_labels
 from ..labeling.other_rounds import GONE, INTENT, NOTE, after_reviews, beside, labels_in, places, refresh
 from ..labeling.page import Session
 from ..labeling.same_images import compared
@@ -35,15 +35,13 @@ def brought_up(folder: Path, task: str) -> None:
     """Finish a renaming that was killed, and let the last round know the labels that the others have now.
 
     Raises:
-        UserError: another process is renaming a class.
+        UserError: another process is renaming a class, or labels one of the folders.
     """
     if kind_of(task).page == "mask":
         return
     for place in places(folder):
         if (place / INTENT).is_file():
             Session(place)
-            if (place / INTENT).is_file():
-                raise UserError(f"A class is being renamed in {place} by another process. Wait for it, then go on.")
     for place in places(folder, ("to_label",))[-1:]:
         refresh(place)
 
@@ -56,7 +54,7 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
     Raises:
         UserError: there is no label in it, or most of its images are not in the data.
     """
-    asked = Task.load(place)
+    asked = Asked.load(place)
     asked, found = after_reviews(place, asked, labels_in(place, asked))
     if not found.labels and not (asked.labeled and (found.skipped or learned_since(place, asked, source))):
         raise UserError(
@@ -87,7 +85,7 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
     )
 
 
-def learned_since(place: Path, asked: Task, source: ImageDataset) -> bool:
+def learned_since(place: Path, asked: Asked, source: ImageDataset) -> bool:
     """Whether a folder knows other labels than the model of its round has learned from: some were corrected."""
     file, there = place.parent / "split.json", {*source.ids}
     known, now = Split.load(file).labeled if file.is_file() else {}, asked.labeled
@@ -104,10 +102,10 @@ def has_new(run: Path, source: ImageDataset) -> bool:
 
 def pass_over_gone(place: Path, source: ImageDataset) -> None:
     """Photos of a round that wait for a label and are gone are passed over; those that are there again are not."""
-    asked = Task.load(place)
+    asked = Asked.load(place)
     found, there = labels_in(place, asked), {*source.ids}
     gone = {*asked.files.values()} - there
-    every = [task for folder in (place, *beside(place)) for task in [Task.load(folder)]]
+    every = [task for folder in (place, *beside(place)) for task in [Asked.load(folder)]]
     ids = {id for task in every for id in (*task.files.values(), *task.labeled)}
     if 2 * len(ids - there) > len(ids):
         raise UserError(
@@ -175,7 +173,7 @@ def same_photos(folder: Path, source: ImageDataset) -> bool:
     some are the same picture."""
     there, ids, alike = {*source.ids}, set[str](), list[bool]()
     for place in places(folder, ("to_label",)):
-        asked = Task.load(place)
+        asked = Asked.load(place)
         ids |= {*asked.files.values(), *asked.labeled}
         if len(alike) < LOOKED_AT:
             alike += compared(place, asked, source).values()
@@ -185,7 +183,7 @@ def same_photos(folder: Path, source: ImageDataset) -> bool:
 
 def taken_along(folder: Path) -> str:
     """What to do to have the labels of these rounds in others; "" where there is none."""
-    answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Task.load(place)).labels]
+    answered = [place for place in places(folder, ("to_label",)) if labels_in(place, Asked.load(place)).labels]
     if not answered:
         return ""
     return f" The labels of photos that are there too are taken along by --labels {answered[-1]}."

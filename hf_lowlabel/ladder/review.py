@@ -12,7 +12,7 @@ from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import seal
 from ..hub.report_data import config_of
-from ..labeling.labels import Labels, Task, write_labels, write_text
+from ..labeling.labels import Asked, Labels, write_labels, write_text
 from ..labeling.suggestions import Suggestions, write_suggestions
 from ..labeling.to_label import LAST, alone, check_folder, is_complete, write_image
 from ..tasks import get_task
@@ -43,7 +43,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     run = Path(run).expanduser()
     folder = run / "review" if output is None else Path(output).expanduser()
     if is_complete(folder):
-        return folder, len(Task.load(folder).files)
+        return folder, len(Asked.load(folder).files)
     for name in ("advice.json", "split.json", "run.json", "training.yaml"):
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {str(run)!r}. Give a folder that `hf-lowlabel auto` wrote.")
@@ -76,22 +76,8 @@ def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Spli
     """The folder to label the images `rows` (id -> position) in once more; selection.json comes last."""
     shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
     (folder / "images").mkdir()
-    asked = Task(
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        files={write_image(dataset, at, folder / "images", n): id for n, (id, at) in enumerate(rows.items())},
-        config=dataset.config,
-        split=dataset.split,
-        revision=dataset.revision,
-        class_names=list(split.class_names),
-        task=task,
-        strategy="review",
-        labeled=dict(split.labeled),
-        validation=list(split.validation),
-        test=list(split.test),
-        held_labels=dict(split.held_labels),
-        passed_over=list(split.passed_over),
-    )
+    files = {write_image(dataset, at, folder / "images", n): id for n, (id, at) in enumerate(rows.items())}
+    asked = Asked.of(dataset, split, files=files, task=task, strategy="review")
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())
     asked.save(folder)

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..evaluation.near_copies import copies_tested, near_copies, small_copies
 from ..files import write_json
 from ..hub.report_data import config_of
-from ..labeling.labels import Task
+from ..labeling.labels import Asked
 from ..labeling.mask_page import Shown
 from ..labeling.mask_places import find_places
 from ..labeling.next_steps import why_not_mixed
@@ -103,7 +103,7 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
         no_page = f"{error} Correct them with the tool they are from."
     said = {**data_flags(vars(config.data), (*SOURCE, *MASKS)), "model": config.model.model}
     if (run / "to_label" / "selection.json").is_file():  # which knows what was given for every round
-        kept = Task.load(run / "to_label").given
+        kept = Asked.load(run / "to_label").given
         said |= {name: kept[name] for name in ROUND if name in kept}
     then = auto_command(said, config.task, split=run / "split.json", output_dir=free(run))
     if goes_on(run / "review"):  # a run of its own would not be of the rounds

@@ -29,11 +29,11 @@ from ..data.splits.splits import Split
 from ..errors import UserError, above_zero, at_least
 from ..files import A_MODEL, COPY, by_name, filling, read_json, write_text
 from ..labeling.kinds import kind_of
-from ..labeling.labels import Task
+from ..labeling.labels import Asked
 from ..labeling.other_rounds import NOTE, number_of, places
 from ..selection.verbs import select
 from ..tasks import get_task
-from ..tasks.base import Task as Kinds
+from ..tasks.base import Task
 from ..training.folder import IGNORED, SEARCH, claim, release
 from .advice_files import read_advice
 from .answers import (
@@ -209,7 +209,7 @@ def loop(
         release(folder)
 
 
-def has_nothing(state: State, task: Kinds, images: DataArguments, first: Mapping[str, Any]) -> bool:
+def has_nothing(state: State, task: Task, images: DataArguments, first: Mapping[str, Any]) -> bool:
     """Whether no round has begun and nobody has painted a mask yet; of classes `auto` says it (NoLabels)."""
     if state.to_label is not None or state.rounds or kind_of(task.name).page != "mask" or first.get("split"):
         return False
@@ -217,7 +217,7 @@ def has_nothing(state: State, task: Kinds, images: DataArguments, first: Mapping
 
 
 def labels_of_next(
-    state: State, folder: Path, task: Kinds, images: DataArguments, first: Mapping[str, Any]
+    state: State, folder: Path, task: Task, images: DataArguments, first: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What `auto` is told of the labels that the next round learns from.
 
@@ -273,7 +273,7 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
     accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
     labels, doubtful = len(split.labeled), len(said["doubtful"])
     place = run / "to_label"
-    more = min(per_round, len(Task.load(place).files)) if (place / "selection.json").is_file() else 0
+    more = min(per_round, len(Asked.load(place).files)) if (place / "selection.json").is_file() else 0
     gain = gain_of(accuracy, forecast, labels, more) if accuracy and forecast and more else None
     if accuracy and not forecast and more:
         gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], more)

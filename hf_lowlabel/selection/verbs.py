@@ -22,7 +22,7 @@ from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..files import A_MODEL, by_name
 from ..labeling.kinds import Kind, kind_of
-from ..labeling.labels import Task, read_classes
+from ..labeling.labels import Asked, read_classes
 from ..labeling.mask_places import why_not_painted
 from ..labeling.next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
 from ..labeling.to_label import check_folder, export
@@ -85,7 +85,7 @@ def select(
             does.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         budget: images to choose.
-        output: folder to write.
+        output: folder to write. Paths of this machine are in its `.here.json` alone: leave that out when it is sent.
         strategy: a name in `strategies.STRATEGIES` or `by_model.BY_MODEL`; None: for the folder of a finished run of
             the task what it is in doubt of, else "as3l".
         strategy_args: of the strategy, by name.
@@ -174,13 +174,9 @@ def select(
         facts = report_of(source, found, rows, free, first, why, kind) | ({"not_painted": True} if unpainted else {})
         if looked is not None:
             facts["labeled"] = len(labeled)
-        asked = Task(
-            dataset=source.name,
-            fingerprint=source.fingerprint,
-            files={},
-            config=source.config,
-            split=source.split,
-            revision=source.revision,
+        asked = Asked.of(
+            source,
+            base,
             class_names=names or (looked.names if looked else []),
             task=task,
             strategy=strategy,
@@ -189,11 +185,6 @@ def select(
             given=given_to_select(
                 data, None if asks else model, image_size=image_size, seed=seed, device=device, max_bad=max_bad
             ),
-            labeled=dict(base.labeled) if base else {},
-            validation=list(base.validation) if base else [],
-            test=list(base.test) if base else [],
-            held_labels=dict(base.held_labels) if base else {},
-            passed_over=list(base.passed_over) if base else [],
             report=facts,
             class_colors=declared_colors(data if not classes else replace(data, classes=listed(classes))),
         )

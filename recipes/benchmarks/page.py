@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from hf_lowlabel.labeling.kinds import kind_of
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.server import PageServer
 from hf_lowlabel.labeling.suggestions import write_suggestions
@@ -38,7 +38,7 @@ def make(folder: Path, count: int, several: bool) -> None:
             Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "images" / name)
         else:
             (folder / "images" / name).hardlink_to(folder / "images" / f"{i % 500:05d}_photo-{i % 500}.jpg")
-    task = Task("photos", None, files, class_names=NAMES, task="multilabel" if several else "classification")
+    task = Asked("photos", None, files, class_names=NAMES, task="multilabel" if several else "classification")
     kind_of(task.task).write(folder, task)
     said = {
         id: ((NAMES[i % 4], 0.5 + i % 50 / 100), "in doubt: cat (52%) or dog (48%)")

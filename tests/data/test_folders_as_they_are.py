@@ -12,7 +12,7 @@ from hf_lowlabel.data.files.folders import CONVERT
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.splits.split_roots import has_unlabeled_split
 from hf_lowlabel.errors import MissingSplit
-from hf_lowlabel.labeling.labels import Task, read_labels
+from hf_lowlabel.labeling.labels import Asked, read_labels
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
 
@@ -140,7 +140,7 @@ def test_a_table_that_names_nothing_of_the_split(tmp_path):
 
 def test_label_studios_csv_is_matched_by_the_names_of_its_uploads(tmp_path):
     """Its `id` counts tasks, which may be ids of other images."""
-    task = Task(dataset="x", fingerprint=None, files={"0000_7.png": "7", "0001_0.png": "0"})
+    task = Asked(dataset="x", fingerprint=None, files={"0000_7.png": "7", "0001_0.png": "0"})
     rows = [
         "annotation_id,choice,id,image",
         "9,red,0,/data/upload/1/0a1b2c3d-0000_7.png",

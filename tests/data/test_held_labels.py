@@ -11,7 +11,7 @@ from hf_lowlabel import Split, UserError, auto, evaluate, finetune, load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.hub.splits import rows as published
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.lineage import taught_by
@@ -112,7 +112,7 @@ def test_the_next_round_and_the_hub_keep_them(tmp_path):
     files = {"a.png": next(id for id in load_source(data).ids if id not in {*split.labeled, *split.held_labels})}
     (tmp_path / "next").mkdir()
     more = dict(validation=split.validation, test=split.test, held_labels=split.held_labels, labeled=split.labeled)
-    Task("photos", split.fingerprint, files, class_names=[*NAMES], **more).save(tmp_path / "next")
+    Asked("photos", split.fingerprint, files, class_names=[*NAMES], **more).save(tmp_path / "next")
     (tmp_path / "next" / "labels.csv").write_text("file_name,label\na.png,red\n")
     further = import_labels(tmp_path / "next", source=load_source(data))[0]
     assert further.held_labels == split.held_labels and len(further.labeled) == 11
@@ -134,7 +134,7 @@ def test_auto_draws_from_a_table(tmp_path):
         **more,
     )
     assert best.run.metrics["images"] == 6 and len(Split.load(tmp_path / "best" / "split.json").labeled) == 12
-    assert Task.load(best.to_label).held_labels == Split.load(tmp_path / "best" / "split.json").held_labels
+    assert Asked.load(best.to_label).held_labels == Split.load(tmp_path / "best" / "split.json").held_labels
 
 
 PARTS = ["train"] * 12 + ["", "NaN", "training", "Train"] + ["test", "TEST", "testing"] + ["val", "dev", "validation"]

@@ -37,7 +37,7 @@ def test_a_split_is_short_to_show_and_its_classes_are_not_searched():
 
 
 def test_names_near_a_wrong_one_are_looked_for_as_often_as_they_are_shown(tmp_path, monkeypatch):
-    asked = labels.Task("photos", None, {f"{k:04d}.jpg": f"{k}.jpg" for k in range(400)}, class_names=["a", "b"])
+    asked = labels.Asked("photos", None, {f"{k:04d}.jpg": f"{k}.jpg" for k in range(400)}, class_names=["a", "b"])
     searched, real = [], difflib.get_close_matches
     monkeypatch.setattr(difflib, "get_close_matches", lambda *a, **k: searched.append(a[0]) or real(*a, **k))
     table = tmp_path / "labels.csv"

@@ -11,7 +11,7 @@ from hf_lowlabel.data.labels.numbers import of_numbers
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Task, read_labels
+from hf_lowlabel.labeling.labels import Asked, read_labels
 
 COUNT = 12
 
@@ -67,7 +67,7 @@ def test_classes_that_are_known_keep_their_names(photos):
         Image.new("RGB", (8, 8)).save(photos / name / "a.png")
     (photos.parent / "mine.csv").write_text("file_name,label\n1.0/a.png,1.0\n0.png,2.0\n")
     assert import_labels(photos.parent / "mine.csv", source=load_source(photos))[0].class_names == ["1.0", "2.0"]
-    task = Task("photos", None, {"0.png": "0.png"})
+    task = Asked("photos", None, {"0.png": "0.png"})
     (photos.parent / "labels.csv").write_text("file_name,label,skipped\n0.png,2.0,\n")  # as our page wrote it
     assert read_labels(photos.parent / "labels.csv", task, new_classes=True).labels == {"0.png": "2.0"}
 

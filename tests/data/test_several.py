@@ -16,7 +16,7 @@ from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.errors import unknown
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Task, read_labels
+from hf_lowlabel.labeling.labels import Asked, read_labels
 from hf_lowlabel.text import series
 
 
@@ -70,7 +70,7 @@ def test_a_list_with_such_a_name_and_declared_classes():
 
 def test_a_known_class_may_be_called_as_a_list(photos):
     (photos.parent / "labels.csv").write_text(rows(["cat, dog", "cat", "dog"]))
-    task = Task("photos", None, {f"{i}.png": f"{i}.png" for i in range(5)})
+    task = Asked("photos", None, {f"{i}.png": f"{i}.png" for i in range(5)})
     how = dict(new_classes=True, allow_missing=True, rules=LabelRules(several=True))
     for classes in (["cat, dog"], None):  # None: as our page reads what it wrote
         assert read_labels(photos.parent / "labels.csv", task, classes=classes, **how).labels["0.png"] == "cat, dog"

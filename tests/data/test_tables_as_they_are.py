@@ -12,7 +12,7 @@ from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.files.table_files import match_names, read_table
 from hf_lowlabel.data.splits.splits import Split
-from hf_lowlabel.labeling.labels import Task, read_labels
+from hf_lowlabel.labeling.labels import Asked, read_labels
 from hf_lowlabel.tasks import get_task
 
 ROWS = [("0.png", "a"), ("1.png", "b"), ("2.png", "a"), ("3.png", "")]
@@ -58,7 +58,7 @@ def test_every_kind_of_table_wherever_one_is_read(tmp_path, kind):
     source = load_source(data)
     assert source.labels.tolist() == [0, 1, 0, -1] and source.class_names == ["a", "b"]
     KINDS[kind](tmp_path / kind)
-    task = Task("b", None, {f"{i}.png": f"{i}.png" for i in range(4)})
+    task = Asked("b", None, {f"{i}.png": f"{i}.png" for i in range(4)})
     assert read_labels(tmp_path / kind, task).labels == {"0.png": "a", "1.png": "b", "2.png": "a"}
     assert (
         main(["split", "--from", str(tmp_path / kind), "--dataset", str(beside), "--output", f"{tmp_path}/s.json"]) == 0

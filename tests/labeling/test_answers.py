@@ -7,7 +7,7 @@ import urllib.error
 
 import pytest
 
-from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.labeling.page import Session
 
 from .test_page import answers_or_none, ask, browser, folder, scenes, serving, stored  # noqa: F401
@@ -35,7 +35,7 @@ def test_an_answer_over_another_one_is_refused(folder):  # noqa: F811
         ask(server, "undo", {})
         skipped = {"label": "", "skipped": True, "why": "unsure"}
         assert "is open now" in refusal(server, {"id": other, "label": "red", "was": skipped})
-        write_labels(folder / "labels.csv", Task.load(folder), Labels({id: "green", third: "red"}))  # by hand
+        write_labels(folder / "labels.csv", Asked.load(folder), Labels({id: "green", third: "red"}))  # by hand
         assert "is red now" in refusal(server, {"id": third, "label": "green", "was": opened})
         for odd in ([], "x", 3):
             assert "changed in another tab" in refusal(server, {"id": other, "label": "red", "was": odd})
@@ -90,7 +90,7 @@ def test_a_key_that_is_held_answers_once(folder, tab, key, undone):  # noqa: F81
 
     from hf_lowlabel.labeling.suggestions import write_suggestions
 
-    ids = list(Task.load(folder).files.values())
+    ids = list(Asked.load(folder).files.values())
     write_suggestions(folder, {id: (("green", 0.9), "") for id in ids})
     with serving(folder) as server:
         if undone:

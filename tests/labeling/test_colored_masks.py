@@ -9,7 +9,7 @@ from PIL import Image
 
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_import import import_masks
 from hf_lowlabel.labeling.mask_page import MaskSession, Shown
 from hf_lowlabel.labeling.pages import session_of
@@ -44,7 +44,7 @@ def asks(photos, base, lines, **more):
     """A folder to label with the third of them."""
     names = paint(base / "out" / "images", 1)
     more = dict(class_names=["a", "b"], given=dict(dataset=str(photos))) | more
-    Task("photos", None, {names[0]: "photo 02.png"}, task="segmentation", **more).save(base / "out")
+    Asked("photos", None, {names[0]: "photo 02.png"}, task="segmentation", **more).save(base / "out")
     (base / "out" / "classes.txt").write_text(lines)
     (base / "out" / "masks").mkdir()
     return base / "out"

@@ -6,14 +6,14 @@ import pytest
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 
 IDS = ("a.png", "b.png", "c.png", "d.png")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    Task("photos", None, {id: id for id in IDS}).save(tmp_path)
+    Asked("photos", None, {id: id for id in IDS}).save(tmp_path)
     return tmp_path
 
 

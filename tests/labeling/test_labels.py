@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
 from PIL import Image
@@ -12,21 +13,21 @@ from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 
 FILES = {"0000_a.png": "x/a.png", "0001_b.png": "x/b, c.png", "0002_ü.png": "x/ü.png", "0003_d.png": "d.png"}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    task = Task("photos", "f" * 64, dict(FILES), validation=["v.png"], test=["t.png"], labeled={"old.png": "cat"})
+    task = Asked("photos", "f" * 64, dict(FILES), validation=["v.png"], test=["t.png"], labeled={"old.png": "cat"})
     task.save(tmp_path)
     write_labels(tmp_path / "labels.csv", task, Labels())
     return tmp_path
 
 
 def fill(folder, labels, skipped=()):
-    write_labels(folder / "labels.csv", Task.load(folder), Labels(dict(labels), set(skipped)))
+    write_labels(folder / "labels.csv", Asked.load(folder), Labels(dict(labels), set(skipped)))
 
 
 def test_round_trip_to_a_manifest(folder):
@@ -139,7 +140,7 @@ def test_files_that_cannot_be_read(folder):
 def studio(folder, answers, **extra):
     from hf_lowlabel.labeling.label_studio import label_studio_tasks
 
-    tasks = label_studio_tasks(Task.load(folder))
+    tasks = label_studio_tasks(Asked.load(folder))
     for task, answer in zip(tasks, answers, strict=True):
         task["annotations"] = [
             {
@@ -174,7 +175,7 @@ def test_label_studio_exports(folder):
 def test_json_min_names_the_control_of_our_interface(folder):
     from hf_lowlabel.labeling.label_studio import label_studio_config
 
-    control = re.search(r'<Choices name="(\w+)"', label_studio_config(Task.load(folder)))[1]
+    control = re.search(r'<Choices name="(\w+)"', label_studio_config(Asked.load(folder)))[1]
     flat = [{"image": f"/data/local-files/?d=images/{file}", "id": 7, control: "cat"} for file in list(FILES)[:3]]
     flat.append({"image": f"/data/local-files/?d=images/{list(FILES)[3]}", "id": 8, "annotation_id": 8})
     (folder / "export.json").write_text(json.dumps(flat))
@@ -291,7 +292,7 @@ def test_marks_and_words_that_are_no_class(tmp_path):
 def test_ids_may_hold_images_and_a_slash(tmp_path):
     (tmp_path / "labels.csv").write_text("file_name,label\ncat_images/1.jpg,cat\nimages/2.jpg,dog\n")
     ids = {id: id for id in ("cat_images/1.jpg", "2.jpg")}
-    assert read_labels(tmp_path / "labels.csv", Task("photos", None, ids)).labels == {
+    assert read_labels(tmp_path / "labels.csv", Asked("photos", None, ids)).labels == {
         "cat_images/1.jpg": "cat",
         "2.jpg": "dog",
     }
@@ -299,7 +300,7 @@ def test_ids_may_hold_images_and_a_slash(tmp_path):
 
 def test_reading_changes_no_file(folder):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    read_labels(folder / "labels.csv", Task.load(folder))
+    read_labels(folder / "labels.csv", Asked.load(folder))
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
@@ -329,7 +330,7 @@ def test_two_tasks_of_an_image_are_no_choice_of_the_last(folder):
 
 
 def test_tasks_of_several_classes_agree_too(folder):
-    task = Task.load(folder)
+    task = Asked.load(folder)
     task.task = "multilabel"
     task.save(folder)
     path, tasks = studio(folder, [["cat"], ["dog"], [""], ["dog"]])
@@ -350,3 +351,16 @@ def test_a_name_that_json_has_twice(folder, ending):
     path.write_text('{"0000_a.png": "cat", "0000_a.png": "dog"}')
     with pytest.raises(UserError, match="'0000_a.png' is in it twice, with different values"):
         import_labels(path)
+
+
+def test_a_folder_knows_all_that_a_split_says_and_neither_changes_the_other():
+    data = load_source("digits")
+    lists = dict(validation=[data.ids[1]], test=[data.ids[2]], held_labels={data.ids[2]: "7"})
+    split = Split("digits", ["0", "7"], {data.ids[0]: "0"}, **lists, passed_over=[data.ids[3]])
+    asked = Asked.of(data, split, strategy="doubt")
+    both = {f.name for f in fields(Split)} & {f.name for f in fields(Asked)} - {"dataset", "config", "revision"}
+    both -= {"fingerprint", "seed"}  # of the data, and of another draw
+    assert {name: getattr(asked, name) for name in both} == {name: getattr(split, name) for name in both}
+    asked.labeled.clear(), asked.test.clear()
+    assert split.labeled and split.test and asked.fingerprint == data.fingerprint and asked.strategy == "doubt"
+    assert Asked.of(data).class_names == data.class_names

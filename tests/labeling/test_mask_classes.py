@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_import import import_masks
 from hf_lowlabel.labeling.mask_page import MaskSession, Shown
 from hf_lowlabel.labeling.pages import label, session_of
@@ -38,7 +38,7 @@ def to_label(photos):
 def asks(photos, names):
     folder = photos.parent / "to_label"
     files = {name: name for name in paint(folder / "images", 2)}
-    task = Task("photos", None, files, task="segmentation", class_names=names, given=dict(dataset=str(photos)))
+    task = Asked("photos", None, files, task="segmentation", class_names=names, given=dict(dataset=str(photos)))
     task.save(folder)
     return folder
 

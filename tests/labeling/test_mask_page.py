@@ -18,7 +18,7 @@ from hf_lowlabel.data.files.folder_names import IMAGE_FOLDERS
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.pixels.masks import read_classes
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_import import import_masks
 from hf_lowlabel.labeling.mask_page import MaskSession, Shown
 from hf_lowlabel.labeling.mask_places import find_places
@@ -343,7 +343,7 @@ def test_classes_that_were_written_elsewhere_keep_their_numbers(photos):
 def test_masks_are_not_put_beside_images_that_are_being_labeled(photos, tmp_path):
     folder = tmp_path / "to_label"
     names = paint(folder / "images", 2)
-    asked = Task("photos", None, {name: name for name in names}, class_names=list(NAMES), task="segmentation")
+    asked = Asked("photos", None, {name: name for name in names}, class_names=list(NAMES), task="segmentation")
     asked.save(folder)
     with serving(folder, lambda f: MaskSession(f, asked, NAMES)) as server:
         for name in names:
@@ -419,9 +419,9 @@ def test_chosen_images_come_back_with_their_masks(backbone, tmp_path, capsys):
     assert main(choose) == 0 and "hf-lowlabel label" in capsys.readouterr().out
     take = ["split", "--from", out, *data, "--output", manifest]
     assert main(take) == 2 and "classes.txt" in capsys.readouterr().err
-    from hf_lowlabel.labeling.labels import Task
+    from hf_lowlabel.labeling.labels import Asked
 
-    asked = Task.load(out)
+    asked = Asked.load(out)
     with serving(out, lambda f: MaskSession(f, asked, NAMES)) as server:
         assert [image["file"] for image in ask(server, "state")["images"]] == list(asked.files)
         first, second = asked.files

@@ -11,7 +11,7 @@ from PIL import Image
 from hf_lowlabel.data.pixels.images import open_image
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import mask_watch
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_import import import_masks
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.labeling.mask_places import find_places, read_mask
@@ -114,7 +114,7 @@ def test_masks_that_are_taken_over_keep_the_ending_of_their_format(tmp_path):
     names = paint(tmp_path / "data" / "images", 3)
     folder = tmp_path / "rounds" / "round-0" / "to_label"
     paint(folder / "images", 2)
-    Task("data", None, {name: name for name in names[:2]}, task="segmentation").save(folder)
+    Asked("data", None, {name: name for name in names[:2]}, task="segmentation").save(folder)
     (folder / "classes.txt").write_text("background\ndisc\n")
     for ending in ("tif", "png"):  # painted elsewhere, and again on the page
         shutil.rmtree(folder / "masks", ignore_errors=True)

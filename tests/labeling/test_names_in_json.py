@@ -9,7 +9,7 @@ from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.label_studio import is_export
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 
 IDS = ["001.png", "b/001.png", "c/002.png", "c/my cat.png"]
 
@@ -96,7 +96,7 @@ def test_what_is_matched_loosely_is_said(folder):
 
 
 def test_the_names_that_select_wrote_need_no_remark(tmp_path):
-    Task("photos", None, {"0000_a.png": "x/a.png"}).save(tmp_path)
+    Asked("photos", None, {"0000_a.png": "x/a.png"}).save(tmp_path)
     (tmp_path / "mine.json").write_text(json.dumps([task("/data/local-files/?d=images/0000_a.png")]))
     _, found = import_labels(tmp_path / "mine.json")
     assert found.labels == {"x/a.png": "dog"} and not found.notes

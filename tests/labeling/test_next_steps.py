@@ -13,7 +13,7 @@ from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.commands import auto_command, command, free
 from hf_lowlabel.data.splits.splits import Split
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_classes import given_classes
 from hf_lowlabel.labeling.next_steps import after_labels, after_masks, declared_colors, given_to_select
 from hf_lowlabel.tasks import get_task
@@ -58,7 +58,7 @@ def chosen(tmp_path, monkeypatch, backbone, capsys):
 
 def by_another_tool(folder, count):
     (folder / "masks").mkdir(exist_ok=True)
-    for file in list(Task.load(folder).files)[:count]:
+    for file in list(Asked.load(folder).files)[:count]:
         Image.fromarray(np.eye(16, dtype=np.uint8)).save((folder / "masks" / file).with_suffix(".png"))
 
 
@@ -157,7 +157,7 @@ def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     run = tmp_path / "runs" / "x"
     (run / "to_label").mkdir(parents=True)
-    asked, folder = Task("data", None, {"a.png": "a.png"}), run / "to_label"
+    asked, folder = Asked("data", None, {"a.png": "a.png"}), run / "to_label"
     settings = {"dataset": "data", "dataset_split": "val", "label_column": "the class", "pages": True}
     for model, shown in ((str(run / "trials" / "adapted"), None), ("resnet10t", "resnet10t"), ("/gone", "MODEL")):
         (run / "training.yaml").write_text(json.dumps({**settings, "model": model}))
@@ -167,7 +167,7 @@ def test_the_run_that_a_folder_lies_in_tells_the_data(tmp_path, monkeypatch):
     (tmp_path / "data").rmdir()
     assert after_labels(folder, asked) == command("split", **{"from": folder})
     assert "--dataset IMAGES" in after_masks(folder, asked, True)
-    on_hub = Task("org/name", None, {"a.png": "a.png"})
+    on_hub = Asked("org/name", None, {"a.png": "a.png"})
     (run / "training.yaml").write_text(json.dumps({"dataset": "org/name", "dataset_revision": "v1"}))
     assert "--dataset org/name --dataset-revision v1" in after_labels(folder, on_hub)
     (run / "training.yaml").write_text("[")  # edited
@@ -202,7 +202,10 @@ def test_a_model_outside_of_the_working_directory_stays_that_of_the_command(chos
     (tmp_path / "my photos").rename(outside / "my photos")
     argv = ["select", "--dataset", str(outside / "my photos"), "--model", str(outside / "net"), "--budget", "4"]
     assert main([*argv, "--task", task, "--output", "to label", "--classes", "a", "line"]) == 0
-    assert str(outside) not in (folder / "selection.json").read_text()
+    holds = {p.name for p in folder.rglob("*") if p.is_file() and str(outside).encode() in p.read_bytes()}
+    with pytest.raises(SystemExit):
+        main(["select", "--help"])
+    assert holds == {".here.json"} and "leave out its hidden .here.json" in " ".join(capsys.readouterr().out.split())
 
     def then():
         if task == "classification":
@@ -220,7 +223,7 @@ def test_a_model_outside_of_the_working_directory_stays_that_of_the_command(chos
         assert given["--model"] == model and given["--dataset"] == str(outside / "my photos")
         shutil.rmtree(outside / "net", ignore_errors=True)
     (folder / ".here.json").unlink()  # which whoever the folder goes to has no use for
-    assert str(outside) not in after_labels(folder, Task.load(folder))
+    assert str(outside) not in after_labels(folder, Asked.load(folder))
 
 
 def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):

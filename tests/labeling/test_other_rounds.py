@@ -9,7 +9,7 @@ import pytest
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.kinds import kind_of
-from hf_lowlabel.labeling.labels import Labels, Task, read_classes, read_labels, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, read_classes, read_labels, write_labels
 from hf_lowlabel.labeling.other_rounds import INTENT, labels_in, refresh
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.server import only_one
@@ -25,7 +25,7 @@ SECOND = ("e.png", "f.png")
 
 def place(folder, ids, labels, known, classes, task="classification"):
     names = paint(folder / "images", len(ids))
-    asked = Task("photos", None, dict(zip(names, ids)), class_names=list(classes), labeled=dict(known), task=task)
+    asked = Asked("photos", None, dict(zip(names, ids)), class_names=list(classes), labeled=dict(known), task=task)
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
     write_labels(folder / "labels.csv", asked, Labels({id: label for id, label in labels.items() if label}))
     asked.save(folder)
@@ -45,7 +45,7 @@ def said(rounds):
     """All that the folders say of labels and classes."""
     out = {}
     for folder in sorted(rounds.glob("round-*/*")):
-        asked = Task.load(folder)
+        asked = Asked.load(folder)
         found = read_labels(folder / "labels.csv", asked, new_classes=True)
         out[folder.parent.name] = (found.labels, read_classes(folder / "classes.txt"), asked.labeled)
     return out
@@ -95,53 +95,53 @@ def test_rounds_of_several_classes_and_the_folder_of_a_second_look(rounds):
     assert Session(first).labels.labels == {"a.png": "sky", "b.png": "none"}
     assert Session(review).labels.labels == {"b.png": "sky"} and read_classes(review / "classes.txt") == ["dog", "sky"]
     refresh(rounds / "round-1" / "to_label")
-    assert Task.load(rounds / "round-1" / "to_label").labeled == {"a.png": "sky", "b.png": "sky"}  # corrected since
+    assert Asked.load(rounds / "round-1" / "to_label").labeled == {"a.png": "sky", "b.png": "sky"}  # corrected since
 
 
 def test_a_table_that_was_filled_in_by_hand_is_read_alike_everywhere(tmp_path):
     """Of lists with commas, numbers without their zeros, and capitals: the rounds, the page, and `split --from`."""
     several = dict(classes=["red", "green"], task="multilabel")
     folder = place(tmp_path / "a", ["a.png", "b.png"], {"a.png": "red, green", "b.png": "red"}, {}, **several)
-    readers = (Session, lambda p: unanswered(p, kind_of("multilabel")), lambda p: labels_in(p, Task.load(p)))
+    readers = (Session, lambda p: unanswered(p, kind_of("multilabel")), lambda p: labels_in(p, Asked.load(p)))
     for read in (*readers, import_labels):
         with pytest.raises(UserError, match="write red;green"):
             read(folder)
     folder = place(tmp_path / "b", ["a.png", "b.png"], {"a.png": "1", "b.png": "10"}, {}, ["01", "10"])
     meant = {"a.png": "01", "b.png": "10"}
-    assert Session(folder).labels.labels == labels_in(folder, Task.load(folder)).labels == meant
+    assert Session(folder).labels.labels == labels_in(folder, Asked.load(folder)).labels == meant
     split, found = import_labels(folder, new_classes=True)
     assert split.labeled == meant and split.class_names == ["01", "10"] and "'01' is a class" in found.notes[0]
     folder = place(tmp_path / "c", ["a.png", "b.png"], {"a.png": "1", "b.png": "01"}, {}, ["1", "01"])
-    assert labels_in(folder, Task.load(folder)).labels == {"a.png": "1", "b.png": "01"}
+    assert labels_in(folder, Asked.load(folder)).labels == {"a.png": "1", "b.png": "01"}
     folder = place(tmp_path / "d", ["a.png", "b.png"], {"a.png": "a", "b.png": "A"}, {}, ["a", "A"])  # both are known
     assert Session(folder).labels.labels == {"a.png": "a", "b.png": "A"}
     folder = place(tmp_path / "e", ["a.png"], {"a.png": "Cat"}, {}, ["cat"])
     with pytest.raises(UserError, match="differ in capitals only"):
-        labels_in(folder, Task.load(folder))
+        labels_in(folder, Asked.load(folder))
 
 
 def test_labels_of_test_images_are_renamed_with_the_others(rounds):
     held = dict(test=["t.png", "u.png"], held_labels={"t.png": "daisy", "u.png": "tulip"})
     for folder in rounds.glob("round-*/to_label"):
-        asked = Task.load(folder)
-        Task(**{**vars(asked), **held}).save(folder)
+        asked = Asked.load(folder)
+        Asked(**{**vars(asked), **held}).save(folder)
 
     def tested():
-        return [Task.load(folder).held_labels for folder in sorted(rounds.glob("round-*/to_label"))]
+        return [Asked.load(folder).held_labels for folder in sorted(rounds.glob("round-*/to_label"))]
 
     page = Session(rounds / "round-1" / "to_label")
     page.rename("daisy", "aster")
     assert tested() == [{"t.png": "aster", "u.png": "tulip"}] * 2
     page.rename("aster", "tulip")
     assert tested() == [{"t.png": "tulip", "u.png": "tulip"}] * 2
-    assert Task.load(rounds / "round-1" / "to_label").labeled["z.png"] == "tulip"  # twice on one page
+    assert Asked.load(rounds / "round-1" / "to_label").labeled["z.png"] == "tulip"  # twice on one page
     page.undo()
     page.rename("aster", "")
     assert tested() == [{"u.png": "tulip"}] * 2
     page.undo()
     page.undo()
     assert tested() == [held["held_labels"]] * 2
-    assert not {*Task.load(rounds / "round-1" / "to_label").labeled} & {*held["test"]}
+    assert not {*Asked.load(rounds / "round-1" / "to_label").labeled} & {*held["test"]}
 
 
 @pytest.fixture
@@ -226,11 +226,11 @@ def test_outside_of_a_loop_the_labels_that_the_folder_knows_are_renamed(tmp_path
     folder = place(tmp_path / "to_label", SECOND, {}, BEFORE, ["daisy", "tulip"])
     write_suggestions(folder, {"e.png": (("daisy", 0.9), "sure")})
     Session(folder).rename("daisy", "aster")
-    assert Task.load(folder).labeled == {"z.png": "aster"}
+    assert Asked.load(folder).labeled == {"z.png": "aster"}
     page = Session(folder)
-    assert page.suggested("e.png")["class"] == "aster"  # what a model says is still offered
+    assert page.suggested()["e.png"]["class"] == "aster"  # what a model says is still offered
     page.undo()
-    assert Task.load(folder).labeled == BEFORE and page.suggested("e.png")["class"] == "daisy"
+    assert Asked.load(folder).labeled == BEFORE and page.suggested()["e.png"]["class"] == "daisy"
 
 
 def test_killed_at_any_write_the_next_page_finishes_it(rounds, tmp_path_factory):

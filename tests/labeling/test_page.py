@@ -18,7 +18,7 @@ import pytest
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.kinds import kind_of
-from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.pages import label
 from hf_lowlabel.labeling.server import PageServer, only_one
@@ -35,7 +35,7 @@ BROWSER = next(
 @pytest.fixture
 def folder(tmp_path):
     names = paint(tmp_path / "images", 5)
-    task = Task("photos", None, {name: f"set/{name}" for name in names}, class_names=["red", "green"])
+    task = Asked("photos", None, {name: f"set/{name}" for name in names}, class_names=["red", "green"])
     (tmp_path / "classes.txt").write_text("red\ngreen\n")
     write_labels(tmp_path / "labels.csv", task, Labels())
     task.save(tmp_path)
@@ -62,7 +62,7 @@ def ask(server, path, body=None, **headers):
 
 
 def stored(folder):
-    return read_labels(folder / "labels.csv", Task.load(folder), new_classes=True).labels
+    return read_labels(folder / "labels.csv", Asked.load(folder), new_classes=True).labels
 
 
 def test_every_label_is_on_disk_before_the_answer(folder):
@@ -144,7 +144,7 @@ def test_a_mistyped_class_is_renamed_merged_or_deleted_and_that_is_undone(folder
 
 def test_a_class_whose_name_means_no_label_elsewhere_is_kept(folder):
     """One called none, that is there; the others are not lost when the page opens again, nor when they are read."""
-    task = Task.load(folder)
+    task = Asked.load(folder)
     (folder / "classes.txt").write_text("none\nred\n")
     with serving(folder) as server:
         ids = [image["id"] for image in ask(server, "state")["images"]]
@@ -168,7 +168,7 @@ def test_why_an_image_was_passed_over_is_kept(folder):
             ask(server, "label", {"id": id, "skipped": True, "why": why})
         with pytest.raises(urllib.error.HTTPError):
             ask(server, "label", {"id": ids[3], "skipped": True, "why": "=1"})
-    found = read_labels(folder / "labels.csv", Task.load(folder))
+    found = read_labels(folder / "labels.csv", Asked.load(folder))
     assert found.skipped == set(ids[:3]) and found.why == {ids[0]: "unsure", ids[1]: "none of these"}
 
 
@@ -176,7 +176,7 @@ def test_edits_by_hand_meanwhile_are_kept(folder):
     with serving(folder) as server:
         ids = [image["id"] for image in ask(server, "state")["images"]]
         ask(server, "label", {"id": ids[0], "label": "red"})
-        write_labels(folder / "labels.csv", Task.load(folder), Labels({ids[0]: "green", ids[4]: "violet"}))
+        write_labels(folder / "labels.csv", Asked.load(folder), Labels({ids[0]: "green", ids[4]: "violet"}))
         state = ask(server, "label", {"id": ids[1], "label": "red"})
         assert stored(folder) == {ids[0]: "green", ids[1]: "red", ids[4]: "violet"} and "violet" in state["classes"]
         (folder / "labels.csv").write_text("broken")
@@ -227,7 +227,7 @@ def test_what_the_server_refuses(folder):
 @pytest.fixture
 def scenes(tmp_path):
     names = paint(tmp_path / "images", 4)
-    task = Task("photos", None, {name: name for name in names}, class_names=["cat", "dog", "sky"], task="multilabel")
+    task = Asked("photos", None, {name: name for name in names}, class_names=["cat", "dog", "sky"], task="multilabel")
     (tmp_path / "classes.txt").write_text("cat\ndog\nsky\n")
     write_labels(tmp_path / "labels.csv", task, Labels())
     write_suggestions(tmp_path, {names[1]: (("dog;sky", 0.7), "in doubt"), names[2]: (("none", 0.9), "sure")})
@@ -306,7 +306,7 @@ def tap(page, key):
 
 
 def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, browser):
-    ids = list(Task.load(folder).files.values())
+    ids = list(Asked.load(folder).files.values())
     process, url = start(folder)
     from playwright.sync_api import expect
 
@@ -373,7 +373,7 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
     """Its class and probability are shown, and why; one of a class that is not in the list is not offered."""
     from playwright.sync_api import expect
 
-    ids = list(Task.load(folder).files.values())
+    ids = list(Asked.load(folder).files.values())
     said = {ids[0]: (("green", 0.834), "in doubt: green or red"), ids[1]: (("mauve", 0.9), ""), ids[2]: (None, "odd")}
     write_suggestions(folder, said)
     process, url = start(folder)
@@ -407,7 +407,7 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
 def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
     from playwright.sync_api import expect
 
-    ids = list(Task.load(folder).files.values())
+    ids = list(Asked.load(folder).files.values())
     p = (0.6, 0.9, 0.7, 0.8)
     said = {id: (("green", q), "") for id, q in zip(ids, p, strict=False)} | {ids[4]: (("red", 0.55), "")}
     write_suggestions(folder, said)
@@ -473,7 +473,7 @@ def test_a_tab_says_that_another_one_changed_the_classes(folder, browser):
     from playwright.sync_api import expect
 
     expect.set_options(timeout=20_000)
-    ids = list(Task.load(folder).files.values())
+    ids = list(Asked.load(folder).files.values())
     with serving(folder) as server:
         first, second = browser.new_page(), browser.new_page()
         for tab in (first, second):
@@ -508,7 +508,7 @@ def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
     from playwright.sync_api import expect
 
     expect.set_options(timeout=20_000)
-    replace(Task.load(folder), labeled={"x.png": "red", "y.png": "red"}).save(folder)
+    replace(Asked.load(folder), labeled={"x.png": "red", "y.png": "red"}).save(folder)
     asked, page = [], browser.new_page()
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept("rosso")))
     with serving(folder) as server:
@@ -521,13 +521,13 @@ def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
         page.click("#classes span >> nth=1")
         assert "all rounds" not in asked[1]
     page.close()
-    assert Task.load(folder).labeled == {"x.png": "rosso", "y.png": "rosso"}
+    assert Asked.load(folder).labeled == {"x.png": "rosso", "y.png": "rosso"}
 
 
 def test_killed_at_any_moment_the_file_is_whole(folder):
     """SIGKILL while labels pour in: labels.csv is readable and holds everything that was answered."""
     process, url = start(folder)
-    ids, answered, stop = list(Task.load(folder).files.values()), {}, threading.Event()
+    ids, answered, stop = list(Asked.load(folder).files.values()), {}, threading.Event()
 
     class Server:
         pass
@@ -580,7 +580,7 @@ def test_classes_are_checked_and_saved_together(scenes, browser):
         tap(page, ".")
         expect(count).to_contain_text("3 labeled")
         expect(page.locator("#many")).to_be_hidden()
-        ids = list(Task.load(scenes).files.values())
+        ids = list(Asked.load(scenes).files.values())
         assert answers(scenes) == {ids[0]: "cat;sky", ids[1]: "dog", ids[2]: "none"}
         tap(page, "u")
         expect(count).to_contain_text("2 labeled")
@@ -589,4 +589,4 @@ def test_classes_are_checked_and_saved_together(scenes, browser):
 
 
 def answers_or_none(folder):
-    return read_labels(folder / "labels.csv", Task.load(folder), new_classes=True).labels
+    return read_labels(folder / "labels.csv", Asked.load(folder), new_classes=True).labels

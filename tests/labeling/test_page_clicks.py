@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.suggestions import write_suggestions
 
 from .test_page import answers, browser, folder, scenes, serving, stored, tap  # noqa: F401
@@ -15,7 +15,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 
 def test_two_clicks_in_a_row_answer_one_image(folder, browser):  # noqa: F811
     expect.set_options(timeout=20_000)
-    page, ids = browser.new_page(), list(Task.load(folder).files.values())
+    page, ids = browser.new_page(), list(Asked.load(folder).files.values())
     with serving(folder) as server:
         page.goto(server.url, wait_until="networkidle")
         page.dblclick("#classes button >> nth=0")
@@ -31,7 +31,7 @@ def test_two_clicks_in_a_row_answer_one_image(folder, browser):  # noqa: F811
 
 def test_enter_and_space_on_a_button_do_its_work_alone(folder, browser):  # noqa: F811
     expect.set_options(timeout=20_000)
-    page, ids = browser.new_page(), list(Task.load(folder).files.values())
+    page, ids = browser.new_page(), list(Asked.load(folder).files.values())
     write_suggestions(folder, {id: (("green", 0.9), "") for id in ids})
     with serving(folder) as server:
         page.goto(server.url, wait_until="networkidle")

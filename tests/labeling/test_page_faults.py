@@ -16,7 +16,7 @@ from hf_lowlabel.data.labels.labels import RULES
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import page, server as pages_server
 from hf_lowlabel.labeling.kinds import kind_of
-from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 from hf_lowlabel.labeling.mask_page import MaskSession
 
 from .test_page import ask, folder, serving, stored  # noqa: F401
@@ -156,7 +156,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(key, folder):  # noqa: F8
     content["files"] = {key: "set/1"}
     (folder / "selection.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="no file of images/"):
-        Task.load(folder)
+        Asked.load(folder)
 
 
 @pytest.mark.parametrize("made", [page.Session, MaskSession])
@@ -268,7 +268,7 @@ def test_a_kill_between_the_two_files_loses_no_label(folder, monkeypatch):  # no
 def test_cells_are_no_formulas(tmp_path):
     """What a spreadsheet would run begins with an apostrophe in the file, and is read back as it was."""
     ids = ["=HYPERLINK(1)", "+1", "-2", "@x", "plain", "'quoted"]
-    task = Task("photos", None, {f"{k}.png": id for k, id in enumerate(ids)})
+    task = Asked("photos", None, {f"{k}.png": id for k, id in enumerate(ids)})
     write_labels(tmp_path / "labels.csv", task, Labels({id: f"={k}" for k, id in enumerate(ids)}))
     text = (tmp_path / "labels.csv").read_text(encoding="utf-8-sig")
     assert not any(cell.startswith(("=", "+", "-", "@")) for line in text.splitlines() for cell in line.split(","))
@@ -279,7 +279,7 @@ def test_cells_are_no_formulas(tmp_path):
 @pytest.mark.parametrize("name", ["=x", "'=x", "'-5", "''@a", "'quoted", "''", "-", "'"])
 def test_cells_that_begin_with_an_apostrophe_come_back_as_they_were(name, tmp_path):
     """As an id, as a class, and as the name of a column of a person's own."""
-    task = Task("photos", None, {"1.png": name, "2.png": "other"})
+    task = Asked("photos", None, {"1.png": name, "2.png": "other"})
     given = Labels({name: name, "other": "plain"}, more={f"{name} of mine": {name: name}})
     for _ in range(2):  # what is read is written again
         write_labels(tmp_path / "labels.csv", task, given)
@@ -292,7 +292,7 @@ ENDS = "\u2028\u2029\x85\x1c\x0b\x0c"  # of lines, for str.splitlines
 
 def test_undo_knows_images_whose_ids_hold_ends_of_lines(folder):  # noqa: F811
     names = sorted(path.name for path in (folder / "images").iterdir())
-    task = Task("photos", None, {name: f"a{end}b.png" for name, end in zip(names, ENDS, strict=False)})
+    task = Asked("photos", None, {name: f"a{end}b.png" for name, end in zip(names, ENDS, strict=False)})
     task.class_names = ["red", f"odd{ENDS}name"]
     kind_of(task.task).write(folder, task)
     task.save(folder)
@@ -347,7 +347,7 @@ def test_a_folder_that_is_gone_is_said_in_the_browser_and_at_the_end(folder, mon
     with serving(folder) as server:
         (folder / "selection.json").rename(folder / "elsewhere.json")
         with monkeypatch.context() as patch:
-            patch.setattr(page.Session, "next_command", lambda self: Task.load(self.folder) and "")
+            patch.setattr(page.Session, "next_command", lambda self: Asked.load(self.folder) and "")
             with pytest.raises(urllib.error.HTTPError) as error:
                 ask(server, "state")
             assert error.value.code == 400 and "selection.json" in json.load(error.value)["error"]

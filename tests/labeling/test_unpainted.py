@@ -10,7 +10,7 @@ from PIL import Image
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_places import find_places
 from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.rounds import loop
@@ -44,7 +44,7 @@ def test_masks_that_annotations_draw_are_not_painted_over(tmp_path, monkeypatch,
     assert main(["select", *argv, "--budget", "2", "--output", "out"]) == 0
     out, err = capsys.readouterr()
     assert "with the tool they are from" in err + caplog.text and "hf-lowlabel label" not in out
-    asked = Task.load("out")
+    asked = Asked.load("out")
     assert not {*asked.files.values()} & {*names[:4]} and "disc" in asked.class_names  # those that are drawn are known
     assert main(["label", "out", "--no-browser"]) == 2 and "into the same folder" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "out")  # from where nobody knows where the images are

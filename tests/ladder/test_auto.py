@@ -22,7 +22,7 @@ from transformers import AutoModelForImageClassification
 from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pretrain
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.ladder import on_features
 from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.ladder.estimates import Interval
@@ -263,7 +263,7 @@ def test_one_refusal_says_the_whole_commands(network, tmp_path, monkeypatch, cap
         assert main([*argv, *more]) == 2
         said = capsys.readouterr().err
         assert f"no masks of {' '.join(more)}. Draw these with another tool" in said and "`" not in said
-    assert main(select) == 0 and label == ["label", "to_label"] and len(Task.load("to_label").files) == 9
+    assert main(select) == 0 and label == ["label", "to_label"] and len(Asked.load("to_label").files) == 9
     assert loop == ["loop", "flat", "--task", "segmentation", "--model", str(network)]
     (tmp_path / "flat" / "blue-07_mask.png").write_bytes((tmp_path / "flat" / "blue-00.png").read_bytes())
     assert main(argv) == 2 and "No image of" not in capsys.readouterr().err  # a mask that fits none is not passed over

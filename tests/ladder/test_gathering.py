@@ -8,7 +8,7 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Labels, Task, read_labels, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 from hf_lowlabel.labeling.other_rounds import GONE
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder.gathering import brought_up
@@ -45,7 +45,7 @@ def go_on(base, net, data="photos", out="loop", **more):
 
 
 def ids_of(base, number):
-    return list(Task.load(base / "loop" / f"round-{number}" / "to_label").files.values())
+    return list(Asked.load(base / "loop" / f"round-{number}" / "to_label").files.values())
 
 
 def classes_of(base, number):
@@ -69,12 +69,12 @@ def test_a_class_renamed_on_the_page_or_by_hand_is_one_class(base, network):  # 
     labels = labels_of(base, 2)
     assert set(labels.values()) == {"azure", "crimson", "white"} == classes_of(base, 2) and len(labels) == 13
     assert all(("azure" == name) == id.startswith("blue") for id, name in labels.items())
-    asked = Task.load(state.to_label)
+    asked = Asked.load(state.to_label)
     assert set(asked.class_names) == {"azure", "crimson", "white"} and asked.labeled == labels
     own = base / "loop" / "round-2" / "to_label"
     table.write_text(table.read_text().replace(",crimson,", ",,"))  # taken off by hand
     brought_up(base / "loop", "classification")
-    assert set(Task.load(own).labeled) == {
+    assert set(Asked.load(own).labeled) == {
         id for id, name in labels.items() if id not in ids_of(base, 0) or name != "crimson"
     }
 
@@ -85,7 +85,7 @@ def test_a_labeled_photo_that_was_deleted_is_left_out(base, network, caplog):  #
     state = go_on(base, network)
     assert "1 image with a label is not in" in caplog.text and gone in caplog.text
     assert len(labels_of(base, 2)) == 12 and gone not in labels_of(base, 2)
-    waits = Task.load(state.to_label)
+    waits = Asked.load(state.to_label)
     later = list(waits.files.values())[1]  # one that waits for a label, and comes back
     (base / "photos" / later).rename(base / later)
     state = go_on(base, network)
@@ -102,7 +102,7 @@ def test_a_labeled_photo_that_was_deleted_is_left_out(base, network, caplog):  #
 
 def test_waiting_photos_may_be_deleted_as_long_as_most_of_the_rounds_are_there(base, network):  # noqa: F811
     place, ids = base / "loop" / "round-1" / "to_label", ids_of(base, 1)
-    write_labels(place / "labels.csv", Task.load(place), Labels({ids[0]: ids[0].split("-")[0]}))
+    write_labels(place / "labels.csv", Asked.load(place), Labels({ids[0]: ids[0].split("-")[0]}))
     for id in ids[1:]:
         (base / "photos" / id).unlink()
     state = go_on(base, network)
@@ -139,7 +139,7 @@ def test_auto_and_manifests_take_the_labels_of_rounds_as_the_loop_does(base, net
     """Of the folder of one round and of the whole loop, of the photos that are there."""
     gone = ids_of(base, 0)[0]
     (base / "photos" / gone).unlink()
-    last = Task.load(base / "loop" / "round-1" / "to_label")
+    last = Asked.load(base / "loop" / "round-1" / "to_label")
     for k, given in enumerate((base / "loop" / "round-1" / "to_label", base / "loop")):
         out = base / f"s{k}.json"
         argv = ["--dataset", str(base / "photos"), "--new-classes"]
@@ -152,7 +152,7 @@ def test_auto_and_manifests_take_the_labels_of_rounds_as_the_loop_does(base, net
     assert main(run) == 0
     assert set(json.loads((base / "run" / "split.json").read_text())["labeled"]) == {*said}
     assert main(["select", *argv, "--budget", "3", "--output", str(base / "more")]) == 0
-    assert not {*Task.load(base / "more").files.values()} & {*said}
+    assert not {*Asked.load(base / "more").files.values()} & {*said}
     for id in [*ids_of(base, 0), *ids_of(base, 1)][1:8]:
         (base / "photos" / id).unlink()
     assert main([*run[:-1], str(base / "other")]) == 2
@@ -256,17 +256,17 @@ def test_what_was_passed_over_is_not_asked_for_again(base, network):  # noqa: F8
     page.label(ids[0], skipped=True, why="none of these")
     page.label(ids[1], skipped=True, why="unsure")
     state = go_on(base, network)
-    assert not {*ids_of(base, 2)} & {*ids[:2]} and Task.load(state.to_label).passed_over == sorted(ids[:2])
+    assert not {*ids_of(base, 2)} & {*ids[:2]} and Asked.load(state.to_label).passed_over == sorted(ids[:2])
     answer(state.to_label)
     page.label(ids[1], "red")
     how = dict(per_round=400, train=False, image_size=16, device="cpu")
     state = loop(base / "photos", network, base / "loop", **how)
-    asked = Task.load(state.to_label)
+    asked = Asked.load(state.to_label)
     assert len(asked.files) == 30 - 13 - 4 and ids[0] not in asked.files.values() and asked.passed_over == ids[:1]
     assert labels_of(base, 3)[ids[1]] == "red"
     argv = ["--dataset", str(base / "photos"), "--model", network, "--labels", str(base / "loop"), "--device", "cpu"]
     assert main(["select", *argv, "--budget", "13", "--output", str(base / "more")]) == 0
-    more = Task.load(base / "more")
+    more = Asked.load(base / "more")
     assert {*more.files.values()} == {*asked.files.values()} and more.passed_over == ids[:1]
     answer(base / "more")
     auto = ["auto", "--dataset", str(base / "photos"), "--labels", str(base / "more"), "--model", network]

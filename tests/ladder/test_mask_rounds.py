@@ -17,7 +17,7 @@ from hf_lowlabel.commands import DONE
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_import import TAKEN
 from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.answers import check_in_order, masks_beside, taken
@@ -49,12 +49,12 @@ class Loop:
         for file in files:
             Image.new("RGB", (4, 4), (9, 9, 9)).save(self.place(number) / "images" / file)
         more = dict(class_names=BOTH, given=dict(dataset=str(self.data))) | more
-        Task("photos", None, files, task="segmentation", **more).save(self.place(number))
+        Asked("photos", None, files, task="segmentation", **more).save(self.place(number))
         (self.place(number) / "classes.txt").write_text("".join(f"{name}\n" for name in more["class_names"]))
 
     def paint(self, number, values):
         """id -> the one class of its mask in the folder of a round."""
-        asked = {id: file for file, id in Task.load(self.place(number)).files.items()}
+        asked = {id: file for file, id in Asked.load(self.place(number)).files.items()}
         (self.place(number) / "masks").mkdir(exist_ok=True)
         for id, value in values.items():
             draw(self.place(number) / "masks" / asked[id], value)
@@ -142,7 +142,7 @@ def test_rounds_of_masks_of_colours_go_on_in_colours(made):
     Image.new("RGB", (4, 4), GREEN).save(made.data / "masks" / IDS[7])
     page = session_of(made.place(0), None, [], None, 400)
     page.new_class("star")
-    files = list(Task.load(made.place(0)).files)
+    files = list(Asked.load(made.place(0)).files)
     half = np.full((4, 4), 255, np.uint8)
     half[0] = [0, 1, 2, 255]
     page.save({"file": files[0], "stamp": page.load(files[0]).stamp}, zlib.compress(half.tobytes()))
@@ -194,7 +194,7 @@ def test_what_auto_and_loop_say_comes_next_is_not_refused(network, tmp_path, cap
     for place in (run / "to_label", tmp_path / "loop" / "round-1" / "to_label"):
         page = session_of(place, None, [], None, 400)
         file = next(iter(page.places))
-        page.save({"file": file}, zlib.compress(truth[Task.load(place).files[file]].tobytes()))
+        page.save({"file": file}, zlib.compress(truth[Asked.load(place).files[file]].tobytes()))
         assert [c["color"] for c in page.state()["classes"]] == [list(RED), list(GREEN)]
     assert (
         main(
@@ -342,7 +342,7 @@ def test_images_that_have_a_mask_are_not_asked_for(tmp_path, network):  # noqa: 
         Image.fromarray(truth[id]).save(data / "masks" / id)
     how = dict(task="segmentation", per_round=4, image_size=32, device="cpu", train=False, first=dict(num_labels=3))
     state = loop(data, network, tmp_path / "loop", data=dict(classes=BOTH), **how)
-    assert set(Task.load(state.to_label).files.values()) == {*truth} - {*with_masks} and state.rounds[0].labels == 3
+    assert set(Asked.load(state.to_label).files.values()) == {*truth} - {*with_masks} and state.rounds[0].labels == 3
     assert masks_at_first(tmp_path / "loop") == {*with_masks}
 
 

@@ -13,7 +13,7 @@ from hf_lowlabel import load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.gone import of_there
-from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.ladder.rounds import loop
 
 from .test_rounds import network  # noqa: F401
@@ -37,7 +37,7 @@ def write(folder, images, split="train"):
 
 
 def labeled(place):
-    asked = Task.load(place)
+    asked = Asked.load(place)
     given = {id: "abc"[int(id) % 3] for id in asked.files.values()}
     write_labels(place / "labels.csv", asked, Labels(given))
     return given
@@ -83,7 +83,7 @@ def test_a_few_files_that_were_edited_keep_their_labels(tmp_path, caplog):
     for (file, id), image in zip(files.items(), rows(4), strict=True):
         (place / "images" / file).write_bytes(image["bytes"])
         (tmp_path / "photos" / id).write_bytes(image["bytes"])
-    asked, found = Task("photos", "as it was", files), Labels(dict.fromkeys(files.values(), "a"))
+    asked, found = Asked("photos", "as it was", files), Labels(dict.fromkeys(files.values(), "a"))
     asked.save(place)
     for k, image in enumerate(rows(3, seed=1)):
         (tmp_path / "photos" / f"photo-{k}.png").write_bytes(image["bytes"])

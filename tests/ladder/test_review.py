@@ -17,7 +17,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.advice import doubtful_of_several
@@ -50,7 +50,7 @@ def test_photos_that_are_gone_are_not_shown(run, tmp_path, capsys, caplog):
     (data / "red-03.png").rename(tmp_path / "red-03.png")
     try:
         assert main(["review", str(run), "--output", str(out), "--no-page"]) == 0
-        ids = list(Task.load(out).files.values())
+        ids = list(Asked.load(out).files.values())
         assert "red-03.png" not in ids and "red-05.png" in ids and "left out: red-03.png" in caplog.text
         for file in data.iterdir():
             file.rename(tmp_path / file.name)
@@ -67,8 +67,8 @@ def test_planted_errors_are_shown_and_corrected(run, capsys):
     assert main(["review", str(run), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     folder = run / "review"
-    assert said["folder"] == str(folder) and said["images"] == len(Task.load(folder).files)
-    ids = list(Task.load(folder).files.values())
+    assert said["folder"] == str(folder) and said["images"] == len(Asked.load(folder).files)
+    ids = list(Asked.load(folder).files.values())
     assert set(ids[:2]) == {"red-03.png", "red-05.png"}
     session = Session(folder)
     shown = {image["id"]: image for image in session.state()["images"]}
@@ -170,7 +170,7 @@ def test_masks_of_a_round_are_learned_from_by_the_next_round(painted, tmp_path):
     assert shlex.split(review_masks(tmp_path / "loop" / "round-1", "cpu").then)[1] == "auto"
     (tmp_path / "loop" / "loop.json").write_text("{}")
     (tmp_path / "loop" / "round-1" / "to_label").mkdir()
-    Task("data", None, {}, task="segmentation").save(tmp_path / "loop" / "round-1" / "to_label")
+    Asked("data", None, {}, task="segmentation").save(tmp_path / "loop" / "round-1" / "to_label")
     assert review_masks(tmp_path / "loop" / "round-1", "cpu").then.startswith("the same `hf-lowlabel loop` again")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder import adapted, planning, rounds, trained
@@ -169,7 +169,7 @@ def test_rounds_of_masks_begin_with_the_model_s_own(network, tmp_path, capsys, m
     def person(place, model=None, **_):
         if len(shown) == 2:
             raise KeyboardInterrupt
-        asked = Task.load(place)
+        asked = Asked.load(place)
         page = MaskSession(place, asked, (), model)
         shown.append((place, model, [c["name"] for c in page.state()["classes"]]))
         for file, id in asked.files.items():
@@ -192,7 +192,7 @@ def test_rounds_of_masks_begin_with_the_model_s_own(network, tmp_path, capsys, m
     assert all(names == ["ground", "disc"] for *_, names in shown)
     beside = {file.name: np.asarray(Image.open(file)) for file in (data / "masks").iterdir()}
     assert len(beside) == 7 and all((mask == truth[name]).all() for name, mask in beside.items())
-    assert not set(Task.load(out / "round-2" / "to_label").files.values()) & set(beside)
+    assert not set(Asked.load(out / "round-2" / "to_label").files.values()) & set(beside)
     assert lines[1]["accuracy"]["value"] > 0.5
 
 
@@ -204,7 +204,7 @@ def test_masks_of_another_tool_are_counted_and_read(network, tmp_path, capsys, m
     argv += ["--budget", "4", "--image-size", "48", "--device", "cpu", "--classes", "ground", "disc"]
     assert main([*argv, "--no-page"]) == 0
     place = out / "round-0" / "to_label"
-    files = Task.load(place).files
+    files = Asked.load(place).files
     (place / "masks").mkdir()
 
     def put(session, *_):  # while the page is open
@@ -260,7 +260,7 @@ def test_photos_whose_masks_were_painted_may_be_deleted(network, tmp_path, caplo
         return learned[-1], caplog.text + capsys.readouterr().err
 
     place = loop(data, network, out, **how).to_label
-    asked = Task.load(place)
+    asked = Asked.load(place)
     page, ids = MaskSession(place, asked), list(asked.files.values())
     for file, id in asked.files.items():
         page.save({"file": file}, zlib.compress(truth[id].tobytes()))
@@ -348,7 +348,7 @@ def test_rounds_of_several_classes_of_an_image(network, tmp_path, capsys):
             page.label(image["id"], says(image["id"]))
     assert said["rounds"][0]["accuracy"]["value"] > 0.8
     assert all(image["suggestion"]["why"].startswith("in doubt: ") for image in shown)
-    asked = Task.load(place)
+    asked = Asked.load(place)
     assert asked.class_names == ["red", "green"] and asked.labeled == {id: says(id) for id in asked.labeled}
     assert len(asked.labeled) == 12 and not set(asked.labeled) & {image["id"] for image in shown}
     of = ["--task", "multilabel"]

@@ -9,7 +9,7 @@ from hf_lowlabel import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.gone import folder_of_labels
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.labeling.other_rounds import refresh
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder.gathering import gathered
@@ -32,7 +32,7 @@ def rounds(tmp_path):
     place(loop / "round-0" / "to_label", ids[1:5], given, before, CLASSES)
     place(loop / "round-1" / "to_label", ids[5:7], {}, {**before, **given}, CLASSES)
     review = place(loop / "round-1" / "review", ids[:2], {}, {**before, **given}, CLASSES)
-    replace(Task.load(review), strategy="review").save(review)
+    replace(Asked.load(review), strategy="review").save(review)
     return loop, review, ids, {**before, **given}
 
 
@@ -42,7 +42,10 @@ def learned(loop, source):
     refresh(loop / "round-1" / "to_label")
     refresh(first)
     found = [import_labels(loop, source=source)[0].labeled, gathered(first, source, False).labeled]
-    found += [gathered(folder_of_labels(loop), source, False).labeled, Task.load(loop / "round-1" / "to_label").labeled]
+    found += [
+        gathered(folder_of_labels(loop), source, False).labeled,
+        Asked.load(loop / "round-1" / "to_label").labeled,
+    ]
     assert all(one == found[0] for one in found)
     return found[0]
 
@@ -88,7 +91,7 @@ def test_what_was_changed_after_a_second_look_is_told(rounds, caplog):
 
     def says(label, later):
         labels = {**{id: given[id] for id in ids[1:5]}, ids[1]: label}
-        write_labels(first / "labels.csv", Task.load(first), Labels({id: v for id, v in labels.items() if v}))
+        write_labels(first / "labels.csv", Asked.load(first), Labels({id: v for id, v in labels.items() if v}))
         time = (review / "labels.csv").stat().st_mtime + later
         os.utime(first / "labels.csv", (time, time))
         return [note for note in import_labels(loop, source=source)[1].notes if "Correct it" in note]
@@ -121,7 +124,7 @@ def test_a_column_of_splits_in_a_round_holds_out(rounds, caplog):
     split = gathered(table.parent, source, False)
     assert split.test == [ids[3]] and {*split.labeled} == {*ids[:3], *ids[5:7]}  # those of later rounds too
     held = dict(test=split.test, validation=split.validation, held_labels=split.held_labels)
-    replace(Task.load(last), labeled=split.labeled, **held).save(last)  # as the next round has it
+    replace(Asked.load(last), labeled=split.labeled, **held).save(last)  # as the next round has it
     refresh(last)
     caplog.clear()
     assert gathered(last, source, False).test == [ids[3]]
@@ -142,7 +145,7 @@ def test_a_round_without_a_new_label_goes_on_where_there_is_something_to_learn(r
     assert gathered(last, source, False).labeled == {**given, ids[1]: "white"}
     alone = loop.parent / "alone"  # nothing is known
     alone.mkdir()
-    Task("photos", None, {"a.png": ids[7]}).save(alone)
-    write_labels(alone / "labels.csv", Task.load(alone), Labels(skipped={ids[7]}))
+    Asked("photos", None, {"a.png": ids[7]}).save(alone)
+    write_labels(alone / "labels.csv", Asked.load(alone), Labels(skipped={ids[7]}))
     with pytest.raises(UserError, match="There is no label in"):
         gathered(alone, source, False)

@@ -12,7 +12,7 @@ from hf_lowlabel import finetune
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.splits.splits import Split
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.selection.by_model import as_trained, badge, in_doubt
 from hf_lowlabel.tasks import get_task
@@ -86,7 +86,7 @@ def classes(tmp_path_factory, backbone):
 
 
 def chosen(folder):
-    return set(Task.load(folder).files.values())
+    return set(Asked.load(folder).files.values())
 
 
 def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, capsys):
@@ -94,7 +94,7 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
     argv = ["select", "--model", str(classes / "run"), "--dataset", str(classes / "photos"), "--budget", "5"]
     assert main([*argv, "--output", str(tmp_path / "a"), "--device", "cpu", "--json"]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    task = Task.load(tmp_path / "a")
+    task = Asked.load(tmp_path / "a")
     assert task.strategy == "badge" and set(said["ids"]) == chosen(tmp_path / "a") and not known & set(said["ids"])
     assert set(task.labeled) == known and said["report"]["labeled"] == 6
     suggested = json.loads((tmp_path / "a" / "suggestions.json").read_text())
@@ -118,7 +118,7 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
             *flags,
         ]
         assert main([*argv, "--output", str(tmp_path / flags[1]), "--device", "cpu"]) == 0
-        assert Task.load(tmp_path / flags[1]).strategy == flags[1]
+        assert Asked.load(tmp_path / flags[1]).strategy == flags[1]
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_what_a_run_knows_is_left_out_by_any_strategy_and_other_data_are_told(cl
     how = ["--strategy", "random", "--output"]
     assert main([*argv, "--dataset", str(classes / "photos"), *how, str(tmp_path / "a")]) == 0
     assert len(chosen(tmp_path / "a")) == count and not chosen(tmp_path / "a") & known
-    assert {*Task.load(tmp_path / "a").labeled} == {*split.labeled} and "differs" not in capsys.readouterr().err
+    assert {*Asked.load(tmp_path / "a").labeled} == {*split.labeled} and "differs" not in capsys.readouterr().err
     shutil.copytree(classes / "photos", tmp_path / "photos")
     (tmp_path / "photos" / min(known)).unlink()  # names alone do not tell that these are the same photos
     for name, more in (("b", ["--strategy", "random"]), ("c", [])):
         assert main([*argv, "--dataset", str(tmp_path / "photos"), *more, "--output", str(tmp_path / name)]) == 0
         said = f"photos differs from the data of {classes / 'run'}: what that run has labels of or tests on"
-        assert f"{said} is not left out" in capsys.readouterr().err and not Task.load(tmp_path / name).labeled
+        assert f"{said} is not left out" in capsys.readouterr().err and not Asked.load(tmp_path / name).labeled
 
 
 @pytest.mark.parametrize("task", ["multilabel", "segmentation"])
@@ -215,7 +215,7 @@ def test_masks_mean_what_the_run_learned(listed, masks, tmp_path):
         assert "none.txt" in (run / "training.yaml").read_text()
     argv = ["select", "--task", "segmentation", "--model", str(run), "--dataset", str(masks / "data")]
     assert main([*argv, "--budget", "3", "--device", "cpu", "--output", str(tmp_path / "out")]) == 0
-    task = Task.load(tmp_path / "out")
+    task = Asked.load(tmp_path / "out")
     assert task.class_names == ["ground", "disc"] and set(task.labeled) == {f"{i:02d}.png" for i in range(4)}
     MaskSession(tmp_path / "out", task, model=str(run))  # and so does the page
 
@@ -229,7 +229,7 @@ def test_images_are_read_as_the_run_read_them(classes, backbone, tmp_path, monke
     finetune(str(tmp_path / "photos"), model=backbone, method="probe", output_dir=tmp_path / "run", **how)
     argv = ["select", "--model", str(tmp_path / "run"), "--budget", "3", "--device", "cpu", "--dataset"]
     assert main([*argv, str(tmp_path / "photos"), "--output", str(tmp_path / "a")]) == 0
-    task = Task.load(tmp_path / "a")
+    task = Asked.load(tmp_path / "a")
     assert sorted(task.class_names) == sorted(COLOURS) and set(task.labeled) == set(names[:6])
     monkeypatch.chdir(tmp_path)
     data = DataArguments("photos", label_column="label")
@@ -247,7 +247,7 @@ def test_masks_are_asked_for_where_the_segmenter_is_uncertain(masks, tmp_path, c
         out = tmp_path / strategy
         more = [] if strategy == "entropy" else ["--strategy", strategy]  # the first is the default
         assert main([*argv, *more, "--output", str(out), "--strategy-args", "share=0"]) == 0
-        task = Task.load(out)
+        task = Asked.load(out)
         assert task.strategy == strategy and task.class_names == ["ground", "disc"]
         assert not chosen(out) & {f"{i:02d}.png" for i in range(4)}  # those that have a mask
         said = json.loads((out / "suggestions.json").read_text())

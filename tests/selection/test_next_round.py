@@ -11,7 +11,7 @@ from PIL import Image
 from hf_lowlabel.cli import auto as verb, main
 from hf_lowlabel.cli.flags import data_source
 from hf_lowlabel.cli.train import parse_config
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.next_steps import after_labels, remember
 
 from .conftest import paint
@@ -83,7 +83,7 @@ def test_the_folder_to_label_knows_them(tmp_path, monkeypatch, backbone, capsys,
 
     def then():
         if task != "segmentation":
-            return words_of(after_labels(folder, Task.load(folder)))
+            return words_of(after_labels(folder, Asked.load(folder)))
         (tmp_path / "split.json").unlink(missing_ok=True)
         capsys.readouterr()
         assert main(["split", "--task", task, "--from", "out", "--dataset", "photos"]) == 0
@@ -91,7 +91,7 @@ def test_the_folder_to_label_knows_them(tmp_path, monkeypatch, backbone, capsys,
 
     if task == "segmentation":
         (folder / "masks").mkdir()
-        for file in Task.load(folder).files:
+        for file in Asked.load(folder).files:
             Image.fromarray(np.eye(16, dtype=np.uint8)).save((folder / "masks" / file).with_suffix(".png"))
     known = holds([*argv, *more])
     known |= {"classes": ["out/classes.txt"]} if task == "segmentation" else {}
@@ -106,7 +106,7 @@ def test_the_folder_to_label_knows_them(tmp_path, monkeypatch, backbone, capsys,
     (run / "review").mkdir(parents=True)  # asks about the run beside it
     (run / "training.yaml").write_text(json.dumps({"dataset": "photos", "mask_ignore": [11]}))
     folder.rename(run / "to_label")
-    asked = Task.load(run / "to_label")
+    asked = Asked.load(run / "to_label")
     asked.given.clear()
     reviewed = holds(words_of(after_labels(run / "review", asked, run)))
     assert reviewed["image_size"] == 64 and reviewed["mask_ignore"] == [11] and not reviewed["train"]

@@ -18,7 +18,7 @@ from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Labels, Task, write_labels
+from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.labeling.to_label import check_folder, export
 from hf_lowlabel.locks import open_alone
 from hf_lowlabel.selection.prior_labels import priors
@@ -59,7 +59,7 @@ def test_folder_to_manifest_to_priors(backbone, photos, tmp_path, capsys):
         == 0
     )
     assert "6 images; look at index.html" in capsys.readouterr().out
-    task = Task.load(out)
+    task = Asked.load(out)
     source = load_source(photos)
     assert len(task.files) == 6 and set(task.files.values()) <= set(source.ids)
     for file, id in task.files.items():
@@ -115,7 +115,7 @@ def test_a_second_round_leaves_labeled_and_held_out_images_alone(backbone, photo
     )
     assert set(done.ids) <= set(source.ids[8:]) and len(done.ids) == 14
     assert (tmp_path / "out" / "classes.txt").read_text() == "red\ngreen\nblue\n"
-    write_labels(tmp_path / "out" / "labels.csv", Task.load(tmp_path / "out"), Labels({done.ids[0]: "blue"}))
+    write_labels(tmp_path / "out" / "labels.csv", Asked.load(tmp_path / "out"), Labels({done.ids[0]: "blue"}))
     split, _ = import_labels(tmp_path / "out", source=source)
     assert set(split.labeled) == {source.ids[0], source.ids[1], done.ids[0]} and split.test == base.test
 
@@ -206,7 +206,7 @@ def test_some_unreadable_images_are_left_out_where_that_is_asked_for(backbone, p
     assert "1 of 24 images cannot be used ('photo 05.png'" in (error := capsys.readouterr().err)
     assert "or --max-bad 0.05 to leave them out" in error
     assert main([*argv, "--max-bad", "0.05"]) == 0
-    assert Task.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"
+    assert Asked.load(tmp_path / "out").report["unreadable"][0][0] == "photo 05.png"
 
 
 def test_priors_leave_out_the_label_of_an_image_that_cannot_be_read(backbone, photos, tmp_path, caplog):
@@ -251,7 +251,7 @@ def test_images_browsers_cannot_show_become_png(backbone, photos, tmp_path):
     Image.open(photos / "photo 00.png").save(photos / "photo 00.tif")
     (photos / "photo 00.png").unlink()
     done = select(backbone, str(photos), budget=24, strategy="random", output=str(tmp_path / "out"), device="cpu")
-    files = {id: file for file, id in Task.load(done.folder).files.items()}
+    files = {id: file for file, id in Asked.load(done.folder).files.items()}
     assert files["photo 00.tif"].endswith(".png") and Image.open(
         done.folder / "images" / files["photo 00.tif"]
     ).size == (16, 16)
@@ -322,7 +322,7 @@ def test_one_and_two_processes_choose_the_same(backbone, tmp_path):
         and np.array_equal(a["features"], b["features"])
         and np.array_equal(a["indices"], b["indices"])
     )
-    assert Task.load(files[0]).files == Task.load(files[1]).files
+    assert Asked.load(files[0]).files == Asked.load(files[1]).files
 
 
 def test_a_folder_that_was_labeled_is_never_written_over(backbone, photos, tmp_path, capsys):
@@ -330,7 +330,7 @@ def test_a_folder_that_was_labeled_is_never_written_over(backbone, photos, tmp_p
     out, more = tmp_path / "out", ["--classes", *COLOURS, "--budget", "3", "--strategy", "k-medoids", "--device", "cpu"]
     command = ["select", "--model", backbone, "--dataset", str(photos), "--output", str(out), *more]
     assert main(command) == 0
-    sealed, task = (out / "checksums.json").read_bytes(), Task.load(out)
+    sealed, task = (out / "checksums.json").read_bytes(), Asked.load(out)
     whole = {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     write_labels(out / "labels.csv", task, Labels(dict.fromkeys(task.files.values(), "red")))
     labels = (out / "labels.csv").read_bytes()
@@ -348,13 +348,13 @@ def test_a_folder_that_was_labeled_is_never_written_over(backbone, photos, tmp_p
 def test_a_folder_that_another_process_has_written_meanwhile_is_refused(photos, tmp_path):
     """Between the look at the folder and the lock."""
     source, out = load_source(photos), tmp_path / "out"
-    asked = Task(source.name, source.fingerprint, {}, class_names=COLOURS)
+    asked = Asked(source.name, source.fingerprint, {}, class_names=COLOURS)
     why = [{"stands_for": 1, "neighbours": []}]
     first = export(out, source, np.array([3]), asked, why)
     before = {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="so that nothing labeled is lost"):
         export(out, source, np.array([5]), asked, why)
-    assert {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before and Task.load(out) == first
+    assert {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before and Asked.load(out) == first
     with open_alone(out / ".begun", ""):  # its writer has not ended yet
         with pytest.raises(UserError, match="There is checksums.json, classes.txt"):
             check_folder(out)
