@@ -16,7 +16,7 @@ from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..evaluation.neighbors import unit
-from ..files import write_json
+from ..files import filling, write_json
 from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
 from ..selection.by_class import within_classes
@@ -30,7 +30,16 @@ from ..training.preparing import prepare
 from ..training.priors import load_priors
 from .advice import Remark
 from .advice_files import write_advice
-from .keeping import TRIALS, check_same, features_of_encoder, forget_trials, print_of, print_of_words, read_kept
+from .keeping import (
+    TRIALS,
+    check_same,
+    features_of_encoder,
+    forget_trials,
+    print_of,
+    print_of_words,
+    read_kept,
+    readable,
+)
 from .on_features import Answer
 from .report import Advice
 
@@ -80,26 +89,29 @@ def from_words(
         if "facts" not in known:  # nothing says what trials are of
             forget_trials(folder)
         write_json(folder / SEARCH, {**known, "facts": facts})
+    barrier()  # what is kept is of this search
     if not (said.is_file() and manifest_beside(said).is_file()):  # else of a search that was killed after it
         if is_main_process():
             said.parent.mkdir(parents=True, exist_ok=True)
             said.unlink(missing_ok=True)
             manifest_beside(said).unlink(missing_ok=True)
         barrier()
-        priors(
-            str(given["model"]),
-            Config.from_flat("finetune", given).data,
-            text_model=text_model,
-            classes=list(names) or None,
-            prompts=list(prompts) if prompts else None,
-            output=str(said),
-            seed=given["seed"],
-            image_size=given["image_size"],
-            device=given["device"],
-            max_bad=given["max_bad"],
-        )
+        with filling(keep):
+            priors(
+                str(given["model"]),
+                Config.from_flat("finetune", given).data,
+                text_model=text_model,
+                classes=list(names) or None,
+                prompts=list(prompts) if prompts else None,
+                output=str(said),
+                seed=given["seed"],
+                features=str(keep),
+                image_size=given["image_size"],
+                device=given["device"],
+                max_bad=given["max_bad"],
+            )
     more = dict(method="probe", split=str(manifest_beside(said)), prior=str(said), output_dir=str(folder), callbacks=())
-    ready = prepare(task, settled("finetune", {**given, **more}), folder)
+    ready = readable(prepare(task, settled("finetune", {**given, **more}), folder), keep)
     p = load_priors(said, ready.training.ids, ready.names).double().numpy()
     shares = ", ".join(f"{name} {percent(share, 0)}" for name, share in zip(ready.names, p.mean(0)))
     out = Advice(
@@ -117,7 +129,7 @@ def from_words(
     out.next = first_to_label(p, x, ready.names, to_label, given["seed"])
     ready.recorder.advice = list(out.sentences)
     ready.recorder.ladder = [{"name": f"class names, {text_model}", "by_labels": None, "score": 0.0, "kept": True}]
-    run = frozen.fit(ready, [CardCallback()])
+    run = frozen.fit(ready, [CardCallback()], x)
     chosen = write_advice(ready, out, x, folder) if is_main_process() else None
     return run, [], out, chosen
 

@@ -92,7 +92,8 @@ def by_names(
         device=device,
         max_bad=max_bad,
     )
-    p = found.priors[found.features.rows(members)]
+    p = np.full((len(members), len(words)), 1 / len(words))  # nothing, of an image that cannot be read any more
+    p[np.isin(members, found.features.indices)] = found.priors[found.features.rows(members)]
     file = ready.folder / WORDS
     if ready.recorder.main:
         save_priors(
@@ -100,7 +101,7 @@ def by_names(
         )
     barrier()
     y, rows = ready.labeled.targets, ready.labeled.members
-    return ByNames(p.astype(np.float64), file, Path(text_model).name, y.numpy(), rows.numpy())
+    return ByNames(p, file, Path(text_model).name, y.numpy(), rows.numpy())
 
 
 def check_names(text_model: str | None, split: Split, class_names: Sequence[str], prompts: Sequence[str]) -> list[str]:
