@@ -126,8 +126,9 @@ def between(interval: Interval) -> str:
 
 
 def why_less(ladder: Sequence[Mapping[str, Any]], expected: Interval | None) -> str:
-    """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise."""
-    kept = next((row["by_labels"] for row in ladder if row["kept"]), None)
+    """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise, and of a
+    network, of which nothing is expected: that is of the frozen features it was trained on from."""
+    kept = next((row["by_labels"] for row in ladder if row["kept"] and not row.get("halves")), None)
     if kept is None or expected is None or round(100 * expected.value) >= round(100 * kept):
         return ""
     return (
