@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ..selection.features import check, fingerprint, holds_all, print_of_images,
 from ..settings import private_names, recorded
 from ..training.folder import SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.lineage import labels_seen, lineage_of
-from ..training.preparing import Prepared, among, network_of
+from ..training.preparing import Prepared, network_of, of_those
 from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
@@ -238,8 +237,7 @@ def readable(ready: Prepared, keep: Path) -> Prepared:
     kept = np.flatnonzero(np.isin(ready.training.indices, features_of(ready, keep).indices))
     if len(kept) == len(ready.training):
         return ready
-    ready.recorder.images = len(kept)
-    return replace(ready, labeled=among(ready.training, ready.labeled, kept))
+    return of_those(ready, kept)
 
 
 def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:

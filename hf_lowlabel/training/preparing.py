@@ -171,6 +171,12 @@ def among(training: Any, labeled: Examples, kept: np.ndarray) -> Examples:
     return labeled
 
 
+def of_those(ready: Prepared, kept: np.ndarray) -> Prepared:
+    """The run with the training images at `kept` alone, int64 in order; its labeled images are among them."""
+    ready.recorder.images = len(kept)
+    return replace(ready, labeled=among(ready.training, ready.labeled, kept))
+
+
 def without_unreadable(
     task: Task, dataset: ImageDataset, chosen: Chosen, at: SplitIndices, labeled: Examples
 ) -> tuple[ImageDataset, Chosen, SplitIndices]:

@@ -6,19 +6,22 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_lowlabel import auto
+from hf_lowlabel import auto, finetune
 from hf_lowlabel.data.caches import image_cache
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Task
 from hf_lowlabel.labeling.to_label import export
 from hf_lowlabel.ladder import advice, on_features
 from hf_lowlabel.ladder.on_training import next_to_label
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection.by_model import look
 from hf_lowlabel.tasks.doubts import Doubt
 from hf_lowlabel.training.priors import load_priors
 from tests.transformers_repos import save_two_towers
@@ -142,7 +145,7 @@ def test_an_image_of_several_classes_that_cannot_be_read(base, tmp_path, streami
 class Streamed:
     """Five images, of which the one at 2 is shown in the place of the one at 1."""
 
-    sizes, indices, ids = None, np.arange(5), [f"{i}.png" for i in range(5)]
+    sizes, skipped, indices, ids = None, [], np.arange(5), [f"{i}.png" for i in range(5)]
 
     def __len__(self):
         return 5
@@ -173,6 +176,28 @@ def test_a_trained_model_asks_for_no_image_that_cannot_be_read(labeled):
     ready.chosen.split = split
     found, x = next_to_label(ready, Mock(), 5, None)
     assert sorted(one.rows[0] for one in found) == [i for i in (2, 3, 4) if i not in labeled] and len(x) == 5
+
+
+def test_a_finished_model_doubts_no_image_that_cannot_be_read():
+    """When it is asked by hand."""
+    rows = np.arange(10.0).reshape(5, 2)
+    task = Mock(doubts=("margin",), doubt=lambda *_: Doubt(rows[:, 0], rows, rows), look=lambda *_: Streamed())
+    found = look(task, "run", Mock(), Mock(), np.arange(5), "margin", None, None)
+    assert found.found.indices.tolist() == [0, 2, 3, 4] and found.doubt.unsure.tolist() == [0, 4, 6, 8]
+    assert len(found.found) == len(found.doubt.x) == len(found.doubt.p) == 4
+
+
+@pytest.mark.parametrize("method", ["probe", "label-spreading"])
+def test_nothing_is_said_of_an_image_that_cannot_be_read(base, tmp_path, streaming, method):
+    """Nor by the same method by hand."""
+    split, data = tmp_path / "split.json", base / "photos"
+    import_labels(base / "labels.csv", source=load_source(data), new_classes=True, allow_missing=True)[0].save(split)
+    finetune(data, base / "net", method=method, split=split, max_bad=0.1, output_dir=tmp_path / "run")
+    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    assert len(table) == 35 and BAD not in set(table.id)
+    assert (table[table.part == "labeled"].id.str.split("-").str[0] == table[table.part == "labeled"]["class"]).all()
+    assert len(load_file(tmp_path / "run" / "priors.safetensors")["priors"]) == 35
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["images"] == 35
 
 
 def test_a_folder_to_label_goes_without_what_cannot_be_read_any_more(base, tmp_path, caplog):
