@@ -502,6 +502,9 @@ class PictureCache:
     def take(self, at):
         return torch.from_numpy(self.pictures[at.numpy()])
 
+    def shown(self, at):
+        return at
+
 
 def test_of_many_images_a_part_is_compared_with_all(monkeypatch):
     """As many pairs as of a smaller number: of copies those that are equal or asked for, of strangers the farthest."""
