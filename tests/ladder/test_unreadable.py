@@ -22,6 +22,7 @@ from hf_lowlabel.ladder import advice, on_features
 from hf_lowlabel.ladder.on_training import next_to_label
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.by_model import look
+from hf_lowlabel.tasks.classification import Classification
 from hf_lowlabel.tasks.doubts import Doubt
 from hf_lowlabel.training.priors import load_priors
 from tests.transformers_repos import save_two_towers
@@ -59,7 +60,7 @@ def search(base, folder, **more):
     return auto(base / "photos", **{"model": base / "net", **given, **more})
 
 
-def test_an_unreadable_image_is_neither_asked_for_nor_a_copy(base, tmp_path, streaming):
+def test_an_unreadable_image_is_neither_asked_for_nor_a_copy(base, tmp_path, streaming, monkeypatch):
     best = search(base, tmp_path / "run", to_label=100)
     said = json.loads((tmp_path / "run" / "advice.json").read_text())
     assert BAD not in json.dumps(said) and not said["copies"]
@@ -68,6 +69,11 @@ def test_an_unreadable_image_is_neither_asked_for_nor_a_copy(base, tmp_path, str
     (kept,) = (tmp_path / "run" / "features").glob("*.safetensors")
     assert len(load_file(kept)["indices"]) == len(load_file(kept)["features"]) == 35
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["images"] == 35
+    with monkeypatch.context() as patch:  # they are kept for all images that can be read
+        patch.setattr(Classification, "features", lambda *_: pytest.fail("features are computed once more"))
+        search(base, tmp_path / "again", features=tmp_path / "run" / "features", to_label=0)
+    again = json.loads((tmp_path / "again" / "advice.json").read_text())
+    assert again["accuracy"] == said["accuracy"] and again["strangers"] == said["strangers"]
 
 
 def test_what_names_say_is_of_the_image_it_stands_beside(base, tmp_path, streaming, monkeypatch):
