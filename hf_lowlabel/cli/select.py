@@ -298,7 +298,7 @@ def feature_flags(parser: argparse.ArgumentParser, default: str, needs_model: bo
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)
     parser.add_argument(
-        "--features", help=f"file of features, reused when model and data are the same (default: {default})"
+        "--features", help=f"file or folder of features, reused when model and data are the same (default: {default})"
     )
     parser.add_argument(
         "--image-size", type=int, help="side of the images the network sees, in px (default: the model's own)"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..data.dataset import ImageDataset
+from ..data.pixels.images import BadImage
 from ..errors import UserError
 from ..files import SEAL, filling, seal
 from ..locks import open_alone, open_locked
@@ -31,6 +33,7 @@ from .next_steps import HERE
 from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
+log = logging.getLogger("hf_lowlabel")
 KEPT = ("features.safetensors", "left_out.csv", HERE, ".DS_Store")  # what may lie in the folder before
 LAST = "selection.json"  # a folder with it is complete, and may have been labeled since
 BEGUN = ".begun"  # in a folder that is not complete; what is beside it is ours
@@ -87,10 +90,10 @@ def export(
         said: what a model takes each for, and why it is chosen, for the page.
 
     Returns:
-        The task with the names of the files.
+        The task with the names of the files, of those images that can be read still.
 
     Raises:
-        UserError: another process has written the folder meanwhile, or is at it.
+        UserError: another process has written the folder meanwhile, or is at it; or none can be read any more.
     """
     with alone(folder):
         if (folder / LAST).is_file():
@@ -98,14 +101,22 @@ def export(
             refuse(folder)
         shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
         (folder / "images").mkdir()
-        task = replace(
-            task, files={write_image(source, int(i), folder / "images", n): source.ids[i] for n, i in enumerate(chosen)}
-        )
+        files, reasons = dict[str, str](), []
+        for n, i in enumerate(chosen):
+            try:
+                files[write_image(source, int(i), folder / "images", n)] = source.ids[i]
+            except BadImage as error:
+                log.warning("%s: it is not among those to label", error)
+                continue
+            reasons.append(why[n])
+        if len(chosen) and not files:
+            raise UserError("None of the chosen images can be read any more. Mend the files, and start again.")
+        task, said = replace(task, files=files), {id: one for id, one in (said or {}).items() if id in files.values()}
         write_text(
             folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False)
         )
         write_text(folder / "label_studio_config.xml", label_studio_config(task))
-        write_text(folder / "index.html", contact_sheet(task, why, said or {}))
+        write_text(folder / "index.html", contact_sheet(task, reasons, said))
         if said:
             write_suggestions(folder, said)
         kind_of(task.task).write(folder, task)

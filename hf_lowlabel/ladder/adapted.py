@@ -73,7 +73,6 @@ def adapt(
     given: Mapping[str, Any],
     encoder: Features,
     before: Tried,
-    keep: Path,
     seconds: float,
     names: ByNames | None = None,
     rounds: int | None = None,
@@ -84,7 +83,6 @@ def adapt(
         ready: the run, with the network that is adapted.
         given: settings of `finetune`, of which those that `pretrain` has are taken.
         encoder: its features. before: the best of the rungs on them.
-        keep: folder of features.
         seconds: time left.
         names: what the names of the classes say of the images.
         rounds: of cross-validation, those of the rungs before.
@@ -104,10 +102,12 @@ def adapt(
     with hushed():
         own = rebuilt(ready, model=str(folder / "encoder"))
     name = f"{encoder.name} adapted to the images"
-    x = features_of_encoder(own, keep)
+    x = features_of_encoder(own, folder)  # of this search alone
     said = None if names is None else names.p
     found = Features(name, x, encoder.rows, encoder.y, encoder.num_classes, said, encoder.copies)
     tried = climb([found], encoder.y, seed=ready.config.training.seed, rounds=rounds, beside=before)
+    for one in tried:
+        one.adapted = True
     out = Adapted(own, found, tried, before, steps)
     log.info("%s in %.0f s", out.sentence().rstrip("."), time.perf_counter() - begin)
     return out

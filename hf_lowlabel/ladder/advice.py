@@ -65,14 +65,17 @@ def copies(training: Any, asked: np.ndarray) -> list[Remark]:
     """Pairs of the images of a cache that are all but the same as pictures. Of more than `COMPARED` images those that
     are equal, and those with one of `asked`, the first to be looked at first: all pairs would take minutes to hours.
     """
-    small = small_copies(training, torch.arange(len(training)))
+    every = torch.arange(len(training))
+    small = small_copies(training, every)
+    own = (training.shown(every) == every).numpy()  # the others cannot be read, and look like the image next to them
+    rows, small = np.flatnonzero(own), small[own]
     if len(small) <= COMPARED:
         pairs = near_copies(small)
     else:
-        some = asked[: COMPARED**2 // len(small)]
+        some = np.searchsorted(rows, asked[own[asked]])[: COMPARED**2 // len(small)]
         log.info("of %d images %d are compared with all others for copies, besides equal ones", len(small), len(some))
         pairs = near_copies_of(small, some)
-    return [Remark(pair, "all but the same") for pair in pairs]
+    return [Remark((int(rows[i]), int(rows[j])), "all but the same") for i, j in pairs]
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:

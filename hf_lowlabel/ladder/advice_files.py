@@ -48,7 +48,8 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
         {"images": list(pair), "why": "all but the same; the second is tested on", "looks_like": None, "tested": True}
         for pair in advice.tested
     ]
-    return {"sentences": advice.sentences, "helps": advice.helps, **numbers, **remarks}
+    words = {"sentences": advice.sentences, "helps": advice.helps, "trained_on": advice.trained_on}
+    return {**words, **numbers, **remarks}
 
 
 def read_advice(run: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from ..training.preparing import Run, check_labels, prepare
 from .answers import without_masks
 from .asked import DRAW, checked
 from .from_words import from_words
-from .keeping import check_unseen, claimed, take_up
+from .keeping import check_unseen, claimed, readable, take_up
 from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
@@ -78,7 +78,8 @@ class Best:
         name = kept or (self.ladder[0].name if self.ladder else self.run.folder.name)
         known = self.advice.accuracy
         score = get_task(self.run.config.task).score.title
-        said = f"{score} {known} on new images" if known else f"{score} on new images not known"
+        whose = " by the frozen features it was trained on from" if self.advice.trained_on else ""
+        said = f"{score} {known} on new images{whose}" if known else f"{score} on new images not known"
         more = f", to label next: {self.to_label}" if self.to_label else ""
         return f"Best({name}: {said}, model in {self.folder}{more})"
 
@@ -209,6 +210,8 @@ def auto(
                 check_unseen(ready, models)
                 asked = (text_model, words, list(prompts))
                 take_up(ready, models, [name_of(one) for one in models], minutes, train, asked)
+                if kind.climbs:
+                    ready = readable(ready, keep)
                 names = None
                 if text_model is not None:
                     names = by_names(ready, text_model, words, prompts, keep, device, max_bad)

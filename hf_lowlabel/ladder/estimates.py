@@ -89,13 +89,13 @@ class Help:
 
 def unlabeled_help(tried: Sequence[Tried]) -> Help:
     """The best rung that uses unlabeled images against the best that does not, on the same labels. Votes are left out:
-    what several encoders gain is another matter.
+    what several encoders gain is another matter. An encoder that was adapted to the images has learned from them.
 
     The verdict is by the probability of the true class, in standard errors of the paired difference.
     """
     tried = [one for one in tried if not one.rung.names]  # what the names of the classes add is another matter
-    using = [one for one in tried if one.rung.unlabeled and len(one.label) and not one.votes]
-    without = [one for one in tried if not one.rung.unlabeled and len(one.label)]
+    using = [one for one in tried if one.unlabeled and len(one.label) and not one.votes]
+    without = [one for one in tried if not one.unlabeled and len(one.label)]
     if not using or not without or len(using[0].weight) < 4:
         return Help("unclear", None)
     a, b = max(using, key=lambda o: o.score), max(without, key=lambda o: o.score)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..api.running import settled
 from ..arguments import Config
+from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..evaluation.neighbors import unit
@@ -20,17 +21,27 @@ from ..files import write_json
 from ..finetuning.graph import rooted
 from ..hub.callback import CardCallback
 from ..selection.by_class import within_classes
-from ..selection.prior_labels import manifest_beside, priors
 from ..selection.strategies import choose, identical
+from ..selection.words import checked_words, class_words, spread_words
 from ..tasks.base import Task
 from ..text import percent
 from ..training import frozen
 from ..training.folder import SEARCH, WORDS
 from ..training.preparing import prepare
-from ..training.priors import load_priors
+from ..training.priors import load_priors, save_priors
 from .advice import Remark
 from .advice_files import write_advice
-from .keeping import TRIALS, check_same, features_of_encoder, forget_trials, print_of, print_of_words, read_kept
+from .keeping import (
+    TRIALS,
+    check_same,
+    features_of_encoder,
+    forget_trials,
+    print_of,
+    print_of_words,
+    read_kept,
+    readable,
+)
+from .names import said_of_images
 from .on_features import Answer
 from .report import Advice
 
@@ -80,26 +91,27 @@ def from_words(
         if "facts" not in known:  # nothing says what trials are of
             forget_trials(folder)
         write_json(folder / SEARCH, {**known, "facts": facts})
-    if not (said.is_file() and manifest_beside(said).is_file()):  # else of a search that was killed after it
-        if is_main_process():
-            said.parent.mkdir(parents=True, exist_ok=True)
-            said.unlink(missing_ok=True)
-            manifest_beside(said).unlink(missing_ok=True)
+    barrier()  # what is kept is of this search
+    config = Config.from_flat("finetune", given)
+    source = task.open(config.data)
+    classes, spoken = class_words(list(names) or None, None, source)
+    checked_words(spoken, prompts or None, text_model)  # before anything is fetched
+    manifest, done = said.with_suffix(".json"), said.is_file()  # of a search that was killed after it
+    barrier()  # all have looked
+    if is_main_process():
+        of = dict(config=source.config, revision=source.revision, fingerprint=source.fingerprint)
+        said.parent.mkdir(parents=True, exist_ok=True)
+        Split(source.name, classes, {}, **of).save(manifest)
+    barrier()
+    more = dict(method="probe", split=str(manifest), prior=str(said), output_dir=str(folder), callbacks=())
+    ready = readable(prepare(task, settled("finetune", {**given, **more}), folder), keep)
+    x = features_of_encoder(ready, keep)  # kept for the next round
+    if not done:
+        p = said_of_images(ready, text_model, spoken, prompts or (), keep, given["device"], given["max_bad"])
+        none, by = np.zeros(0, np.int64), {"text_model": Path(text_model).name, "words": spoken}
+        if ready.recorder.main:
+            save_priors(said, spread_words(rooted(x), p, none, none), ready.training.ids, ready.names, by)
         barrier()
-        priors(
-            str(given["model"]),
-            Config.from_flat("finetune", given).data,
-            text_model=text_model,
-            classes=list(names) or None,
-            prompts=list(prompts) if prompts else None,
-            output=str(said),
-            seed=given["seed"],
-            image_size=given["image_size"],
-            device=given["device"],
-            max_bad=given["max_bad"],
-        )
-    more = dict(method="probe", split=str(manifest_beside(said)), prior=str(said), output_dir=str(folder), callbacks=())
-    ready = prepare(task, settled("finetune", {**given, **more}), folder)
     p = load_priors(said, ready.training.ids, ready.names).double().numpy()
     shares = ", ".join(f"{name} {percent(share, 0)}" for name, share in zip(ready.names, p.mean(0)))
     out = Advice(
@@ -113,11 +125,10 @@ def from_words(
         None,
         None,
     )
-    x = features_of_encoder(ready, keep)  # kept for the next round
     out.next = first_to_label(p, x, ready.names, to_label, given["seed"])
     ready.recorder.advice = list(out.sentences)
     ready.recorder.ladder = [{"name": f"class names, {text_model}", "by_labels": None, "score": 0.0, "kept": True}]
-    run = frozen.fit(ready, [CardCallback()])
+    run = frozen.fit(ready, [CardCallback()], x)
     chosen = write_advice(ready, out, x, folder) if is_main_process() else None
     return run, [], out, chosen
 

@@ -7,26 +7,27 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..commands import DONE
-from ..data.caches.image_cache import workers_are_there
+from ..data.caches.image_cache import StreamingCache, workers_are_there
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
+from ..evaluation.inference import seen_by_all
 from ..files import read_json, remove_folder, sha256, write_json
 from ..models.layout import best_layout
 from ..models.quiet import unsaid
-from ..selection.feature_file import Features, read, write
-from ..selection.features import check, fingerprint, print_of_images, print_of_tensors, rounded
+from ..selection.feature_file import Features, file_in, read, write
+from ..selection.features import check, fingerprint, holds_all, print_of_images, print_of_tensors, rounded
 from ..settings import private_names, recorded
 from ..training.folder import SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.lineage import labels_seen, lineage_of
-from ..training.preparing import Prepared, network_of
+from ..training.preparing import Prepared, network_of, of_those
 from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
@@ -228,24 +229,50 @@ def forget_last(folder: Path) -> None:
     (folder / "log.jsonl").unlink(missing_ok=True)
 
 
+def readable(ready: Prepared, keep: Path) -> Prepared:
+    """The run without images that cannot be read. A cache that streams has looked at some alone, and gives the next
+    image for a bad one; features are of all, so that by them it is known which are bad. keep: folder of features."""
+    if not isinstance(ready.training, StreamingCache):
+        return ready
+    kept = np.flatnonzero(np.isin(ready.training.indices, features_of(ready, keep).indices))
+    if len(kept) == len(ready.training):
+        return ready
+    return of_those(ready, kept)
+
+
 def features_of_encoder(ready: Prepared, keep: Path) -> np.ndarray:
-    """float32 [N, D] of the training images, in their order; from `keep` when model and images are the same."""
+    """float32 [N, D] of the training images of a run that is `readable`, in their order.
+
+    Raises:
+        UserError: one of them cannot be read any more.
+    """
+    found, indices = features_of(ready, keep), np.asarray(ready.training.indices)
+    if len(lost := np.setdiff1d(indices, found.indices)):
+        raise not_any_more(ready.dataset.ids[lost[0]])
+    return found.values if len(found) == len(indices) else found.values[found.rows(indices)]
+
+
+def not_any_more(id: str) -> UserError:
+    return UserError(f"The image {id!r} cannot be read any more. Mend the file, and start the same command again.")
+
+
+def features_of(ready: Prepared, keep: Path) -> Features:
+    """Of the training images that can be read; from `keep` when model and images are the same."""
     model, cache = ready.network.model, ready.training
     layout = best_layout(model, model.preprocessing["input_size"][-1], model.device)
     model.to(memory_format=layout)  # as `extract` has it; what comes later is the same with kept features
     model_print = fingerprint(model, without=model.head_names())
-    indices = np.asarray(cache.indices, dtype=np.int64)
-    data_print = print_of_images(ready.dataset, indices)
-    name = re.sub(r"[^\w.-]+", "-", f"{model.config.architecture}-{model_print[:12]}")
-    path = keep / f"{name}.safetensors"
-    found = read(path, model_print, data_print)
+    data_print = print_of_images(ready.dataset, ready.at.train)  # all that were asked for, whatever can be read
+    path = file_in(keep, model.config.architecture, model_print)
+    found, indices = read(path, model_print, data_print), np.asarray(cache.indices, dtype=np.int64)
     barrier()
-    if found is not None:
-        return found.values
+    if found is not None and holds_all(found, ready.dataset, indices, None, model.preprocessing):
+        return found
     task: Any = ready.task  # one that `climbs` has features
-    x = Features(rounded(task.features(model, cache)), indices, model_print, data_print)
-    check(x, ready.dataset)
+    values, every = rounded(task.features(model, cache)), torch.arange(len(cache))
+    own = (seen_by_all(cache, every) == every).numpy()  # the others are of the image next to them
+    x = check(Features(values[own], indices[own], model_print, data_print), ready.dataset)
     if is_main_process():
         write(path, x)
     barrier()
-    return x.values
+    return x

@@ -79,6 +79,27 @@ def by_names(
     Raises:
         UserError: not all weights of the model are there.
     """
+    p = said_of_images(ready, text_model, words, prompts, keep, device, max_bad)
+    file = ready.folder / WORDS
+    if ready.recorder.main:
+        save_priors(
+            file, p, ready.training.ids, ready.names, {"text_model": Path(text_model).name, "words": list(words)}
+        )
+    barrier()
+    y, rows = ready.labeled.targets, ready.labeled.members
+    return ByNames(p, file, Path(text_model).name, y.numpy(), rows.numpy())
+
+
+def said_of_images(
+    ready: Prepared,
+    text_model: str,
+    words: Sequence[str],
+    prompts: Sequence[str],
+    keep: Path,
+    device: str | None,
+    max_bad: float,
+) -> np.ndarray:
+    """What the names say of every training image, float64 [N, K]. As `by_names`."""
     members = np.asarray(ready.training.indices, dtype=np.int64)
     path = keep / f"names-{re.sub(r'[^A-Za-z0-9.-]+', '-', Path(text_model).name)}.safetensors"
     keep.mkdir(parents=True, exist_ok=True)
@@ -92,15 +113,9 @@ def by_names(
         device=device,
         max_bad=max_bad,
     )
-    p = found.priors[found.features.rows(members)]
-    file = ready.folder / WORDS
-    if ready.recorder.main:
-        save_priors(
-            file, p, ready.training.ids, ready.names, {"text_model": Path(text_model).name, "words": list(words)}
-        )
-    barrier()
-    y, rows = ready.labeled.targets, ready.labeled.members
-    return ByNames(p.astype(np.float64), file, Path(text_model).name, y.numpy(), rows.numpy())
+    p = np.full((len(members), len(words)), 1 / len(words))  # nothing, of an image that cannot be read any more
+    p[np.isin(members, found.features.indices)] = found.priors[found.features.rows(members)]
+    return p
 
 
 def check_names(text_model: str | None, split: Split, class_names: Sequence[str], prompts: Sequence[str]) -> list[str]:

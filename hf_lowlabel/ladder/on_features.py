@@ -82,7 +82,7 @@ def from_features(
     adapted = None
     if train and not kept:  # with the time that is left
         left = seconds - (time.perf_counter() - begin) - took
-        adapted = adapt(ready, {**given, "model": models[at]}, encoder, best, keep, left, names, rounds)
+        adapted = adapt(ready, {**given, "model": models[at]}, encoder, best, left, names, rounds)
     if adapted is not None and adapted.kept:
         ready, encoder, encoders = adapted.ready, adapted.encoder, [adapted.encoder]
         tried = [*adapted.tried, *tried]

@@ -17,12 +17,14 @@ from ..api.running import settled
 from ..arguments import Config
 from ..distributed import is_main_process, world
 from ..errors import UserError
+from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_of_each, copies_tested
 from ..finetuning.graph import rooted
 from ..finetuning.linear import group_of
 from ..hub.callback import CardCallback
 from ..labeling.kinds import kind_of
 from ..selection.by_model import said_of, spread_out
+from ..tasks.doubts import Doubt
 from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
 from ..training import frozen
@@ -33,7 +35,7 @@ from .advice import Remark
 from .advice_files import write_advice
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .folds import spread_over_folds
-from .keeping import TRIALS, features_of_encoder
+from .keeping import TRIALS, features_of_encoder, readable
 from .last_run import first_that_ends, said_diverged
 from .likeness import Likeness, likeness, some_without
 from .planning import FOLDS
@@ -98,6 +100,8 @@ def from_training(
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
+    if any(a.frozen and not config.method.of_pixels for a, config in configs.items()):
+        ready = readable(ready, keep)
     of_encoder = partial(features_of_encoder, ready, keep)
     trials = Trials(ready, configs, ready.folder / TRIALS, of_encoder, copies)
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
@@ -249,7 +253,14 @@ def next_to_label(
     some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
     task: Any = ready.task
     found = None if known is None else task.doubt_of(model, known[some])
-    doubt, p, seen = found or task.doubt(model, ready.training, torch.from_numpy(some))
+    if found is None:
+        asked = torch.from_numpy(some)
+        found = task.doubt(model, ready.training, asked)
+        own = (seen_by_all(ready.training, asked) == asked).numpy()  # the others cannot be read
+        some, found = some[own], Doubt(*(v[own] for v in found))
+        if not len(some):
+            return [], np.zeros((len(ready.training), 1))
+    doubt, p, seen = found
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)

@@ -25,6 +25,7 @@ class Advice:
     labeled images and test images that are all but the same.
 
     accuracy: on new images, from the labels alone; None where they are too few. helps: "yes", "no" or "unclear".
+    trained_on: whether the model is a network that was trained on from frozen features, of which `accuracy` then is.
     """
 
     sentences: list[str]
@@ -37,12 +38,16 @@ class Advice:
     doubtful: list[Remark] = field(default_factory=list)
     strangers: list[Remark] = field(default_factory=list)
     tested: list[tuple[str, str]] = field(default_factory=list)
+    trained_on: bool = False
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
 
     def __repr__(self) -> str:
-        known = f"{self.accuracy} on new images" if self.accuracy else "how good it is on new images is not known"
+        whose = " by the frozen features" if self.trained_on else ""
+        known = (
+            f"{self.accuracy} on new images{whose}" if self.accuracy else "how good it is on new images is not known"
+        )
         return f"Advice({known}; {len(self.sentences)} sentences, which print shows)"
 
 
@@ -63,7 +68,7 @@ def advise(
     free = np.setdiff1d(np.arange(len(p)), rows)
     now = accuracy(best, confidence(encoder, best))
     help = unlabeled_help(tried)
-    out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None)
+    out = Advice([], now, help.verdict, help.gain, curve.forecast if curve else None, trained_on=trained_on)
     out.next = find.next_to_label(p, x, ready.chosen.split.without_passed_over(free, ready.training.ids), names, count)
     chosen = [i for one in out.next for i in one.rows]
     out.copies = find.copies(ready.training, np.array([*chosen, *rows], np.int64))
@@ -80,7 +85,7 @@ def advise(
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics, how),
         *find.said_shares(best.even if best.evenly else None, names),
-        said_help(help, len(free)),
+        said_help(help, len(free), any(one.adapted for one in tried)),
         *said_more(out, curve, len(encoder.first), words),
         *said_unlike(likeness(x[rows[encoder.once]], x[some_without(len(x), rows)])),
         *said_images(ready, out, find.confused(p, names)),
@@ -100,11 +105,12 @@ def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dic
         if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
             lines.append(f"Of {listed(alone, 5)} no label could be left out: how well it is found is not known.")
     lines += said_tested(ready, metrics)
-    probe = max((one for one in tried if not one.rung.unlabeled), key=lambda one: one.score)
+    probe = max((one for one in tried if not one.unlabeled), key=lambda one: one.score)
     if probe is not best and probe.accuracy is not None:
         more = probe.accuracy > (best.accuracy or 0)
         why = ", more by a few labels only, which may be luck" if more else ""
-        lines.append(f"A linear probe on the same labels: {percent(probe.accuracy)} of those left out{why}.")
+        given = ", on the encoder as it was given" if best.adapted else ""
+        lines.append(f"A linear probe on the same labels{given}: {percent(probe.accuracy)} of those left out{why}.")
     return lines
 
 
@@ -120,8 +126,9 @@ def between(interval: Interval) -> str:
 
 
 def why_less(ladder: Sequence[Mapping[str, Any]], expected: Interval | None) -> str:
-    """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise."""
-    kept = next((row["by_labels"] for row in ladder if row["kept"]), None)
+    """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise, and of a
+    network, of which nothing is expected: that is of the frozen features it was trained on from."""
+    kept = next((row["by_labels"] for row in ladder if row["kept"] and not row.get("halves")), None)
     if kept is None or expected is None or round(100 * expected.value) >= round(100 * kept):
         return ""
     return (
@@ -133,7 +140,8 @@ def why_less(ladder: Sequence[Mapping[str, Any]], expected: Interval | None) -> 
 HELP = {"yes": "they probably help", "no": "they do not help", "unclear": "whether they help is unclear"}
 
 
-def said_help(help: Help, unlabeled: int) -> str:
+def said_help(help: Help, unlabeled: int, adapted: bool = False) -> str:
+    """adapted: whether an encoder has learned from them."""
     if not unlabeled:
         return "Unlabeled images: there are none."
     gain = ""
@@ -143,6 +151,8 @@ def said_help(help: Help, unlabeled: int) -> str:
         if help.verdict != "unclear" and low < 0 < high:  # right answers are too few to show it
             more = "more" if help.verdict == "yes" else "less"
             gain += f"; the true classes of labels left out are clearly {more} probable with them"
+        if adapted:
+            gain += "; that is beside a linear probe on the encoder as it was given"
     return f"Unlabeled images: {HELP[help.verdict]}{gain}."
 
 

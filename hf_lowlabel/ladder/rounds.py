@@ -62,6 +62,7 @@ class Round:
     labels: given so far. accuracy: on new images, by labels left out, of masks the mean IoU; None where they are too
     few. forecast: of `estimates.MORE` times the labels; of masks None. gain: what the next round would bring. test: on
     test images, where there are any. stop: whether the next round is not worth its time. sentence: the same in words.
+    trained_on: whether accuracy is of the frozen features that the round's network was trained on from.
     """
 
     round: int
@@ -73,6 +74,7 @@ class Round:
     test: float | None
     stop: bool
     sentence: str
+    trained_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ class State:
         lines = [f"{'round':>5} {'labels':>6}  {self.score} on new images (80 % interval)"] if self.rounds else []
         for one in self.rounds:
             known = "not known yet" if one.accuracy is None else shown(one.accuracy)
+            whose = " by its frozen features, before the network was trained" if one.trained_on else ""
             test = "" if one.test is None else f"   test {100 * one.test:.1f} %"
-            lines.append(f"{one.round:>5} {one.labels:>6}  {known}{test}")
+            lines.append(f"{one.round:>5} {one.labels:>6}  {known}{whose}{test}")
         return "\n".join([*lines, *(one.sentence for one in self.rounds[-1:])])
 
 
@@ -239,12 +242,12 @@ def labels_of_next(
 
 def first_images(data: DataArguments, model: str, folder: Path, budget: int | None, common: dict[str, Any]) -> None:
     shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
-    keep = str(folder / "features.safetensors")
+    keep = folder.parent / "features"  # where the next round looks for them
     names, task = list(data.classes) or None, common["task"]
     usual = BUDGETS[kind_of(task).page == "mask"]
     budget = min(budget or usual, len(get_task(task).open_to_select(data, names)))
-    with filling(folder):
-        select(model, data, budget=budget, output=str(folder / "to_label"), features=keep, classes=names, **common)
+    with filling(folder), filling(keep):
+        select(model, data, budget=budget, output=str(folder / "to_label"), features=str(keep), classes=names, **common)
 
 
 def state_of(folder: Path, per_round: int, task: str = "classification") -> State:
@@ -270,7 +273,7 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
     if not isinstance(metrics, dict):
         raise UserError(f"{file} does not hold metrics. {COPY}")
     test = metrics.get(score)
-    accuracy, forecast = (Interval(**said[key]) if said[key] else None for key in ("accuracy", "forecast"))
+    accuracy, forecast = (interval_of(said[key]) for key in ("accuracy", "forecast"))
     labels, doubtful = len(split.labeled), len(said["doubtful"])
     place = run / "to_label"
     more = min(per_round, len(Asked.load(place).files)) if (place / "selection.json").is_file() else 0
@@ -279,7 +282,12 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
         gain = gain_by_rounds([*((r.labels, r.accuracy) for r in before), (labels, accuracy)], more)
     stop = not_worth_it(gain)
     words = sentence(gain, stop, more, doubtful)
-    return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words)
+    trained_on = bool(accuracy and said.get("trained_on"))  # advice of older versions does not say it
+    return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words, trained_on)
+
+
+def interval_of(said: Mapping[str, Any] | None) -> Interval | None:
+    return Interval(*(float(said[name]) for name in ("value", "low", "high"))) if said else None
 
 
 def shown(interval: Interval) -> str:

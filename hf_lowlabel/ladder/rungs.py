@@ -58,6 +58,7 @@ class Tried:
     None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. group:
     number of the group of each label, int [L]; None: each is one (`group_of`). even: the shares of the classes that as
     many labels of each stand for, [K], or None (`shares_behind`). evenly: whether there are about as many of each.
+    adapted: whether the encoder has learned from the images.
     """
 
     rung: Rung
@@ -71,6 +72,12 @@ class Tried:
     group: np.ndarray | None = None
     even: np.ndarray | None = None
     evenly: bool = field(default=False, init=False)
+    adapted: bool = field(default=False, init=False)
+
+    @property
+    def unlabeled(self) -> bool:
+        """Whether images without a label have part in it."""
+        return self.rung.unlabeled or self.adapted
 
     def judge(self, y: np.ndarray) -> None:
         """Means over repetitions, [G], for each group of labels that was left out: correct, probability of the class,

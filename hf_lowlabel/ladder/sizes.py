@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..arguments import Config
 from ..distributed import barrier, is_main_process
-from ..errors import UserError
 from ..files import write_json
-from ..tasks.parts import Attempt
+from ..tasks.parts import Attempt, Examples
 from ..training.preparing import Prepared, held_out, network_of
-from .keeping import TRIALS, read_kept
+from .keeping import TRIALS, not_any_more, read_kept
 from .planning import settle
 from .trained import Trials, hushed
 
@@ -21,15 +22,28 @@ SIZE = "size.json"
 
 
 def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
-    """The same run with other settings of the model or the views: its network, and the images as that sees them."""
+    """The same run with other settings of the model or the views: its network, and the same images as that sees them.
+
+    Raises:
+        UserError: one of them cannot be read any more.
+    """
     config = ready.config.replace(**settings)
     network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
-    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
-    if len(labeled.members) < len(ready.labeled.members):
-        raise UserError("A labeled image cannot be read any more. Mend the file and start the same command again.")
+    before = np.asarray(ready.training.indices)  # one cache may have seen that an image is bad, where another streams
+    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at._replace(train=before))
+    lost = np.setdiff1d(positions(ready.labeled), positions(labeled))
+    if ready.task.climbs and not len(lost):  # what is known of images goes by their place
+        lost = np.setdiff1d(before, training.indices)
+    if len(lost):
+        raise not_any_more(ready.dataset.ids[lost[0]])
     held = held_out(ready.task, net, config, ready.dataset, ready.chosen, ready.at)
     return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
+
+
+def positions(labeled: Examples) -> np.ndarray:
+    """In the data set."""
+    return np.asarray(labeled.cache.indices)[labeled.members.numpy()]
 
 
 def at_fitting_side(

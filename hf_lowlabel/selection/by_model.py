@@ -19,6 +19,7 @@ from ..commands import MASKS, SOURCE
 from ..data.dataset import ImageDataset
 from ..data.labels.labels import joined
 from ..errors import UserError
+from ..evaluation.inference import seen_by_all
 from ..finetuning.graph import rooted
 from ..labeling.kinds import Kind
 from ..ranges import Share
@@ -131,8 +132,10 @@ def look(
             f"{by} asks a finished {task.product} what it is in doubt of, and {model!r} is none: {error}"
         ) from error
     cache = task.look(network, data, source, members)
-    doubt = task.doubt(network, cache, torch.arange(len(cache)), by if by in task.doubts else None)
-    indices = np.asarray(cache.indices, dtype=np.int64)
+    every = torch.arange(len(cache))
+    doubt = task.doubt(network, cache, every, by if by in task.doubts else None)
+    own = (seen_by_all(cache, every) == every).numpy()  # the others cannot be read
+    indices, doubt = np.asarray(cache.indices, dtype=np.int64)[own], Doubt(*(v[own] for v in doubt))
     order = np.argsort(indices, kind="stable")
     found = Features(doubt.x[order].astype(np.float32), indices[order], skipped=list(cache.skipped))
     return Looked(found, Doubt(doubt.unsure[order], doubt.p[order], rooted(found.values)), task.names_of(network))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Features:
         where = np.searchsorted(self.indices, indices)
         where = np.minimum(where, len(self.indices) - 1)
         return where[self.indices[where] == indices]
+
+
+def file_in(folder: Path, architecture: str, model: str) -> Path:
+    """Where a folder keeps the features by an encoder. model: its fingerprint."""
+    return folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', f'{architecture}-{model[:12]}')}.safetensors"
 
 
 def collect(path: Path, parts: Iterator, width: int, metadata: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ from ..errors import UserError
 from ..models import create_backbone
 from ..models.layout import best_layout
 from ..views.table import build_view
-from .feature_file import Features, collect, read
+from .feature_file import Features, collect, file_in, read
 
 log = logging.getLogger("hf_lowlabel")
 BATCH = 4 * CHUNK  # images in a forward pass; the shares of processes are whole batches, so that no rounding differs
@@ -57,7 +57,7 @@ def extract(
         model: a timm name, a local folder, a Hub id, or a network with `pooled` (or `features`) and `preprocessing`.
         source: the images.
         members: positions of those that are asked for, int64 [M] (None: all).
-        path: the file to keep the features in, or to take them from when its fingerprints match.
+        path: the file to keep the features in, or to take them from when its fingerprints match; or a folder of such.
         image_size: side of the images the network sees, in px (None: the model's own).
         revision: of a model on the Hub.
         device: such as "cpu" (None: the best there is).
@@ -72,6 +72,9 @@ def extract(
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
     data_print = print_of_images(source, members)
+    if path is not None and Path(path).is_dir():
+        known = getattr(encoder, "config", None)
+        path = file_in(Path(path), getattr(known, "architecture", type(encoder).__name__), model_print)
     found = read(path, model_print, data_print) if path is not None else None
     barrier()  # every process has looked at the old file before one writes a new one
     if found is not None and holds_all(found, source, members, workers, encoder.preprocessing):

@@ -71,7 +71,8 @@ def priors(
         hard: the most likely class alone, for the rows of label-spreading are so flat that a confidence threshold never
             sees them.
         seed: decides the first centres.
-        features: file of the features, reused when model and data are the same (None: none is kept).
+        features: file of the features, or a folder of such, reused when model and data are the same (None: none is
+            kept).
         image_size: side of the images the network sees, in px (None: the model's own).
         model_revision: of a model on the Hub.
         device: such as "cpu" (None: the best there is).

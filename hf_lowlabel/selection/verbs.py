@@ -97,7 +97,8 @@ def select(
         prior: prior pseudo-labels of `priors`, such as what the names of the classes say: the budget is shared out over
             their classes, and the strategy chooses within each.
         seed: decides clusters and draws.
-        features: file of the features (None: in `output`), reused when model and data are the same.
+        features: file of the features, or a folder of such (None: in `output`), reused when model and data are the
+            same.
         image_size: side of the images the network sees, in px (None: the model's own).
         model_revision: of a model on the Hub.
         device: such as "cpu" (None: the best there is).

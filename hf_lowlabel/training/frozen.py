@@ -20,12 +20,13 @@ from torch import nn
 
 from .. import methods
 from ..errors import UserError
+from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_by_image
 from ..finetuning.silent import says
 from ..table_writer import write_table
 from ..tasks.networks import is_model_folder
 from .callbacks import Callback, RunState
-from .preparing import Prepared, Run, close
+from .preparing import Prepared, Run, close, of_those
 from .priors import load_priors, save_priors
 
 
@@ -63,6 +64,10 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
     begin = time.perf_counter()
     features = {} if known is None else {"training": known}
     features |= {part: task.features(model, cache) for part, cache in caches.items() if part not in features}
+    every = torch.arange(len(ready.training))
+    own = (seen_by_all(ready.training, every) == every).numpy()
+    if known is None and not own.all():  # a cache that streams gave the image beside one that cannot be read
+        ready, features["training"] = of_those(ready, np.flatnonzero(own)), features["training"][own]
     labels = task.known_labels(ready.labeled, len(ready.training))
     more = beside_labels(method, ready)
     if config.training.prior:

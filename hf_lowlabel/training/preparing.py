@@ -144,9 +144,7 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     kept = out_of_pool(training, free, list(held.values()), held_pictures)
     if len(kept) < len(training):
         at = at._replace(train=np.setdiff1d(at.train, np.delete(training.indices, kept)))
-        if labeled.cache is training:
-            labeled = replace(labeled, members=torch.from_numpy(np.searchsorted(kept, labeled.members.numpy())))
-        training.keep(kept)
+        labeled = among(training, labeled, kept)
     agreed = agreeing(labeled, seen, names, config.data.skip_conflicts)
     if len(agreed) < len(seen):
         labeled = labeled.some(agreed)
@@ -163,6 +161,20 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     return Prepared(
         task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder, unseen
     )
+
+
+def among(training: Any, labeled: Examples, kept: np.ndarray) -> Examples:
+    """Let a cache hold the images at `kept` alone, int64 in order, and the labeled ones are found there."""
+    if labeled.cache is training:
+        labeled = replace(labeled, members=torch.from_numpy(np.searchsorted(kept, labeled.members.numpy())))
+    training.keep(kept)
+    return labeled
+
+
+def of_those(ready: Prepared, kept: np.ndarray) -> Prepared:
+    """The run with the training images at `kept` alone, int64 in order; its labeled images are among them."""
+    ready.recorder.images = len(kept)
+    return replace(ready, labeled=among(ready.training, ready.labeled, kept))
 
 
 def without_unreadable(

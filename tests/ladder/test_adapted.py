@@ -13,6 +13,7 @@ from hf_lowlabel.errors import Diverged
 from hf_lowlabel.ladder import adapted, on_features
 from hf_lowlabel.ladder.adapted import Adapted
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.text import percent
 from hf_lowlabel.training import pretrain
 
 GIVEN = dict(num_labels=12, class_balanced=True, image_size=16, to_label=0, test_fraction=0.2)
@@ -71,6 +72,14 @@ def test_an_adapted_encoder_that_labels_left_out_prefer_is_the_answer(network, d
     assert best.ladder[0].encoder == "small adapted to the images" and best.run.recorder.ladder[0]["kept"]
     assert sum("adapted" in name for name in rows_of(best)) == 5 and len(rows_of(best)) == 10
     assert any("BYOL, 2 steps" in s and s.endswith("taken.") for s in best.advice.sentences)
+    (said,) = (s for s in best.advice.sentences if s.startswith("Unlabeled images:"))
+    assert said.endswith("beside a linear probe on the encoder as it was given.")
+    given = next(one.accuracy for one in best.ladder if one.name == "linear probe, small")
+    assert f"A linear probe on the same labels, on the encoder as it was given: {percent(given)}" in "".join(
+        best.advice.sentences
+    )
+    features = [len(list((tmp_path / "run" / of).glob("*.safetensors"))) for of in ("features", "trials/adapted")]
+    assert features == [1, 1]  # a folder that all rounds share keeps those of the encoder as it was given alone
     a, b = (create_backbone(str(f)).state_dict() for f in (network, tmp_path / "run"))
     key = next(k for k in a if k.endswith("conv1.weight") or "conv1.0.weight" in k)
     assert not torch.equal(a[key], b[key])

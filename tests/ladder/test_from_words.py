@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,8 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from hf_lowlabel import auto, predict
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation import inference
+from hf_lowlabel.ladder import from_words
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.selection import features
+from hf_lowlabel.tasks import get_task
 from tests import launched_verbs
 from tests.processes import ranks
 from tests.transformers_repos import save_two_towers
@@ -52,6 +58,49 @@ def test_a_model_from_names_alone(made, tmp_path):
     )
     again = predict(made / "pictures", tmp_path / "by").rows
     assert [row["class"] for row in again] == [row["class"] for row in found]
+
+
+def test_features_are_computed_once(made, tmp_path, monkeypatch):
+    """For the graph, the head and what to label first; by the text model too, for a round with labels as well."""
+    asked, looked, run_over = [], [], inference.run_over
+    monkeypatch.setattr(inference, "run_over", lambda *of, **more: asked.append(1) or run_over(*of, **more))
+    monkeypatch.setattr(features, "batches", lambda *of, of_all=features.batches: looked.append(1) or of_all(*of))
+    given = dict(text_model=str(made / "clip"), class_names=list(COLOURS), train=False, to_label=3)
+    given["features"] = tmp_path / "features"
+    auto(made / "pictures", made / "net", output_dir=tmp_path / "run", **given)
+    assert (len(asked), len(looked)) == (1, 1)
+    rows = "".join(f"{i:02d}.png,{list(COLOURS)[i % 3]}\n" for i in range(6))
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{rows}")
+    auto(made / "pictures", made / "net", labels=tmp_path / "labels.csv", output_dir=tmp_path / "next", **given)
+    assert (len(asked), len(looked)) == (1, 1)
+
+
+def test_a_process_waits_for_the_first_to_forget_what_is_of_another_search(made, tmp_path, monkeypatch):
+    """As the second of two, which looks for what names said while the first removes that."""
+    run, waited = tmp_path / "run", []
+    (run / "trials").mkdir(parents=True)
+    (run / "search.json").write_text("{}")
+    for name in ("words.safetensors", "words.json"):
+        (run / "trials" / name).write_text("of another search")
+
+    def barrier():
+        waited.append(1)
+        if len(waited) == 2:  # at the first one all have read
+            shutil.rmtree(run / "trials")
+        if len(waited) == 4:
+            Split("pictures", list(COLOURS), {}).save(run / "trials" / "words.json")
+
+    monkeypatch.setattr(from_words, "is_main_process", lambda: False)
+    monkeypatch.setattr(from_words, "barrier", barrier)
+    monkeypatch.setattr(from_words, "prepare", Mock())
+    monkeypatch.setattr(from_words, "readable", Mock())
+    monkeypatch.setattr(from_words, "features_of_encoder", Mock())
+    monkeypatch.setattr(from_words, "said_of_images", Mock(side_effect=KeyboardInterrupt))  # they are asked for
+    given = {"model": str(made / "net"), "seed": 0, "image_size": None, "device": None, "max_bad": 0.01}
+    given["dataset"] = str(made / "pictures")
+    with pytest.raises(KeyboardInterrupt):
+        of = (get_task("classification"), given, str(made / "clip"), list(COLOURS), None)
+        from_words.from_words(*of, run, run / "features", 0, "images")
 
 
 def test_labels_and_names_together(made, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_page import MaskSession
@@ -18,6 +19,7 @@ from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
 from hf_lowlabel.ladder.rounds import loop
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.tasks.classification import Classification
 
 from .test_auto import photos
 
@@ -37,10 +39,26 @@ def answer(folder, leave=0):
     (folder / "labels.csv").write_text("\n".join([head, *known, *rows[len(rows) - leave :]]) + "\n")
 
 
-def test_from_no_label_round_by_round(network, tmp_path, capsys):
-    """Each call ends where labels are needed; the same command goes on. A second process is refused."""
+def test_from_no_label_round_by_round(tmp_path, capsys, monkeypatch):
+    """Each call ends where labels are needed; the same command goes on. A second process is refused. Where all of an
+    image is seen, features of the first round are those of all."""
     data, out = photos(tmp_path / "photos", each=16, sort=False), tmp_path / "loop"
-    argv = ["loop", str(data), "--model", network, "--output-dir", str(out), "--budget", "9", "--per-round", "6"]
+    whole = create_backbone("test_resnet", pretrained=False, image_size=16)
+    whole.config.pretrained_cfg.update(crop_pct=1.0)
+    whole.save_pretrained(tmp_path / "net")
+    monkeypatch.setattr(Classification, "features", lambda *_: pytest.fail("features are computed once more"))
+    argv = [
+        "loop",
+        str(data),
+        "--model",
+        str(tmp_path / "net"),
+        "--output-dir",
+        str(out),
+        "--budget",
+        "9",
+        "--per-round",
+        "6",
+    ]
     argv += ["--no-train", "--json"]
 
     def step(*more):
@@ -132,6 +150,15 @@ def test_what_another_round_would_bring():
     said = sentence(Interval(0.004, -0.03, 0.04), True, 20, 3)
     assert "hardly worth a round. Stop here, or look again at 3 of the labels first" in said
     assert "not known yet" in sentence(None, False, 20, 0)
+
+
+def test_what_was_added_to_advice_by_hand_is_passed_over(tmp_path):
+    interval = dict(value=0.5, low=0.4, high=0.6, note="by me")
+    said = dict(accuracy=interval, forecast=interval, gain=None, next=[], copies=[], doubtful=[], strangers=[])
+    (tmp_path / "advice.json").write_text(json.dumps(said))
+    Split("photos", ["a", "b"], {"1.png": "a"}).save(tmp_path / "split.json")
+    found = rounds.read_round(tmp_path, [], 20, "accuracy")
+    assert found.accuracy == found.forecast == Interval(0.5, 0.4, 0.6) and not found.trained_on
 
 
 def test_bad_input(network, tmp_path, capsys):

@@ -256,6 +256,18 @@ def test_whether_unlabeled_images_help():
     assert estimates.unlabeled_help([little, of_the_same]).verdict == "unclear"
 
 
+def test_an_encoder_that_learned_from_the_images_is_not_what_they_are_compared_with():
+    rng = np.random.default_rng(0)
+    low, high, highest = rng.uniform(0.2, 0.5, 30), rng.uniform(0.6, 0.7, 30), rng.uniform(0.8, 0.9, 30)
+    adapted, own = [one_that_said(highest, RUNGS[1]), one_that_said(highest)], one_that_said(low)
+    assert estimates.unlabeled_help([*adapted, one_that_said(high, RUNGS[1]), own]).verdict == "unclear"
+    for one in adapted:
+        one.adapted = True
+    found = estimates.unlabeled_help([adapted[1], one_that_said(high, RUNGS[1]), own])  # its probe is one of those
+    assert found.verdict == "yes" and found.gain.value == 1
+    assert estimates.unlabeled_help(adapted).gain is None  # nothing without them to compare with
+
+
 def test_what_classes_count_by_is_said_where_labels_do_not_tell():
     assert advice.said_shares(None, ["a", "b"]) == []
     said = advice.said_shares(np.array([0.2, 0.7, 0.1]), ["cat", "dog", "bird"])
@@ -489,6 +501,9 @@ class PictureCache:
 
     def take(self, at):
         return torch.from_numpy(self.pictures[at.numpy()])
+
+    def shown(self, at):
+        return at
 
 
 def test_of_many_images_a_part_is_compared_with_all(monkeypatch):

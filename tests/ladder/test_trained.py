@@ -21,9 +21,12 @@ from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.evaluation import inference
 from hf_lowlabel.finetuning.multilabel import MultiLabelFixMatch
 from hf_lowlabel.ladder import adapted, clock, on_training, planning, sizes, trained
+from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.folds import spread_over_folds
 from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import SPENT, settle
+from hf_lowlabel.ladder.report import why_less
+from hf_lowlabel.ladder.rounds import State, read_round
 from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import Trials
 from hf_lowlabel.ladder.trials import Trial, clearly_better, gain_over, left_of_error, ranked, score_interval
@@ -603,6 +606,11 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, t
     (kept,) = (row for row in best.run.recorder.ladder if row["kept"])
     assert kept["name"].startswith("FixMatch from") and "the frozen features so" in kept["name"]
     assert "that is of the frozen features" in best.advice.sentences[0]  # which were judged otherwise
+    assert "on new images by the frozen features it was trained on from" in repr(best)
+    assert "by the frozen features" in repr(best.advice)
+    assert not why_less(best.run.recorder.ladder, Interval(0.0, 0.0, 0.1))  # of the network nothing is expected
+    last = read_round(tmp_path / "run", [], 2, "accuracy")
+    assert "by its frozen features, before the network was trained" in str(State([last], None, 0))
     for name in ("README.md", "advice.html"):
         assert kept["name"] in (tmp_path / "run" / name).read_text()
 
