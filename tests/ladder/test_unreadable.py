@@ -16,7 +16,7 @@ from hf_lowlabel.data.caches import image_cache
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Task
+from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.to_label import export
 from hf_lowlabel.ladder import advice, on_features
 from hf_lowlabel.ladder.on_training import next_to_label
@@ -210,12 +210,12 @@ def test_a_folder_to_label_goes_without_what_cannot_be_read_any_more(base, tmp_p
     """It may be damaged after it was chosen; the answers of the others stay with them."""
     source = load_source(base / "photos")
     asked = [source.ids.index(name) for name in ("blue-00.png", BAD, "red-01.png")]
-    task = Task(dataset=source.name, fingerprint=source.fingerprint, files={}, class_names=["blue", "red"])
+    task = Asked(dataset=source.name, fingerprint=source.fingerprint, files={}, class_names=["blue", "red"])
     why = [dict(stands_for=n, neighbours=[]) for n in (1, 2, 3)]
     said = {source.ids[i]: (None, f"why {n}") for n, i in enumerate(asked)}
     done = export(tmp_path / "ask", source, np.array(asked), task, why, said)
     assert (
-        list(done.files.values()) == ["blue-00.png", "red-01.png"] == list(Task.load(tmp_path / "ask").files.values())
+        list(done.files.values()) == ["blue-00.png", "red-01.png"] == list(Asked.load(tmp_path / "ask").files.values())
     )
     assert BAD in caplog.text and BAD not in (tmp_path / "ask" / "labels.csv").read_text()
     sheet = (tmp_path / "ask" / "index.html").read_text()
