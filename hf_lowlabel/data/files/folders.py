@@ -23,9 +23,9 @@ from ..pixels.prints import ends_of, size_and_print
 from .table_files import TABLES
 
 SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval"),
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "valid", "val", "dev", "publictest"),
+    "test": ("test", "testing", "eval", "tst", "holdout", "privatetest"),
     "unlabeled": ("unlabeled", "unlabelled"),
 }
 SNIFFED = 100  # files without an ending that are looked into

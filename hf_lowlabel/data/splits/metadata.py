@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError, nearest, unknown
-from ..files.folders import ALIASES, EXTENSIONS, METADATA, UNLABELED, listing, metadata_file
+from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, listing, metadata_file
+from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, column_called, without_header
 from ..labels.labels import LabelRules, label_column
@@ -157,8 +158,8 @@ def of_other_split(name: str, id: str, root: Path) -> bool:
     """Whether a name says another split than the folder `root`, in which an image has its end: test/1.png in train/."""
     folders = list(folders_of(PurePosixPath(name)))
     above = folders[len(folders) - id.count("/") - 1 :][:1] if len(folders) > id.count("/") else []
-    said = [part.lower() for part in (*above, root.name) if part.lower() in ALIASES]
-    return len(said) == 2 and split_named(said[0]) != split_named(said[1])
+    said = [UNLABELED if part.lower() in SPLITS[UNLABELED] else called_as_split(part) for part in (*above, root.name)]
+    return len(said) == 2 and None not in said and said[0] != said[1]
 
 
 def placed(

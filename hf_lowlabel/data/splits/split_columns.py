@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from ..files.folders import ALIASES, is_text, metadata_file, metadata_files
+from ..files.split_words import called_as_split
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, Rows, column_called
 from .split_names import OF_ALL, refuse_two_splits, split_column, split_named, split_text
-from .split_tables import Pool, called_as_split, is_picture, tables_of_splits
+from .split_roots import split_folders
+from .split_tables import Pool, is_picture, tables_of_splits
 
 HELD = ("validation", "test")
 
@@ -61,7 +63,8 @@ def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
     if file.stem.lower() not in OF_ALL:
         return False
     folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
-    first = {next(iter(parts[parts[0].lower() in ALIASES :]), "") for parts in folders}
+    opened = {folder.name for name, folder in split_folders(file.parent)[0].items() if name in ALIASES}
+    first = {next(iter(parts[parts[0].lower() in ALIASES or parts[0] in opened :]), "") for parts in folders}
     return sum(bool(one) and not called_as_split(one) for one in first) > 1
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,11 @@ from ...errors import UserError
 from ...files import read_text
 from ..annotations.annotated import Annotations, Objects
 from ..annotations.annotation_files import read_annotations
-from ..annotations.placing import Pictures, place_images, split_said
+from ..annotations.placing import Pictures, place_images
 from ..files.folder_names import MASK_FOLDERS, in_mask_folders
 from ..files.folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, parquet, subfolders
 from ..files.mask_names import masks_among
+from ..files.split_words import called_as_split, split_said
 from ..files.table_files import TABLES, ImageNames, NoTable, plain_name, read_table, stem
 from ..files.uploads import Uploads
 from ..labels.columns import FILE_COLUMNS, PICTURES, Rows, column_called, without_header
@@ -31,15 +31,6 @@ from .split_roots import split_folders
 
 LISTED = ("train", "validation", "test")
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
-IMAGE_WORDS = frozenset("image images img imgs picture pictures photo photos set data".split())
-
-
-def called_as_split(folder: str) -> str | None:
-    """The split that the name of a folder says with no other words than those for images, as train2017 and val_images:
-    test_tubes may be a class."""
-    words = {*re.findall(r"[^\W\d_]+", folder.lower())}
-    split = split_said([folder])
-    return split if split is not None and words <= {*SPLITS[split], *IMAGE_WORDS} else None
 
 
 class Pool:
@@ -236,8 +227,7 @@ def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
 
 def of_top(id: str) -> str | None:
     """The split that the uppermost folder of an image is called as."""
-    folder = id.partition("/")[0].lower() if "/" in id else ""
-    return split_named(folder) if folder in ALIASES else None
+    return called_as_split(id.partition("/")[0]) if "/" in id else None
 
 
 def is_picture(name: str) -> bool:

@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from ...files import read_text
-from ..annotations.placing import split_said
-from ..files.folders import ALIASES, SPLITS, subfolders
+from ..files.folders import ALIASES, subfolders
+from ..files.split_words import is_called, split_said
 from ..files.table_files import TABLES, plain_name
 from .split_names import OF_ALL, split_named
 from .split_tables import OF_TOOLS, Listed, Pool, files_ending, is_picture
 
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
-LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
 OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 FIRST = 50  # lines of a file that are looked at, which is no list by its name
 BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no list
@@ -34,7 +33,7 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
         found = [part for file in files_ending(folder, (".txt",)) if (part := listed(file, pool)) is not None]
         yield from without_folds(found)
         for file in files_ending(folder, TABLES) if folder != path else ():
-            if (split := split_said([file.stem])) not in (None, "train") and is_called(file, split):
+            if (split := split_said([file.stem])) not in (None, "train") and is_called(file.stem, split):
                 tell_unread(file, split, f"tables are read in {path.name}/ itself")
 
 
@@ -155,11 +154,6 @@ def place_of(path: Path, key: str, said: str, split: str, pool: Pool) -> Place |
     return None
 
 
-def is_called(file: Path, split: str) -> bool:
-    """Whether the name of a list says its split and nothing else."""
-    return {*re.findall(r"[^\W\d_]+", file.stem.lower())} <= {*SPLITS[split], *LIST_WORDS}
-
-
 def listed(file: Path, pool: Pool) -> Listed | None:
     """What a text file lists; None where it is no list of a split. One that might be of images which are held out is
     told."""
@@ -169,10 +163,10 @@ def listed(file: Path, pool: Pool) -> Listed | None:
         or file.stem in pool.stems
         or not file.is_file()
         or split == "train"
-        and not is_called(file, split)
+        and not is_called(file.stem, split)
     ):
         return None
-    if not is_called(file, split):
+    if not is_called(file.stem, split):
         if names_images(file, split, pool):
             tell_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
         return None
