@@ -220,3 +220,45 @@ def test_classes_that_are_called_as_splits_keep_the_split_above_them(tmp_path):
     table(tmp_path, "val.csv", "file_name,label", f"{names[2]},test")
     assert load_source(tmp_path).ids == sorted(names[:2])
     assert {*load_source(tmp_path, split="validation").ids} >= {names[2]}
+
+
+@pytest.mark.parametrize(
+    "head, train, held, split",
+    [
+        ("is_valid", "False", "True", "validation"),  # fastai's
+        ("Is_Test", "0", "1", "test"),
+        ("is_train", "yes", "no", "test"),
+        ("is_valid,is_test", "0,0", "0,1", "test"),
+        ("is_test,is_valid", "0,0", "0,1", "validation"),
+        ("fold", "train", "val", "validation"),
+        ("data set", "training", "validation", "validation"),
+        ("set", "trn", "tst", "test"),
+        ("Usage", "Training", "PrivateTest", "test"),  # FER2013's
+        ("Usage", "Training", "PublicTest", "validation"),
+        ("split", "train", "holdout", "test"),
+    ],
+)
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_words_and_flags_that_say_splits(tmp_path, head, train, held, split, opened):
+    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
+    rows = [f"{i}.png,{'ab'[i % 2]},{held if i > 3 else train}" for i in range(6)]
+    table(tmp_path, "labels.csv", f"file_name,label,{head}", *rows)
+    assert opened(tmp_path).ids == [f"{i}.png" for i in range(4)]
+    assert opened(tmp_path, split=split).ids == ["4.png", "5.png"]
+    assert opened(tmp_path).class_names == ["a", "b"]
+
+
+def test_flags_of_splits_are_no_classes_of_columns(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    rows = [f"{i}.png,{i % 2},{1 - i % 2},{int(i > 1)}" for i in range(4)]
+    table(tmp_path, "metadata.csv", "file_name,cat,dog,is_valid", *rows)
+    for opened in (load_source, several):
+        assert opened(tmp_path).class_names == ["cat", "dog"] and len(opened(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("cells, said", [("learn check", "says check, learn"), ("train check", "says check too")])
+def test_a_column_in_words_that_are_not_known_is_told(tmp_path, cells, said):
+    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    table(tmp_path, "labels.csv", "file_name,label,usage", *(f"{i}.png,a,{cells.split()[i > 2]}" for i in range(4)))
+    with pytest.warns(UserWarning, match=f"'usage' is not read as the split of an image, since it {said}"):
+        assert len(load_source(tmp_path)) == 4

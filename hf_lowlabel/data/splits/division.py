@@ -129,7 +129,7 @@ def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) ->
         if not skip_missing:
             raise no_image(file, said.lost, pool.every.ids, said.name or "")
         tell_lost(file, said.lost)
-    return Division(said.of, f"The column {table.column!r} of {file.name} says")
+    return Division(said.of, f"The column {table.said.name!r} of {file.name} says")
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:

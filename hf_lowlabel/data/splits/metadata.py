@@ -94,7 +94,8 @@ def read_metadata(
             f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
             "such as file_name,label above it."
         )
-    cells = {column: [row.get(column) for row in rows] for column in columns if column != name}
+    apart = {name, *(splits.columns if splits is not None else ())}  # what is no label
+    cells = {column: [row.get(column) for row in rows] for column in columns if column not in apart}
     ticks = emptied(cells, rules.no_label)
     in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
     by_label = label is not None or label_column(columns, None) is not None
@@ -108,7 +109,7 @@ def read_metadata(
             stacklevel=4,
         )
         return None
-    if by_name and splits is not None and not labeled and {*columns} <= {name, splits}:  # it is of splits alone
+    if by_name and splits is not None and not labeled and {*columns} <= apart:  # it is of splits alone
         return None
     if by_name and (name is None or not labeled):
         warnings.warn(
@@ -127,7 +128,7 @@ def read_metadata(
         raise no_image(file, missing, ids, name)
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
-    columns = [c for c in columns if c not in (name, splits)]
+    columns = [c for c in columns if c not in apart]
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)

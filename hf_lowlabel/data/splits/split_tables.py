@@ -26,7 +26,7 @@ from ..files.uploads import Uploads
 from ..labels.columns import FILE_COLUMNS, PICTURES, Rows, column_called, without_header
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.ticks import emptied, one_of_columns
-from .split_names import split_column, split_named, split_text
+from .split_names import SplitColumn, split_column, split_named
 from .split_roots import split_folders
 
 LISTED = ("train", "validation", "test")
@@ -145,7 +145,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         columns = list(dict.fromkeys(key for row in rows for key in row))
         cells = {key: [row.get(key) for row in rows] for key in columns}
         said = split_column(cells)
-        if said is not None and split == "train" and {*map(split_named, cells[said])} != {"train"}:
+        if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
         if said is not None and split != "train" and column is not None:
@@ -169,13 +169,13 @@ def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> 
     return one_of_columns(emptied({key: cells[key] for key in cells if key != name}, NO_LABEL)) is not None
 
 
-def refuse_other_split(file: Path, split: str, said: str, rows: Sequence[dict], name: str, pool: Pool) -> None:
+def refuse_other_split(file: Path, split: str, said: SplitColumn, rows: Sequence[dict], name: str, pool: Pool) -> None:
     """Raises UserError where a column says another split of images than the name of their table, which is held out."""
-    odd = [row for row in rows if split_text(row.get(said)) and split_named(row.get(said)) != split]
-    names = [plain_name(row.get(name)) for row in odd]
+    odd = [(row, text) for row, text in zip(rows, said.said) if text and split_named(text) != split]
+    names = [plain_name(row.get(name)) for row, _ in odd]
     if there := [k for k, id in enumerate(pool.match(names, split) if odd else ()) if id is not None]:
         raise UserError(
-            f"{file.name} is called as split {split!r}, and its column {said!r} says {odd[there[0]][said]!r} of "
+            f"{file.name} is called as split {split!r}, and its column {said.name!r} says {odd[there[0]][1]!r} of "
             f"{names[there[0]]!r} ({len(there)} such rows). Take the column away, or put all rows with it into "
             "metadata.csv."
         )
