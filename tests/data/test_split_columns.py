@@ -8,7 +8,7 @@ from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.files.table_files import plain_name, read_table
-from hf_lowlabel.data.splits import split_columns, split_tables
+from hf_lowlabel.data.splits import pool, split_columns
 from hf_lowlabel.data.splits.division import read_division
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
@@ -195,7 +195,7 @@ def test_other_columns_are_not_looked_through_for_names(tmp_path, monkeypatch):
     table(tmp_path, "train.csv", f"file_name,label,split,{more}", *rows)
     names, read = [], []
     monkeypatch.setattr(split_columns, "plain_name", lambda cell: names.append(cell) or plain_name(cell))
-    for module in (split_columns, split_tables):
+    for module in (split_columns, pool):
         monkeypatch.setattr(module, "read_table", lambda file: read.append(file) or read_table(file))
     assert {*read_division(tmp_path).of.values()} == {"train", "test"}
     assert len(names) == 4 and len(read) == 1

@@ -17,11 +17,13 @@ from ...text import series
 from ..files.folders import ALIASES, UNLABELED
 from ..files.split_words import called_as_split
 from .metadata import no_image
+from .pool import Listed, Pool
 from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
-from .split_tables import Listed, Pool, in_annotations, in_tables, says_labels, tell_absent
-from .text_lists import in_json, in_lists, in_yaml
+from .split_tables import in_annotations, in_tables, says_labels, tell_absent
+from .text_lists import in_json, in_lists, in_numbers, without_folds
+from .yolo_places import in_yaml
 
 T = TypeVar("T")
 
@@ -78,7 +80,7 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
         found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
     if by_labels:
         return found
-    tables = list(in_tables(path, pool, label, masks))
+    tables = without_folds(list(in_tables(path, pool, label, masks)))
     for said in found:
         for part in tables:
             refuse_unlisted(said, part)
@@ -134,7 +136,7 @@ def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) ->
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
     """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
-    for found in map(list, (read(path, pool) for read in (in_lists, in_json, in_yaml, in_annotations))):
+    for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_yaml, in_annotations))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images

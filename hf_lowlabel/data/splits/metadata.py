@@ -15,9 +15,9 @@ from ..files.table_files import NoTable, folders_of, match_names, plain_name, re
 from ..labels.columns import FILE_COLUMNS, column_called, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
+from .pool import Pool
 from .split_columns import SplitTable, called_so, images_named, left_to_folders, prefix
 from .split_names import split_column, split_named
-from .split_tables import Pool
 
 
 @dataclass

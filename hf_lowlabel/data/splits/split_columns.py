@@ -13,9 +13,10 @@ from ..files.folders import ALIASES, is_text, metadata_file, metadata_files
 from ..files.split_words import called_as_split
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, Rows, column_called
+from .pool import Pool
 from .split_names import OF_ALL, SplitColumn, refuse_two_splits, split_column, split_named
 from .split_roots import split_folders
-from .split_tables import Pool, is_picture, tables_of_splits
+from .split_tables import is_picture, tables_of_splits
 
 HELD = ("validation", "test")
 
