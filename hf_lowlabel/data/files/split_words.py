@@ -24,7 +24,8 @@ def words_in(name: str) -> set[str]:
 
 def splits_in(name: str) -> set[str]:
     """The splits of images that words of a name say."""
-    return {split for split in OF_IMAGES if not words_in(name).isdisjoint(SPLITS[split])}
+    words = words_in(name)
+    return {split for split in OF_IMAGES if not words.isdisjoint(SPLITS[split])}
 
 
 def split_said(parts: Sequence[str]) -> str | None:

@@ -30,14 +30,12 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
     for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
         found = lists_in(folder, pool) or (lists_below(folder, pool) if folder != path else [])
         yield from without_folds(found)
-        if folder != path or not pool.all_in_splits:
-            tell_tables(path, folder, pool)
+        tell_tables(path, folder, pool)
 
 
 def lists_in(folder: Path, pool: Pool, every: bool = True) -> list[Listed]:
     """The lists in a folder. every: those too that may be of a split by their lines, which are told."""
-    files = [file for file in files_ending(folder, (".txt",)) if file.stem not in pool.stems and file.is_file()]
-    return [part for file in files if (part := listed(file, pool, every)) is not None]
+    return [part for file in files_ending(folder, (".txt",)) if (part := listed(file, pool, every)) is not None]
 
 
 def lists_below(folder: Path, pool: Pool) -> list[Listed]:
@@ -55,8 +53,10 @@ def lists_below(folder: Path, pool: Pool) -> list[Listed]:
 def tell_tables(path: Path, folder: Path, pool: Pool) -> None:
     """A warning of each table in a folder that may list held-out images and is not read."""
     for file in files_ending(folder, (*TABLES, *OTHER_TABLES)):
-        held = splits_in(file.stem) - {"train"} if file.stem not in pool.stems else set()
-        if not held or not file.is_file() or is_json(file) and pictures_in(file) is not None:
+        held = splits_in(file.stem) - {"train"}
+        if not held or file.stem in pool.stems or not file.is_file() or folder == path and pool.all_in_splits:
+            continue
+        if is_json(file) and pictures_in(file) is not None:
             continue
         split, called = min(held), len(held) == 1 and is_called(file.stem, *held)
         if file.suffix.lower() in OTHER_TABLES:
@@ -137,6 +137,8 @@ def listed(file: Path, pool: Pool, every: bool) -> Listed | None:
     told. every: also where its name says more than its split."""
     said = splits_in(file.stem)
     if not said or said == {"train"} and not is_called(file.stem, "train"):
+        return None
+    if file.stem in pool.stems or not file.is_file():
         return None
     split = min(said - {"train"}, default="train")
     if len(said) > 1 or not is_called(file.stem, split):
