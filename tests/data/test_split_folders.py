@@ -87,3 +87,26 @@ def test_a_folder_of_test_images_beside_no_training_is_told(tmp_path):
     pictures(tmp_path, "cat/0.png", "dog/0.png", "test_images/0.png")
     with pytest.warns(UserWarning, match="test_images/ in .* beside cat, dog is read as one folder of images more"):
         load_source(tmp_path)
+
+
+def test_a_folder_of_a_year_alone_is_no_class(tmp_path):
+    source = load_source(pictures(tmp_path, "train2017/cat/0.png", "train2017/dog/1.png"))
+    assert source.ids == ["cat/0.png", "dog/1.png"] and source.class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_splits_in_the_only_folder_of_images(tmp_path, opened):
+    """YOLO's images/ without a data.yaml: images for validation were learned from."""
+    pictures(tmp_path, "images/train/0.png", "images/train/1.png", "images/val/2.png")
+    (tmp_path / "labels").mkdir()
+    assert opened(tmp_path).ids == ["0.png", "1.png"] and opened(tmp_path, split="val").ids == ["2.png"]
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_folders_that_an_archive_has_twice(tmp_path, opened):
+    """Kaggle's training_set/training_set/cats/."""
+    for split in ("training_set", "test_set"):
+        pictures(tmp_path, *(f"{split}/{split}/{kind}/{split}.png" for kind in ("cats", "dogs")))
+    assert opened(tmp_path).ids == ["cats/training_set.png", "dogs/training_set.png"]
+    assert opened(tmp_path, split="test").ids == ["cats/test_set.png", "dogs/test_set.png"]
+    assert load_source(tmp_path).class_names == ["cats", "dogs"]

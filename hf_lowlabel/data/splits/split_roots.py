@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import MissingSplit, UserError, unknown
 from ..files.folder_names import MASK_FOLDERS
-from ..files.folders import ALIASES, SPLITS, UNLABELED, holds_images, is_table, metadata_files, spellings, subfolders
+from ..files.folders import (
+    ALIASES,
+    EXTENSIONS,
+    SPLITS,
+    UNLABELED,
+    ending_of,
+    holds_images,
+    is_table,
+    metadata_files,
+    spellings,
+    subfolders,
+)
 from ..files.split_words import OF_IMAGES, besides, called_as_split, split_said
 
 SURE = {*SPLITS["validation"], *SPLITS["test"]} - {"valid", "dev", "eval"}  # which hardly are classes
 
 
-def said_beside(folders: Iterable[Path]) -> dict[Path, str]:
+def said_beside(folders: Collection[Path]) -> dict[Path, str]:
     """Those of folders that say a split beside other words or a number, as train2017/ and seg_test/, and another says
-    training, or is held out, beside the same words: "test tube" may be a class."""
+    training, or is held out, beside the same words: "test tube" may be a class. train2017/ alone is no class either."""
     known = {folder: split for folder in folders if (split := split_said([folder.name])) is not None}
     words = {folder: besides(folder.name, split) for folder, split in known.items()}
     there = [folder for folder in known if words[folder].isdisjoint(MASK_FOLDERS) and holds_images(folder)]
+    if len(there) == 1 and called_as_split(there[0].name) == "train" and there[0].name.lower() not in ALIASES:
+        return {} if any(holds_images(folder) for folder in folders if folder != there[0]) else {there[0]: "train"}
     sides = {(words[folder], known[folder] == "train") for folder in there}
     return {
         folder: known[folder]
@@ -64,6 +77,8 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     """The folder of the split, and those of the other splits with classes: classes are those of all splits together."""
     folders, strays = split_folders(path)
     if not folders:
+        if (below := sole_folder(path)) is not None:
+            return split_root(below, split)
         refuse_held_among(path)
         only_train(path, split)
         return path, []
@@ -79,8 +94,24 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     for name in spellings(split):
         if name in folders:
             others = [key for key in folders if key in ALIASES and key != name and key not in SPLITS[UNLABELED]]
-            return folders[name], [folders[key] for key in sorted(others)]
+            return innermost(folders[name]), [innermost(folders[key]) for key in sorted(others)]
     raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
+
+
+def sole_folder(path: Path) -> Path | None:
+    """The folder that holds all images of a data set, as images/ of YOLO's, where one in it is held out."""
+    inside = [folder for folder in subfolders(path) if holds_images(folder)]
+    if len(inside) != 1 or split_folders(inside[0])[0].keys().isdisjoint((*SPLITS["validation"], *SPLITS["test"])):
+        return None
+    return inside[0] if not any(ending_of(file.name) in EXTENSIONS for file in path.iterdir()) else None
+
+
+def innermost(folder: Path) -> Path:
+    """The folder of the same name in a folder that holds nothing else, as archives of Kaggle are unpacked."""
+    inside = subfolders(folder)
+    if [one.name for one in inside] != [folder.name]:
+        return folder
+    return inside[0] if all(one == inside[0] or one.name.startswith(".") for one in folder.iterdir()) else folder
 
 
 def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
