@@ -224,6 +224,7 @@ def test_classes_that_are_called_as_splits_keep_the_split_above_them(tmp_path):
     [
         ("is_valid", "False", "True", "validation"),  # fastai's
         ("Is_Test", "0", "1", "test"),
+        ("is_test", "", "x", "test"),
         ("is_train", "yes", "no", "test"),
         ("is_valid,is_test", "0,0", "0,1", "test"),
         ("is_test,is_valid", "0,0", "0,1", "validation"),
@@ -259,3 +260,16 @@ def test_a_column_in_words_that_are_not_known_is_told(tmp_path, cells, said):
     table(tmp_path, "labels.csv", "file_name,label,usage", *(f"{i}.png,a,{cells.split()[i > 2]}" for i in range(4)))
     with pytest.warns(UserWarning, match=f"'usage' is not read as the split of an image, since it {said}"):
         assert len(load_source(tmp_path)) == 4
+
+
+def test_a_flag_beside_a_column_of_splits_that_holds_out_less_is_told(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    rows = ["0.png,a,train,0", "1.png,b,train,1", "2.png,a,test,1"]
+    table(tmp_path, "labels.csv", "file_name,label,split,is_test", *rows)
+    with pytest.warns(UserWarning, match="The column 'split' says the split of an image, and 'is_test' is not read"):
+        assert load_source(tmp_path).ids == ["0.png", "1.png"]
+    rows[1] = "1.png,b,train,0"
+    table(tmp_path, "labels.csv", "file_name,label,split,is_test", *rows)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is not read")
+        assert load_source(tmp_path).ids == ["0.png", "1.png"]

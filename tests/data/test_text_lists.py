@@ -348,7 +348,7 @@ def test_what_may_hold_out_and_is_not_read_is_told(tmp_path, name, content):
         assert len(load_source(tmp_path)) == 6
 
 
-@pytest.mark.parametrize("name", ["test_results.csv", "eval_log.json", "val_loss.csv", "test_config.json", "dev.csv"])
+@pytest.mark.parametrize("name", ["test_results.csv", "eval.json", "val_loss.csv", "test_config.json", "dev.csv"])
 def test_tables_of_other_things_say_nothing(tmp_path, name):
     content = {"csv": "epoch,score\n1,0.5\n2,0.7\n", "json": '{"score": 0.5, "words": "a"}'}[name.rpartition(".")[2]]
     write(pictures(tmp_path), name, content)

@@ -45,6 +45,7 @@ def split_column(cells: Mapping[str, Sequence]) -> SplitColumn | None:
         said = list(map(split_text, cells[column]))
         found = {*said} - {""}
         if found and found <= ALIASES:
+            tell_flags(column, said, of_flags(cells))
             return SplitColumn((column,), said)
         odd = sorted(found - ALIASES)
         if found & ALIASES or 2 <= len(found) <= FEW and not any(NUMBER.fullmatch(text) for text in odd):
@@ -65,6 +66,16 @@ def split_column(cells: Mapping[str, Sequence]) -> SplitColumn | None:
     return None
 
 
+def tell_flags(column: str, said: Sequence[str], flags: SplitColumn | None) -> None:
+    """A warning of a column such as is_valid beside one of splits, which says of less images that they are held out."""
+    if flags is not None and any(split_named(one) == "train" != other for one, other in zip(said, flags.said) if other):
+        warnings.warn(
+            f"The column {column!r} says the split of an image, and {flags.name!r} is not read, which holds out images "
+            "that are of training by it. Take away the one that is not meant.",
+            stacklevel=5,
+        )
+
+
 def says_splits(cells: Iterable[Any]) -> bool:
     """Whether cells say training and a split that is held out, and nothing else."""
     found = set[str]()
@@ -79,7 +90,9 @@ def of_flags(cells: Mapping[str, Sequence]) -> SplitColumn | None:
     """By columns of yes and no such as is_valid, of which one says both."""
     called = {column_called(list(cells), names.split()): of for names, of in FLAGS.items()}
     known = {column: of for column, of in called.items() if column is not None}
-    ticks = {c: v for c, v in switches({c: cells[c] for c in known}).items() if {0, 1} <= {*v}}
+    ticks = switches({c: cells[c] for c in known})
+    full = {c: v if known[c][0] == "train" else [int(one or 0) for one in v] for c, v in ticks.items()}  # "": no
+    ticks = {c: v for c, v in full.items() if {0, 1} <= {*v}}
     if not ticks:
         return None
     rows = ([known[c][not v] for c, v in zip(ticks, row) if v is not None] for row in zip(*ticks.values()))

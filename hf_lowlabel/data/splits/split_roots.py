@@ -32,7 +32,8 @@ def said_beside(folders: Collection[Path]) -> dict[Path, str]:
     words = {folder: besides(folder.name, split) for folder, split in known.items()}
     there = [folder for folder in known if words[folder].isdisjoint(MASK_FOLDERS) and holds_images(folder)]
     if len(there) == 1 and called_as_split(there[0].name) == "train" and there[0].name.lower() not in ALIASES:
-        return {} if any(holds_images(folder) for folder in folders if folder != there[0]) else {there[0]: "train"}
+        others = (one for one in folders if one != there[0] and one.name.lower() not in MASK_FOLDERS)
+        return {} if any(map(holds_images, others)) else {there[0]: "train"}
     sides = {(words[folder], known[folder] == "train") for folder in there}
     return {
         folder: known[folder]

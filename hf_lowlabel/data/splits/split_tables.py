@@ -144,8 +144,8 @@ def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows:
                 f"The column {column!r} of {file.name} names images of split {split!r}, which must not be learned "
                 "from. Call it file_name, or take the table elsewhere."
             )
-    of_images = rows and column_called(list(rows[0]), (*FOLDER_COLUMNS, *FILE_COLUMNS[:-1]))  # others may be questions
-    if of_images and not passed and not pool.all_in_splits:
+    usual = (*FOLDER_COLUMNS, *(() if is_json(file) else FILE_COLUMNS[:-1]))  # others may be questions, or scores
+    if rows and column_called(list(rows[0]), usual) is not None and not passed and not pool.all_in_splits:
         tell_unread(file, split, "no column of it names images or folders of them")
 
 
