@@ -434,3 +434,12 @@ def test_the_only_file_of_places_has_any_name(tmp_path):
     (tmp_path / "mine.yaml").write_text("train: images/b\nval: images/a\n")
     with pytest.warns(UserWarning, match="coco128.yaml, mine.yaml are not read for splits of images"):
         assert len(load_source(tmp_path)) == 5
+
+
+def test_tables_of_several_divisions_are_told(tmp_path):
+    pictures(tmp_path)
+    for fold in (1, 2):
+        write(tmp_path, f"test{fold}.csv", "file_name", f"cat_{fold}.jpg")
+        write(tmp_path, f"train{fold}.csv", "file_name", *(f"cat_{i}.jpg" for i in range(6) if i != fold))
+    with pytest.warns(UserWarning, match="they are 4 lists of several divisions, and nothing is held out by them"):
+        assert len(load_source(tmp_path)) == 6
