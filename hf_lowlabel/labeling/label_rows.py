@@ -56,7 +56,11 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     files, labels = column_called(columns, FILE_COLUMNS) or of_pictures(columns, rows), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
-    own["split"] = split_column({column: [row.get(column) for _, row in rows] for column in columns})
+    said = split_column({column: [row.get(column) for _, row in rows] for column in columns})
+    if said is not None:
+        rows = [(number, {**row, said.name: text}) for (number, row), text in zip(rows, said.said)]
+        columns = [column for column in columns if column not in said.columns[1:]]
+        own["split"] = said.name
     if files is None and without_header(columns):
         raise UserError(
             f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "

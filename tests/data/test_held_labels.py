@@ -172,8 +172,8 @@ def test_a_column_of_splits_that_cannot_be_heeded(tmp_path):
     path.write_text("file_name,label,split\n00.png,blue,train\n00.png,blue,test\n01.png,red,train\n")
     with pytest.raises(UserError, match="row 3: '00.png' is of split 'test' here, and of 'train' above"):
         import_labels(path, source=source)
-    path.write_text("file_name,label,split\n00.png,blue,train\n01.png,red,holdout\n")
-    with pytest.warns(UserWarning, match="'split' is not read as the split of an image, since it says holdout too"):
+    path.write_text("file_name,label,split\n00.png,blue,train\n01.png,red,reserve\n")
+    with pytest.warns(UserWarning, match="'split' is not read as the split of an image, since it says reserve too"):
         assert not import_labels(path, source=source)[0].test
     path.write_text("file_name,label,split\n00.png,blue,left\n01.png,red,right\n")
     assert len(import_labels(path, source=source)[0].labeled) == 2

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.files.table_files import plain_name, read_table
-from hf_lowlabel.data.splits import split_columns, split_tables
+from hf_lowlabel.data.splits import pool, split_columns
 from hf_lowlabel.data.splits.division import read_division
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
@@ -122,9 +122,6 @@ def test_labels_in_splits_csv_are_no_labels_where_folders_are(tmp_path, name, fo
     pictures(tmp_path, *(f"{folder}{('cat', 'dog')[i % 2]}/{i}.png" for i in range(4)))
     rows = [f"{folder}{('cat', 'dog')[i % 2]}/{i}.png,{i % 2},{i % 2},{('train', 'test')[i // 2]}" for i in range(4)]
     table(tmp_path, name, "path,class_id,label,split", *rows)
-    if folder == "train2017/":  # which is no class, and in which none are looked for
-        assert load_source(tmp_path).class_names == ["0", "1"]
-        return
     for split in ("train", "test"):
         with pytest.warns(UserWarning, match=f"{name} is read for the splits of images alone: their labels are those"):
             source = load_source(tmp_path, split=split)
@@ -195,7 +192,7 @@ def test_other_columns_are_not_looked_through_for_names(tmp_path, monkeypatch):
     table(tmp_path, "train.csv", f"file_name,label,split,{more}", *rows)
     names, read = [], []
     monkeypatch.setattr(split_columns, "plain_name", lambda cell: names.append(cell) or plain_name(cell))
-    for module in (split_columns, split_tables):
+    for module in (split_columns, pool):
         monkeypatch.setattr(module, "read_table", lambda file: read.append(file) or read_table(file))
     assert {*read_division(tmp_path).of.values()} == {"train", "test"}
     assert len(names) == 4 and len(read) == 1
@@ -238,3 +235,59 @@ def test_rows_of_split_unlabeled_are_said_to_wait_for_their_option(tmp_path):
     with warnings.catch_warnings(record=True) as said:
         load_source(tmp_path, split="test")
     assert not any("unlabeled" in str(one.message) for one in said), "nothing is missing there"
+
+
+@pytest.mark.parametrize(
+    "head, train, held, split",
+    [
+        ("is_valid", "False", "True", "validation"),  # fastai's
+        ("Is_Test", "0", "1", "test"),
+        ("is_test", "", "x", "test"),
+        ("is_train", "yes", "no", "test"),
+        ("is_valid,is_test", "0,0", "0,1", "test"),
+        ("is_test,is_valid", "0,0", "0,1", "validation"),
+        ("fold", "train", "val", "validation"),
+        ("data set", "training", "validation", "validation"),
+        ("set", "trn", "tst", "test"),
+        ("Usage", "Training", "PrivateTest", "test"),  # FER2013's
+        ("Usage", "Training", "PublicTest", "validation"),
+        ("split", "train", "holdout", "test"),
+    ],
+)
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_words_and_flags_that_say_splits(tmp_path, head, train, held, split, opened):
+    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
+    rows = [f"{i}.png,{'ab'[i % 2]},{held if i > 3 else train}" for i in range(6)]
+    table(tmp_path, "labels.csv", f"file_name,label,{head}", *rows)
+    assert opened(tmp_path).ids == [f"{i}.png" for i in range(4)]
+    assert opened(tmp_path, split=split).ids == ["4.png", "5.png"]
+    assert opened(tmp_path).class_names == ["a", "b"]
+
+
+def test_flags_of_splits_are_no_classes_of_columns(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    rows = [f"{i}.png,{i % 2},{1 - i % 2},{int(i > 1)}" for i in range(4)]
+    table(tmp_path, "metadata.csv", "file_name,cat,dog,is_valid", *rows)
+    for opened in (load_source, several):
+        assert opened(tmp_path).class_names == ["cat", "dog"] and len(opened(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("cells, said", [("learn check", "says check, learn"), ("train check", "says check too")])
+def test_a_column_in_words_that_are_not_known_is_told(tmp_path, cells, said):
+    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    table(tmp_path, "labels.csv", "file_name,label,usage", *(f"{i}.png,a,{cells.split()[i > 2]}" for i in range(4)))
+    with pytest.warns(UserWarning, match=f"'usage' is not read as the split of an image, since it {said}"):
+        assert len(load_source(tmp_path)) == 4
+
+
+def test_a_flag_beside_a_column_of_splits_that_holds_out_less_is_told(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    rows = ["0.png,a,train,0", "1.png,b,train,1", "2.png,a,test,1"]
+    table(tmp_path, "labels.csv", "file_name,label,split,is_test", *rows)
+    with pytest.warns(UserWarning, match="The column 'split' says the split of an image, and 'is_test' is not read"):
+        assert load_source(tmp_path).ids == ["0.png", "1.png"]
+    rows[1] = "1.png,b,train,0"
+    table(tmp_path, "labels.csv", "file_name,label,split,is_test", *rows)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is not read")
+        assert load_source(tmp_path).ids == ["0.png", "1.png"]

@@ -132,8 +132,8 @@ def test_names_that_folders_of_two_splits_share(tmp_path):
             Image.new("RGB", (8, 8)).save(tmp_path / folder / f"{i}.png")
     (tmp_path / "train.csv").write_text("file_name,label\n0.png,a\n1.png,b\n")
     (tmp_path / "test.csv").write_text("file_name\n" + "".join(f"{i}.png\n" for i in range(2, 6)))
-    assert load_source(tmp_path).ids == [f"train_images/{i}.png" for i in range(4)]
-    assert load_source(tmp_path, split="test").ids == [f"test_images/{i}.png" for i in range(2, 6)]
+    assert load_source(tmp_path).ids == [f"{i}.png" for i in range(4)]
+    assert load_source(tmp_path, split="test").ids == [f"{i}.png" for i in range(2, 6)]
 
 
 @pytest.mark.parametrize("table", ["train.csv", "metadata.csv"])

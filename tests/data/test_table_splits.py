@@ -170,11 +170,34 @@ def test_paths_are_below_the_folder_that_all_rows_have_in_common(make, tmp_path)
     assert open_dataset(frame, ImagesAlone()).ids == ["a/0.png", "a/1.png", "b/2.png"]
 
 
-@pytest.mark.parametrize("splits", [["left", "right"] * 3, [None] * 6])
+@pytest.mark.parametrize("column, flags", [("is_valid", [0, 1]), ("Is Test", [False, True]), ("is_train", [1, 0])])
+@pytest.mark.parametrize("kind", ["frame", "dataset", "parquet"])
+def test_a_column_of_yes_and_no_says_the_split(of_kind, kind, column, flags):
+    given = of_kind(kind, column, [flags[i > 3] for i in range(6)])
+    assert load_source(given).ids == [*"0123"]
+    assert load_source(given, split="val" if column == "is_valid" else "test").ids == ["4", "5"]
+    assert len(load_source(of_kind("frame", column, [True] * 6))) == 6, "of an image that is sound"
+
+
+def test_a_column_of_another_name_that_says_splits_is_told(of_kind):
+    for kind in ("frame", "classes"):
+        with pytest.warns(
+            UserWarning, match="'part' says test, train, .*val and is not read as the split .* Call it spl"
+        ):
+            load_source(of_kind(kind, "part", ["train", "test", "val"] * 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_source(of_kind("frame", "part", ["train", "test", "bus"] * 2))
+        load_source(of_kind("frame", "fold", ["0", "1", "2"] * 2))
+
+
+@pytest.mark.parametrize("splits", [["0.5", "1.5"] * 3, [None] * 6, ["left"] * 6])
 def test_a_column_that_says_something_else(of_kind, splits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(load_source(of_kind("frame", splits=splits))) == 6
+    with pytest.warns(UserWarning, match="'split' is not read as the split of an image, since it says left, right[.]"):
+        assert len(load_source(of_kind("frame", splits=["left", "right"] * 3))) == 6
     with pytest.warns(UserWarning, match="'split' is not read as the split of an image, since it says left too"):
         assert len(load_source(of_kind("dataset", splits=["left", *["train"] * 5]))) == 6
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from hf_lowlabel import load_segmentation, load_source
 from hf_lowlabel.data.splits import text_lists
+from hf_lowlabel.data.splits.pool import Pool
 from hf_lowlabel.errors import MissingSplit, UserError
 
 
@@ -248,7 +249,10 @@ def test_an_image_in_two_lists_of_one_json(tmp_path):
         load_source(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"dataset": "x", "test": ["cat_1.jpg"]}', '"train"'])
+MANIFEST = {"fingerprint": "x", "labeled": {"cat_0.jpg": "a"}, "test": ["cat_1.jpg"], "unlabeled": "rest"}  # of ours
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", json.dumps(MANIFEST), '"train"'])
 def test_another_json_that_is_called_split(tmp_path, content):
     (pictures(tmp_path) / "split.json").write_text(content)
     assert len(load_source(tmp_path)) == 6
@@ -266,3 +270,176 @@ def test_numbers_of_images_are_no_names(tmp_path):
     (pictures(tmp_path) / "splits.json").write_text(json.dumps({"train": 3, "test": 1}))
     with pytest.warns(UserWarning, match="splits.json is not read, .* 'test' in it is no list of names"):
         load_source(tmp_path)
+
+
+@pytest.mark.parametrize("beside", [{"seed": 1}, {"dataset": "x", "seed": 1}])
+def test_held_out_lists_of_one_json_without_training(tmp_path, beside):
+    (pictures(tmp_path) / "split.json").write_text(json.dumps({"test": ["cat_1.jpg"], **beside}))
+    assert bare(load_source(tmp_path, split="test")) == ["cat_1.jpg"] and len(load_source(tmp_path)) == 5
+
+
+def test_a_json_of_the_split_of_each_image_is_looked_through_once(tmp_path, monkeypatch):
+    """For 8,000 images it was compared with itself."""
+    said = {f"cat_{i}.jpg": ("train", "test")[i > 3] for i in range(6)}
+    (pictures(tmp_path) / "splits.json").write_text(json.dumps(said))
+    looked = []
+
+    class Counted(dict):
+        def items(self):
+            looked.append(1)
+            return super().items()
+
+    monkeypatch.setattr(text_lists.json, "loads", lambda text: Counted(said))
+    assert len(list(text_lists.in_json(tmp_path, Pool(tmp_path)))) == 2 and len(looked) == 1
+
+
+# ---- names of tables, lists and their folders that say more --------------------------------------------------------
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("test_ids.csv", "file_name\ncat_4.jpg\ncat_5.jpg\n"),
+        ("test_labels.csv", "file_name,label\ncat_4.jpg,a\ncat_5.jpg,b\n"),
+        ("labels-test.tsv", "file_name\tlabel\ncat_4.jpg\ta\ncat_5.jpg\tb\n"),
+        ("testset.csv", "file_name\ncat_4.jpg\ncat_5.jpg\n"),
+        ("test.json", '["images/cat_4.jpg", "cat_5.jpg"]'),
+        ("test_files.json", '["cat_4.jpg", "cat_5.jpg"]'),
+        ("test.txt", "cat_4 1 0 0 1 0\ncat_5 0 0 1 0 1\n"),
+        ("ImageSets/Main/test.txt", "cat_4\ncat_5\n"),
+        ("splits/mine/test_list.txt", "cat_4\ncat_5\n"),
+        (
+            "annotations/image_info_test-dev2017.json",
+            '{"images": [{"file_name": "cat_4.jpg"}, {"file_name": "cat_5.jpg"}]}',
+        ),
+    ],
+)
+@pytest.mark.parametrize("train", [None, "train.csv", "train_labels.csv"])
+def test_what_is_called_as_a_held_out_split_is_read(tmp_path, name, content, train):
+    """Test images were learned from as unlabeled, without a word."""
+    write(pictures(tmp_path), name, content.rstrip("\n"))
+    if train is not None:
+        write(tmp_path, train, "file_name,label", *(f"cat_{i}.jpg,{'ab'[i % 2]}" for i in range(4)))
+    assert bare(load_source(tmp_path)) == [f"cat_{i}.jpg" for i in range(4)]
+    assert bare(load_source(tmp_path, split="test")) == ["cat_4.jpg", "cat_5.jpg"]
+    assert train is None or load_source(tmp_path).labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("test.xls", b"\xd0\xcf\x11\xe0"),
+        ("my_test_v2.csv", b"picture\ncat_4.jpg\ncat_5.jpg\n"),
+        ("val_test.txt", b"cat_4.jpg\ncat_5.jpg\n"),
+        ("val_test.csv", b"file_name\ncat_4.jpg\n"),
+        ("test.json", b'{"0": {"a": 1}}'),
+        ("test.csv", b"patient_id,age\nP1,40\n"),
+        ("test.txt", b"P1\nP2\n"),
+        ("train_test_split.txt", None),
+    ],
+)
+def test_what_may_hold_out_and_is_not_read_is_told(tmp_path, name, content):
+    pictures(tmp_path)
+    if content is None:
+        write(tmp_path, "images.txt", "1 cat_0.jpg")
+        content = b"1 maybe\n"
+    (tmp_path / name).write_bytes(content)
+    with pytest.warns(
+        UserWarning, match=f"{name} is not read, though it may list the images of split '(test|validation)'"
+    ):
+        assert len(load_source(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("name", ["test_results.csv", "eval.json", "val_loss.csv", "test_config.json", "dev.csv"])
+def test_tables_of_other_things_say_nothing(tmp_path, name):
+    content = {"csv": "epoch,score\n1,0.5\n2,0.7\n", "json": '{"score": 0.5, "words": "a"}'}[name.rpartition(".")[2]]
+    write(pictures(tmp_path), name, content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_source(tmp_path)) == 6
+
+
+# ---- folders, numbers ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name, lines",
+    [
+        ("test.txt", ["P1", "P2/"]),
+        ("splits/test.txt", ["slices/P1", "slices/P2"]),
+        ("test.csv", ["patient_id,age", "P1,40", "P2,50"]),
+        ("test_ids.csv", ["id,Patient", "7,P1", "8,P1", "9,P2"]),
+    ],
+)
+def test_lists_of_folders_hold_out_what_lies_in_them(tmp_path, name, lines):
+    for k in range(4):
+        pictures(tmp_path, f"slices/P{k}", 2)
+    pictures(tmp_path, "slices/P1/late", 1)
+    write(tmp_path, name, *lines)
+    assert [id[7:9] for id in load_source(tmp_path, split="test").ids] == ["P1"] * 3 + ["P2"] * 2
+    assert [id[7:9] for id in load_source(tmp_path).ids] == ["P0"] * 2 + ["P3"] * 2
+
+
+def test_numbers_of_images_and_their_splits(tmp_path):
+    """CUB's images.txt and train_test_split.txt."""
+    pictures(tmp_path, "images/001.Albatross", 3), pictures(tmp_path, "images/002.Crow", 3)
+    names = [f"{folder}/cat_{i}.jpg" for folder in ("001.Albatross", "002.Crow") for i in range(3)]
+    write(tmp_path, "images.txt", *(f"{k} {name}" for k, name in enumerate(names, 1)))
+    write(tmp_path, "train_test_split.txt", *(f"{k} {int(k % 3 != 0)}" for k in range(1, 7)))
+    assert load_source(tmp_path, split="test").ids == [f"images/{names[k]}" for k in (2, 5)]
+    assert load_source(tmp_path).ids == [f"images/{names[k]}" for k in (0, 1, 3, 4)]
+
+
+def test_lists_of_several_divisions_in_folders_are_told(tmp_path):
+    pictures(tmp_path)
+    for fold in "ab":
+        write(tmp_path, f"splits/{fold}/test.txt", f"cat_{int(fold == 'a')}.jpg")
+    with pytest.warns(
+        UserWarning, match="The lists in splits/a/, splits/b/ are not read: .* Move those that are meant"
+    ):
+        assert len(load_source(tmp_path)) == 6
+
+
+def test_lists_of_each_class_beside_those_of_all_say_nothing(tmp_path):
+    """VOC's Main/aeroplane_test.txt beside test.txt."""
+    pictures(tmp_path, "JPEGImages")
+    write(tmp_path, "ImageSets/Main/test.txt", "cat_4", "cat_5")
+    write(tmp_path, "ImageSets/Main/cat_test.txt", "cat_4  1", "cat_5 -1")
+    write(tmp_path, "ImageSets/Layout/test.txt", "cat_3")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not read")
+        assert bare(load_source(tmp_path, split="test")) == ["cat_4.jpg", "cat_5.jpg"]
+
+
+def test_numeric_names_with_flags_are_no_boxes(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{i:06}.jpg")
+    write(tmp_path, "test.txt", "000002 1 0 0 1 0", "000003 0 1 -1 0 0")
+    assert bare(load_source(tmp_path)) == ["000000.jpg", "000001.jpg"]
+
+
+# ---- data.yaml -----------------------------------------------------------------------------------------------------
+def test_a_place_that_is_not_there_is_told(tmp_path):
+    yolo(tmp_path, "train: images/train\nval: images/val\n", images__train=3, images__valid=2)
+    with pytest.warns(UserWarning, match="data.yaml says val: images/val, which is not there"):
+        load_source(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/valid\ntest: images/test\n")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not there")
+        assert len(load_source(tmp_path)) == 3, "a test set that did not come along takes nothing away"
+
+
+def test_the_only_file_of_places_has_any_name(tmp_path):
+    yolo(tmp_path, "train: images/a\nval: images/b\n", images__a=3, images__b=2)
+    (tmp_path / "data.yaml").rename(tmp_path / "coco128.yaml")
+    (tmp_path / "config.yaml").write_text("train: {epochs: 3}\nval: {every: 1}\n")
+    assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split="val")) == 2
+    (tmp_path / "mine.yaml").write_text("train: images/b\nval: images/a\n")
+    with pytest.warns(UserWarning, match="coco128.yaml, mine.yaml are not read for splits of images"):
+        assert len(load_source(tmp_path)) == 5
+
+
+def test_tables_of_several_divisions_are_told(tmp_path):
+    pictures(tmp_path)
+    for fold in (1, 2):
+        write(tmp_path, f"test{fold}.csv", "file_name", f"cat_{fold}.jpg")
+        write(tmp_path, f"train{fold}.csv", "file_name", *(f"cat_{i}.jpg" for i in range(6) if i != fold))
+    with pytest.warns(UserWarning, match="they are 4 lists of several divisions, and nothing is held out by them"):
+        assert len(load_source(tmp_path)) == 6

@@ -29,7 +29,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/pixels/images.py": "open",  # Pillow, with a list of formats
     "data/splits/split_lists.py": "read_text",
     "data/splits/split_tables.py": "read_text",  # COCO
-    "data/splits/text_lists.py": "open read_text read_text read_text safe_load",  # lists, splits.json, data.yaml
+    "data/splits/text_lists.py": "open read_text read_text read_text",  # lists, splits.json, CUB's
+    "data/splits/yolo_places.py": "read_text safe_load",  # data.yaml
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits/splits.py": "read_json",

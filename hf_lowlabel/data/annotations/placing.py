@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..files.folders import SPLITS
+from ..files.split_words import split_said
 from ..files.table_files import ImageNames, folders_of, plain_name
 from ..files.uploads import Uploads
 from .annotated import Annotations
-
-HELD = ("train", "validation", "test")
 
 
 class Pictures(ImageNames):
@@ -45,16 +42,6 @@ class Pictures(ImageNames):
             ids = [id for id in self.ids if self.of_folder[id.rpartition("/")[0]] == split]
             self.splits[split] = ImageNames(ids, self.endings)
         return self.splits[split]
-
-
-def split_said(parts: Sequence[str]) -> str | None:
-    """The split that the last of some names says which says one, as in instances_train2017; None for two of them."""
-    for part in reversed(parts):
-        words = re.findall(r"[^\W\d_]+", part.lower())
-        said = {split for split in HELD for word in words if word in SPLITS[split]}
-        if said:
-            return said.pop() if len(said) == 1 else None
-    return None
 
 
 def why_not(name: str, part: Annotations, path: Path, every: Pictures, uploads: Uploads) -> str:

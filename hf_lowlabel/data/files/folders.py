@@ -23,9 +23,9 @@ from ..pixels.prints import ends_of, size_and_print
 from .table_files import TABLES
 
 SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval"),
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "valid", "val", "dev", "publictest"),
+    "test": ("test", "testing", "eval", "tst", "holdout", "privatetest"),
     "unlabeled": ("unlabeled", "unlabelled"),
 }
 SNIFFED = 100  # files without an ending that are looked into
@@ -264,7 +264,9 @@ def metadata_file(root: Path, split: str | None = None) -> Path | None:
 def metadata_files(root: Path, split: str | None = None) -> list[Path]:
     """The table of the images in a folder: one of `METADATA`, or one called as the split, with an ending of `TABLES`;
     several of the same name."""
-    named = METADATA if split is None else (*METADATA, *spellings(split))
+    words = () if split is None else spellings(split)
+    with_more = [f"{a}_{b}" for word in words for more in METADATA[:2] for a, b in ((word, more), (more, word))]
+    named = (*METADATA, *words, *with_more)
     files = [file for file in root.iterdir() if is_text(file.name) and file.suffix.lower() in TABLES and file.is_file()]
     for name in named:
         found = sorted(file for file in files if file.stem.lower() == name and (name in METADATA or not parquet(file)))

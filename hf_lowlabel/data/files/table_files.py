@@ -115,10 +115,12 @@ def of_csv(text: str, path: Path) -> Rows:
 
 
 def objects(content: Any, where: str) -> list[dict]:
-    """The rows of JSON: a list of objects, {column: [cells]} or {column: {row: cell}} as pandas writes it, or
-    {file name: label}."""
+    """The rows of JSON: a list of objects or of names, {column: [cells]} or {column: {row: cell}} as pandas
+    writes it, or {file name: label}."""
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return content
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return [{"file_name": name} for name in content]
     if isinstance(content, dict) and "annotations" in content and "images" in content:
         raise NoTable(f"{where} is a COCO file, whose objects are masks of images. Give --task segmentation.")
     values = list(content.values()) if isinstance(content, dict) else []

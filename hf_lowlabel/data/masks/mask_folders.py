@@ -14,7 +14,6 @@ The folders may have other usual names (`IMAGE_FOLDERS`, `MASK_FOLDERS`) in any 
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -93,20 +92,6 @@ def find_files(path: Path, split: str) -> MaskFiles:
     return {"voc": voc, "cityscapes": cityscapes, "folder": pairs, "beside": beside, "pairs": beside_split}[kind](
         path, split
     )
-
-
-def annotated_root(path: Path, split: str) -> Path:
-    """The folder of a split's images that no masks lie beside: train/, train2017/, or all of it."""
-    years = year_folders(path)
-    found = [years[name] for name in spellings(split) if name in years]
-    return found[0] if found else split_root(path, split)[0]
-
-
-def year_folders(path: Path) -> dict[str, Path]:
-    """The folders of splits that a year follows, as in train2017/, by the name of the split."""
-    folders = subfolders(path)
-    years = {m[1].lower(): folder for folder in folders if (m := re.fullmatch(r"(\D+?)[-_]?\d{4}", folder.name))}
-    return {name: folder for name, folder in years.items() if name in ALIASES}
 
 
 def pairs(path: Path, split: str) -> MaskFiles:

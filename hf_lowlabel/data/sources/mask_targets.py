@@ -21,7 +21,7 @@ from ..files.folders import FileReader, listing
 from ..masks.both_kinds import pictures_count
 from ..masks.mask_faults import fault_of, refuse_masks
 from ..masks.mask_files import MaskFiles, strange_masks
-from ..masks.mask_folders import annotated_root, find_files, layout, year_folders
+from ..masks.mask_folders import find_files, layout
 from ..masks.own_names import CLASSES_FILE, own_names, tell_named
 from ..pixels.encoded import encoded_images
 from ..pixels.images import BadImage, decoding, upright
@@ -123,9 +123,6 @@ class MaskTargets(Targets):
         """With masks of what annotations draw; None where there are none."""
         if found is not None:
             root, files = found.images.root, list(found.files.values())
-        elif year_folders(path):
-            root, own = opened_as(split, division, lambda name: annotated_root(path, name))
-            files = listing(root)
         else:
             root, _, own = split_of(path, split, division)
             files = listing(root)

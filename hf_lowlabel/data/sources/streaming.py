@@ -30,7 +30,7 @@ from ..files.folders import is_table
 from ..labels.columns import column_called
 from ..permutation import epoch_permutation
 from ..pixels.images import BadImage, decode, resampling
-from ..splits.split_names import SPLIT_COLUMNS
+from ..splits.split_names import MAY_SAY
 from .memory import NAME, is_split, refuse_nameless, refuse_slice
 from .table_paths import Within, beside, is_remote, of_hub, open_encoded
 from .tables import (
@@ -88,7 +88,7 @@ class Shards:
                 "not. Give parquet, declare them (features= of from_generator or map), or read it whole (without "
                 "--sharded)."
             )
-        if column := column_called(list(features), SPLIT_COLUMNS):
+        if column := column_called(list(features), MAY_SAY):
             warnings.warn(
                 f"The column {column!r} of {self.name!r} is not read with --sharded: rows that it says are of another "
                 "split are taken too. Give files of one split, or read it whole (without --sharded).",

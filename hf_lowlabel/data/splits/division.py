@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,13 +15,16 @@ import numpy as np
 from ...errors import MissingSplit, UserError
 from ...text import series
 from ..files.folders import ALIASES, SPLITS, UNLABELED, holds_images, metadata_files, subfolders
+from ..files.split_words import called_as_split
 from .metadata import no_image
+from .pool import Listed, Pool
 from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import split_folders, split_root
-from .split_tables import Listed, Pool, called_as_split, in_annotations, in_tables, says_labels, tell_absent
+from .split_tables import in_annotations, in_tables, says_labels, tell_absent
 from .table_splits import unlabeled_too
-from .text_lists import in_json, in_lists, in_yaml
+from .text_lists import in_json, in_lists, in_numbers, without_folds
+from .yolo_places import in_yaml
 
 T = TypeVar("T")
 
@@ -53,10 +56,10 @@ def read_division(
     Raises:
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
-    parts = [one for name, one in split_folders(path)[0].items() if name in ALIASES]
+    parts = {name: one for name, one in split_folders(path)[0].items() if name in ALIASES}
     found = [*at_top(path, label, skip_missing, masks)]
-    for part in parts:
-        own = split_named(part.name)
+    for name, part in parts.items():
+        own = split_named(name)
         with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
             table = of_labels(part, own, masks)
             inner = by_column(path, table, skip_missing, masks) if table is not None else Division({}, "")
@@ -78,7 +81,7 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
         found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
     if by_labels:
         return found
-    tables = list(in_tables(path, pool, label, masks))
+    tables = without_folds(list(in_tables(path, pool, label, masks)))
     for said in found:
         for part in tables:
             refuse_unlisted(said, part)
@@ -123,19 +126,18 @@ def two_splits(id: str, one: str, other: str) -> UserError:
 def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) -> Division:
     """By the column of a table in the data set, or in the folder of one of its splits."""
     file, folder = table.file, table.file.parent
-    own = split_named(folder.name) if folder != path else None
     pool = Pool(folder)
     said = said_by(table, pool, prefix(path, folder), skip_missing)
-    if said.lost and (own is None or masks):  # else labels are read from it
+    if said.lost and (folder == path or masks):  # else labels are read from it
         if not skip_missing:
             raise no_image(file, said.lost, pool.every.ids, said.name or "")
         tell_lost(file, said.lost)
-    return Division(said.of, f"The column {table.column!r} of {file.name} says")
+    return Division(said.of, f"The column {table.said.name!r} of {file.name} says")
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
     """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
-    for found in map(list, (read(path, pool) for read in (in_lists, in_json, in_yaml, in_annotations))):
+    for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_yaml, in_annotations))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images
@@ -264,14 +266,15 @@ def of_split(
         return np.ones(len(ids), bool)
     inside = prefix(path, root)
     asked = split_named(split)
+    opened = {folder.name: name for name, folder in split_folders(path)[0].items()}
     outside = [id for id, said in division.of.items() if said == asked and not id.startswith(inside)]
-    if odd := [id for id in outside if asked in HELD or of_folder(id) in HELD]:
+    if odd := [id for id in outside if asked in HELD or of_folder(id, opened) in HELD]:
         raise UserError(
             f"{division.where} that {odd[0]!r} is of split {asked!r} ({len(odd)} such images), and it does not lie in "
             f"{inside} with the others. Move it there, or correct what is said of it."
         )
-    usual = [own or of_folder(f"{inside}{id}") for id in ids]
-    if own is None and not split_folders(path)[0]:  # unlabeled/ beside folders of classes
+    usual = [own or of_folder(f"{inside}{id}", opened) for id in ids]
+    if own is None and not opened:  # unlabeled/ beside folders of classes
         usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]
     kept = np.array([one == asked for one in named], bool)
@@ -286,6 +289,7 @@ def of_split(
     return kept
 
 
-def of_folder(id: str) -> str:
-    """The split that the uppermost folder of an image is called as, "train" for any other."""
-    return split_named(id.partition("/")[0]) if "/" in id else "train"
+def of_folder(id: str, opened: Mapping[str, str]) -> str:
+    """The split that the uppermost folder of an image is called as or opened as, "train" for any other."""
+    first = id.partition("/")[0]
+    return split_named(opened.get(first, first)) if "/" in id else "train"

@@ -9,14 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError, nearest, unknown
-from ..files.folders import ALIASES, EXTENSIONS, METADATA, UNLABELED, listing, metadata_file
+from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, listing, metadata_file
+from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, column_called, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
+from .pool import Pool
 from .split_columns import SplitTable, called_so, images_named, left_to_folders, prefix
 from .split_names import split_column, split_named
-from .split_tables import Pool
 
 
 @dataclass
@@ -93,7 +94,8 @@ def read_metadata(
             f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
             "such as file_name,label above it."
         )
-    cells = {column: [row.get(column) for row in rows] for column in columns if column != name}
+    apart = {name, *(splits.columns if splits is not None else ())}  # what is no label
+    cells = {column: [row.get(column) for row in rows] for column in columns if column not in apart}
     ticks = emptied(cells, rules.no_label)
     in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
     by_label = label is not None or label_column(columns, None) is not None
@@ -107,7 +109,7 @@ def read_metadata(
             stacklevel=4,
         )
         return None
-    if by_name and splits is not None and not labeled and {*columns} <= {name, splits}:  # it is of splits alone
+    if by_name and splits is not None and not labeled and {*columns} <= apart:  # it is of splits alone
         return None
     if by_name and (name is None or not labeled):
         warnings.warn(
@@ -126,7 +128,7 @@ def read_metadata(
         raise no_image(file, missing, ids, name)
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
-    columns = [c for c in columns if c not in (name, splits)]
+    columns = [c for c in columns if c not in apart]
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)
@@ -157,8 +159,8 @@ def of_other_split(name: str, id: str, root: Path) -> bool:
     """Whether a name says another split than the folder `root`, in which an image has its end: test/1.png in train/."""
     folders = list(folders_of(PurePosixPath(name)))
     above = folders[len(folders) - id.count("/") - 1 :][:1] if len(folders) > id.count("/") else []
-    said = [part.lower() for part in (*above, root.name) if part.lower() in ALIASES]
-    return len(said) == 2 and split_named(said[0]) != split_named(said[1])
+    said = [UNLABELED if part.lower() in SPLITS[UNLABELED] else called_as_split(part) for part in (*above, root.name)]
+    return len(said) == 2 and None not in said and said[0] != said[1]
 
 
 def placed(

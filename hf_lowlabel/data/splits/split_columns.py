@@ -10,24 +10,27 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from ..files.folders import ALIASES, is_text, metadata_file, metadata_files
+from ..files.split_words import called_as_split
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, Rows, column_called
-from .split_names import OF_ALL, refuse_two_splits, split_column, split_named, split_text
-from .split_tables import Pool, called_as_split, is_picture, tables_of_splits
+from .pool import Pool
+from .split_names import OF_ALL, SplitColumn, refuse_two_splits, split_column, split_named
+from .split_roots import split_folders
+from .split_tables import is_picture, tables_of_splits
 
 HELD = ("validation", "test")
 
 
 class SplitTable(NamedTuple):
-    """A table and its column of splits."""
+    """A table and what its column of splits says."""
 
     file: Path
     numbered: Rows
-    column: str
+    said: SplitColumn
 
     @property
     def splits(self) -> list[str]:
-        return [split_named(row.get(self.column)) for _, row in self.numbered]
+        return [*map(split_named, self.said.said)]
 
 
 def of_labels(folder: Path, own: str | None, masks: bool) -> SplitTable | None:
@@ -61,7 +64,8 @@ def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
     if file.stem.lower() not in OF_ALL:
         return False
     folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
-    first = {next(iter(parts[parts[0].lower() in ALIASES :]), "") for parts in folders}
+    opened = {folder.name for name, folder in split_folders(file.parent)[0].items() if name in ALIASES}
+    first = {next(iter(parts[parts[0].lower() in ALIASES or parts[0] in opened :]), "") for parts in folders}
     return sum(bool(one) and not called_as_split(one) for one in first) > 1
 
 
@@ -76,8 +80,8 @@ def with_splits(file: Path, loose: bool, read: Callable[[Path], Rows] = read_tab
             raise
         warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
         return None
-    column = split_column(cells_of(numbered))
-    return SplitTable(file, numbered, column) if column is not None else None
+    said = split_column(cells_of(numbered))
+    return SplitTable(file, numbered, said) if said is not None else None
 
 
 def cells_of(numbered: Rows) -> dict[str, list]:
@@ -145,15 +149,14 @@ def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> S
     splits, lines, file = table.splits, [line for line, _ in table.numbered], table.file
     ids = [None if id is None else f"{inside}{id}" for id in ids]
     refuse_two_splits(file, zip(lines, ids, splits))
-    cells = [split_text(row.get(table.column)) for _, row in table.numbered]
     lost = [given for given, id, said in zip(names, ids, splits) if said in HELD and given and not id]
     if name is None and {*splits} - {"train"} or lost and not (any(ids) or skip_missing or any(map(is_picture, names))):
         odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
         raise UserError(
-            f"The column {table.column!r} of {file.name} says the split of images, and no column names their "
+            f"The column {table.said.name!r} of {file.name} says the split of images, and no column names their "
             f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
         )
-    return Said({id: said for id, cell, said in zip(ids, cells, splits) if id and cell}, lost, name)
+    return Said({id: said for id, cell, said in zip(ids, table.said.said, splits) if id and cell}, lost, name)
 
 
 def prefix(path: Path, folder: Path) -> str:

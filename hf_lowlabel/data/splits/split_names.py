@@ -3,31 +3,101 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ...text import series
 from ..files.folders import ALIASES, SPLITS
 from ..labels.columns import column_called
 from ..labels.labels import NO_LABEL
+from ..labels.numbers import NUMBER
+from ..labels.ticks import switches
 
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase", "fold", "data_set", "usage")
+FLAGS = {  # columns of yes and no -> (the split of a yes, of a no), what is held out first
+    "is_valid is_val is_validation": ("validation", "train"),
+    "is_test": ("test", "train"),
+    "is_train is_training is_training_image": ("train", "test"),
+}
+MAY_SAY = (*SPLIT_COLUMNS, *" ".join(FLAGS).split())
 OF_ALL = ("split", "splits")  # names of tables that say splits and nothing else
+FEW = 10  # distinct cells that may be splits in words that are not known
 
 
-def split_column(cells: dict[str, list]) -> str | None:
-    """The column that names the split of each image."""
-    column = column_called(list(cells), SPLIT_COLUMNS)
-    found = set(map(split_text, cells[column])) - {""} if column else set()
-    if (odd := sorted(found - ALIASES)) and found & ALIASES:
+class SplitColumn(NamedTuple):
+    """The columns that say the split of each row, most often one, and the split as text, "" where none is said."""
+
+    columns: tuple[str, ...]
+    said: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.columns[0]
+
+
+def split_column(cells: Mapping[str, Sequence]) -> SplitColumn | None:
+    """What names the split of each image, of the columns of a table; a warning of one that seems to, and is not
+    read."""
+    named = [column for word in SPLIT_COLUMNS if (column := column_called(list(cells), (word,))) is not None]
+    for column in named:
+        said = list(map(split_text, cells[column]))
+        found = {*said} - {""}
+        if found and found <= ALIASES:
+            tell_flags(column, said, of_flags(cells))
+            return SplitColumn((column,), said)
+        odd = sorted(found - ALIASES)
+        if found & ALIASES or 2 <= len(found) <= FEW and not any(NUMBER.fullmatch(text) for text in odd):
+            warnings.warn(
+                f"The column {column!r} is not read as the split of an image, since it says {series(odd[:5])}"
+                f"{' too' * bool(found & ALIASES)}. Write train, validation or test in each of its cells, or nothing; "
+                "or call it otherwise, if it says no splits.",
+                stacklevel=4,
+            )
+    if (flags := of_flags(cells)) is not None:
+        return flags
+    for column in (column for column in cells if column not in named and says_splits(cells[column])):
         warnings.warn(
-            f"The column {column!r} is not read as the split of an image, since it says {series(odd[:5])} too. Write "
-            "train, validation or test in each of its cells, or nothing.",
+            f"The column {column!r} says {series(sorted({*map(split_text, cells[column])} - {''}))} and is not read as "
+            "the split of an image. Call it split if it is that, since all images are learned from else.",
             stacklevel=4,
         )
-    return column if found <= ALIASES and found else None
+    return None
+
+
+def tell_flags(column: str, said: Sequence[str], flags: SplitColumn | None) -> None:
+    """A warning of a column such as is_valid beside one of splits, which says of less images that they are held out."""
+    if flags is not None and any(split_named(one) == "train" != other for one, other in zip(said, flags.said) if other):
+        warnings.warn(
+            f"The column {column!r} says the split of an image, and {flags.name!r} is not read, which holds out images "
+            "that are of training by it. Take away the one that is not meant.",
+            stacklevel=5,
+        )
+
+
+def says_splits(cells: Iterable[Any]) -> bool:
+    """Whether cells say training and a split that is held out, and nothing else."""
+    found = set[str]()
+    for text in map(split_text, cells):
+        if text and text not in ALIASES:
+            return False
+        found.add(split_named(text) if text else "")
+    return "train" in found and not found.isdisjoint(("validation", "test"))
+
+
+def of_flags(cells: Mapping[str, Sequence]) -> SplitColumn | None:
+    """By columns of yes and no such as is_valid, of which one says both."""
+    called = {column_called(list(cells), names.split()): of for names, of in FLAGS.items()}
+    known = {column: of for column, of in called.items() if column is not None}
+    ticks = switches({c: cells[c] for c in known})
+    full = {c: v if known[c][0] == "train" else [int(one or 0) for one in v] for c, v in ticks.items()}  # "": no
+    ticks = {c: v for c, v in full.items() if {0, 1} <= {*v}}
+    if not ticks:
+        return None
+    rows = ([known[c][not v] for c, v in zip(ticks, row) if v is not None] for row in zip(*ticks.values()))
+    said = [next((one for one in row if one != "train"), "train") if row else "" for row in rows]
+    return SplitColumn(tuple(ticks), said)
 
 
 def split_named(cell: Any) -> str:

@@ -3,16 +3,60 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import MissingSplit, UserError, unknown
-from ..files.folders import ALIASES, SPLITS, UNLABELED, holds_images, is_table, metadata_files, spellings, subfolders
+from ..files.folder_names import MASK_FOLDERS
+from ..files.folders import (
+    ALIASES,
+    EXTENSIONS,
+    SPLITS,
+    UNLABELED,
+    ending_of,
+    holds_images,
+    is_table,
+    metadata_files,
+    spellings,
+    subfolders,
+)
+from ..files.split_words import OF_IMAGES, besides, called_as_split, split_said
+
+SURE = {*SPLITS["validation"], *SPLITS["test"]} - {"valid", "dev", "eval"}  # which hardly are classes
+
+
+def said_beside(folders: Collection[Path]) -> dict[Path, str]:
+    """Those of folders that say a split beside other words or a number, as train2017/ and seg_test/, and another says
+    training, or is held out, beside the same words: "test tube" may be a class. train2017/ alone is no class either."""
+    known = {folder: split for folder in folders if (split := split_said([folder.name])) is not None}
+    words = {folder: besides(folder.name, split) for folder, split in known.items()}
+    there = [folder for folder in known if words[folder].isdisjoint(MASK_FOLDERS) and holds_images(folder)]
+    if len(there) == 1 and called_as_split(there[0].name) == "train" and there[0].name.lower() not in ALIASES:
+        others = (one for one in folders if one != there[0] and one.name.lower() not in MASK_FOLDERS)
+        return {} if any(map(holds_images, others)) else {there[0]: "train"}
+    sides = {(words[folder], known[folder] == "train") for folder in there}
+    return {
+        folder: known[folder]
+        for folder in there
+        if folder.name.lower() not in ALIASES and (words[folder], known[folder] != "train") in sides
+    }
+
+
+def called_folders(path: Path) -> dict[str, Path]:
+    """The folders in a data set by their names in small letters, and by its split one of `said_beside`, where no other
+    is called so."""
+    folders = {entry.name.lower(): entry for entry in subfolders(path)[::-1]}  # of Test/ and test/ the first
+    said = said_beside(folders.values())
+    taken = [*said.values(), *(split for split in OF_IMAGES if not folders.keys().isdisjoint(SPLITS[split]))]
+    if len({*taken}) < len(taken):
+        return folders
+    return {said.get(folder, name): folder for name, folder in folders.items()}
 
 
 def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
     """(name in small letters -> folder in a data set whose folders are splits, else nothing; those of them that hold
     images and are no split, where that had to be asked)."""
-    folders = {entry.name.lower(): entry for entry in subfolders(path)[::-1]}  # of Test/ and test/ the first
+    folders = called_folders(path)
     train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
     # A class may be called "train" (a locomotive): it is a split when it has folders of images or metadata of its own,
     # when there are no images beside it but in other splits, or when test or validation images are beside it.
@@ -34,6 +78,8 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     """The folder of the split, and those of the other splits with classes: classes are those of all splits together."""
     folders, strays = split_folders(path)
     if not folders:
+        if (below := sole_folder(path)) is not None:
+            return split_root(below, split)
         refuse_held_among(path)
         only_train(path, split)
         return path, []
@@ -49,8 +95,24 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     for name in spellings(split):
         if name in folders:
             others = [key for key in folders if key in ALIASES and key != name and key not in SPLITS[UNLABELED]]
-            return folders[name], [folders[key] for key in sorted(others)]
+            return innermost(folders[name]), [innermost(folders[key]) for key in sorted(others)]
     raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
+
+
+def sole_folder(path: Path) -> Path | None:
+    """The folder that holds all images of a data set, as images/ of YOLO's, where one in it is held out."""
+    inside = [folder for folder in subfolders(path) if holds_images(folder)]
+    if len(inside) != 1 or split_folders(inside[0])[0].keys().isdisjoint((*SPLITS["validation"], *SPLITS["test"])):
+        return None
+    return inside[0] if not any(ending_of(file.name) in EXTENSIONS for file in path.iterdir()) else None
+
+
+def innermost(folder: Path) -> Path:
+    """The folder of the same name in a folder that holds nothing else, as archives of Kaggle are unpacked."""
+    inside = subfolders(folder)
+    if [one.name for one in inside] != [folder.name]:
+        return folder
+    return inside[0] if all(one == inside[0] or one.name.startswith(".") for one in folder.iterdir()) else folder
 
 
 def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
@@ -70,13 +132,14 @@ def refuse_held_among(path: Path) -> None:
     """UserError for a folder that is called as a split which is held out, beside folders of images that are no splits;
     a warning where its name may well be a class, or a table says the classes."""
     inside = [folder for folder in subfolders(path) if holds_images(folder)]
-    others = [folder.name for folder in inside if folder.name.lower() not in ALIASES]
-    held = [folder.name for folder in inside if folder.name.lower() in (*SPLITS["validation"], *SPLITS["test"])]
+    said = said_beside(inside)
+    held = [one.name for one in inside if (said.get(one) or called_as_split(one.name)) in ("validation", "test")]
+    others = [one.name for one in inside if one.name.lower() not in ALIASES and one.name not in held]
     if "invalid" in map(str.lower, others):
         held = [name for name in held if name.lower() != "valid"]
     if not held or not others:
         return
-    sure = [name for name in held if name.lower() not in ("valid", "dev", "eval")]
+    sure = [one.name for one in inside if one.name in held and (one in said or one.name.lower() in SURE)]
     what = f"{', '.join(f'{name}/' for name in sure or held)} in {path.name!r} beside {', '.join(others[:5])}"
     do = "For a split, move the others into one folder train/ beside it; else move all of them into train/."
     if sure and not metadata_files(path, "train"):

@@ -4,127 +4,39 @@ and test.csv with labels or without, as Kaggle has them; annotations/instances_t
 from __future__ import annotations
 
 import json
-import os
-import re
-import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import UserError
 from ...files import read_text
 from ..annotations.annotated import Annotations, Objects
 from ..annotations.annotation_files import read_annotations
-from ..annotations.placing import Pictures, place_images, split_said
-from ..files.folder_names import MASK_FOLDERS, in_mask_folders
-from ..files.folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, parquet, subfolders
-from ..files.mask_names import masks_among
-from ..files.table_files import TABLES, ImageNames, NoTable, plain_name, read_table, stem
-from ..files.uploads import Uploads
-from ..labels.columns import FILE_COLUMNS, PICTURES, Rows, column_called, without_header
+from ..annotations.placing import place_images
+from ..files.folder_names import MASK_FOLDERS
+from ..files.folders import is_text, metadata_files, parquet, subfolders
+from ..files.split_words import OF_IMAGES, called_as_split, is_called, split_said
+from ..files.table_files import TABLES, NoTable, plain_name
+from ..labels.columns import FILE_COLUMNS, PICTURES, column_called, without_header
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.ticks import emptied, one_of_columns
-from .split_names import split_column, split_named, split_text
-from .split_roots import split_folders
+from .pool import Listed, Pool, files_ending, tell_unread
+from .split_names import SplitColumn, split_column, split_named
 
-LISTED = ("train", "validation", "test")
+FOLDER_COLUMNS = tuple("folder folder_name patient patient_id subject subject_id case case_id series study".split())
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
-IMAGE_WORDS = frozenset("image images img imgs picture pictures photo photos set data".split())
-
-
-def called_as_split(folder: str) -> str | None:
-    """The split that the name of a folder says with no other words than those for images, as train2017 and val_images:
-    test_tubes may be a class."""
-    words = {*re.findall(r"[^\W\d_]+", folder.lower())}
-    split = split_said([folder])
-    return split if split is not None and words <= {*SPLITS[split], *IMAGE_WORDS} else None
-
-
-class Pool:
-    """The images of a data set, of all splits, that names are looked for among."""
-
-    def __init__(self, path: Path):
-        self.path, self.tables = path, dict[Path, Rows]()
-        self.of_split: dict[str, ImageNames] = {}
-
-    def read(self, file: Path) -> Rows:
-        """`read_table`, once for all that ask."""
-        if file not in self.tables:
-            self.tables[file] = read_table(file)
-        return self.tables[file]
-
-    @cached_property
-    def every(self) -> Pictures:
-        ids = [file.id for file in listing(self.path)]
-        masks = {*masks_among(ids), *in_mask_folders(ids)}
-        return Pictures([id for id in ids if id not in masks], EXTENSIONS)
-
-    @cached_property
-    def uploads(self) -> Uploads:
-        return Uploads(self.every.ids)
-
-    @cached_property
-    def in_splits(self) -> tuple[str, ...]:
-        """What ids begin with in folders that are opened as splits, whatever the task."""
-        folders = split_folders(self.path)[0]
-        named = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
-        return tuple(f"{unicodedata.normalize('NFC', folder.name)}/" for folder in named)
-
-    @cached_property
-    def all_in_splits(self) -> bool:
-        return all(id.startswith(self.in_splits) for id in self.every.ids)
-
-    @cached_property
-    def has_training(self) -> bool:
-        """Whether images for training lie in a folder that is called so."""
-        return any(called_as_split(name) == "train" for folder in self.every.folders for name in folder.split("/"))
-
-    def lie_in(self, split: str, ids: Sequence[str | None]) -> bool:
-        """Whether all of some images lie in the folder that is opened as this split."""
-        folders = tuple(folder for folder in self.in_splits if split_said([folder]) == split)
-        return bool(ids) and all(id is not None and id.startswith(folders) for id in ids)
-
-    @cached_property
-    def stems(self) -> set[str]:
-        return {stem(id.rpartition("/")[2]) for id in self.every.ids}
-
-    def match(self, names: Sequence[str], split: str) -> list[str | None]:
-        """The id of each name: among the images in folders of this split, where there are some, else among those in no
-        folder of another split that is held out, else among all."""
-        if split not in self.of_split:
-            said = {folder: split_said(folder.split("/")) for folder in self.every.folders}
-            of_ids = [(id, said[id.rpartition("/")[0]]) for id in self.every.ids]
-            own = [id for id, of in of_ids if of == split] or [id for id, of in of_ids if of in (None, "train")]
-            self.of_split[split] = ImageNames(own, EXTENSIONS) if len(own) < len(of_ids) else self.every
-        found, _ = self.of_split[split].match(names)
-        elsewhere = self.of_split[split] is not self.every
-        lost = [name for name, id in zip(names, found) if id is None and elsewhere]
-        rest = dict(zip(lost, self.every.match(lost)[0])) if lost else {}
-        return [rest.get(name) if id is None else id for name, id in zip(names, found)]
-
-
-class Listed(NamedTuple):
-    """A file that lists images. found: (name, id, None where there is no single image) of each. labeled: it says their
-    labels. key: the part of the file that says so."""
-
-    split: str
-    file: Path
-    found: list[tuple[str, str | None]]
-    labeled: bool = False
-    key: str = ""
-
-    @property
-    def where(self) -> str:
-        return f"{self.key}: of {self.file.name}" if self.key else self.file.name
 
 
 def tables_of_splits(path: Path) -> list[tuple[str, Path]]:
     """(split, table) of those in a folder that are called as a split."""
     files = [file for file in path.iterdir() if is_text(file.name) and file.suffix.lower() in TABLES and file.is_file()]
     named = sorted(file for file in files if not parquet(file))
-    return [(split, file) for split in LISTED for file in named if file.stem.lower() in SPLITS[split]]
+    said = {file: split_said([file.stem]) for file in named}
+    return [
+        (split, file) for split in OF_IMAGES for file in named if said[file] == split and is_called(file.stem, split)
+    ]
 
 
 def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) -> Iterator[Listed]:
@@ -143,7 +55,9 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             if file.suffix.lower() == ".json" and read_annotations(file) is not None:
                 continue
             rows = [row for _, row in pool.read(file)]
-        except NoTable:
+        except NoTable as error:
+            if split != "train" and not pool.all_in_splits and (not is_json(file) or pictures_in(file) is None):
+                tell_unread(file, split, str(error))
             continue
         except UserError as error:
             folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
@@ -154,11 +68,14 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         columns = list(dict.fromkeys(key for row in rows for key in row))
         cells = {key: [row.get(key) for row in rows] for key in columns}
         said = split_column(cells)
-        if said is not None and split == "train" and {*map(split_named, cells[said])} != {"train"}:
+        if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
         if said is not None and split != "train" and column is not None:
             refuse_other_split(file, split, said, rows, column, pool)
+        if split != "train" and (found := in_folders(columns, rows, pool)):
+            yield Listed(split, file, found)
+            continue
         if column is None:
             if split != "train":
                 refuse_nameless_column(file, split, columns, rows, pool)
@@ -166,9 +83,19 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         names = [name for row in rows if (name := plain_name(row.get(column)))]
         found = list(zip(names, pool.match(names, split)))
         if any(id is not None for _, id in found) or any(map(is_picture, names)):
-            yield Listed(split, file, found, says_labels(cells, column, label))
+            labeled = says_labels(cells, column, label) and file in metadata_files(path, split)
+            yield Listed(split, file, found, labeled)
         elif split != "train":  # a column called image_id may hold ids of something else
             refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
+
+
+def in_folders(columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of all images in the folders that a column of patients names, which no other column does by itself."""
+    column = column_called(columns, FOLDER_COLUMNS)
+    names = sorted({plain_name(row.get(column)) for row in rows} - {""}) if column is not None else []
+    if not names or column_called(columns, FILE_COLUMNS[:-2]) is not None:
+        return []
+    return [(name, id) for name in names for id in pool.below(name) or [None]] if any(map(pool.below, names)) else []
 
 
 def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> bool:
@@ -178,13 +105,13 @@ def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> 
     return one_of_columns(emptied({key: cells[key] for key in cells if key != name}, NO_LABEL)) is not None
 
 
-def refuse_other_split(file: Path, split: str, said: str, rows: Sequence[dict], name: str, pool: Pool) -> None:
+def refuse_other_split(file: Path, split: str, said: SplitColumn, rows: Sequence[dict], name: str, pool: Pool) -> None:
     """Raises UserError where a column says another split of images than the name of their table, which is held out."""
-    odd = [row for row in rows if split_text(row.get(said)) and split_named(row.get(said)) != split]
-    names = [plain_name(row.get(name)) for row in odd]
+    odd = [(row, text) for row, text in zip(rows, said.said) if text and split_named(text) != split]
+    names = [plain_name(row.get(name)) for row, _ in odd]
     if there := [k for k, id in enumerate(pool.match(names, split) if odd else ()) if id is not None]:
         raise UserError(
-            f"{file.name} is called as split {split!r}, and its column {said!r} says {odd[there[0]][said]!r} of "
+            f"{file.name} is called as split {split!r}, and its column {said.name!r} says {odd[there[0]][1]!r} of "
             f"{names[there[0]]!r} ({len(there)} such rows). Take the column away, or put all rows with it into "
             "metadata.csv."
         )
@@ -201,6 +128,7 @@ def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows:
             f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
             f"such as file_name above it: its images are of split {split!r}, and must not be learned from."
         )
+    passed = False
     for column in columns:
         names = [name for row in rows if (name := plain_name(row.get(column)))]
         if names and (
@@ -210,11 +138,15 @@ def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows:
             and None not in pool.match(names, split)
         ):
             if passed_over(file, split, names, pool):
+                passed = True
                 continue
             raise UserError(
                 f"The column {column!r} of {file.name} names images of split {split!r}, which must not be learned "
                 "from. Call it file_name, or take the table elsewhere."
             )
+    usual = (*FOLDER_COLUMNS, *(() if is_json(file) else FILE_COLUMNS[:-1]))  # others may be questions, or scores
+    if rows and column_called(list(rows[0]), usual) is not None and not passed and not pool.all_in_splits:
+        tell_unread(file, split, "no column of it names images or folders of them")
 
 
 def passed_over(file: Path, split: str, names: Sequence[str], pool: Pool) -> bool:
@@ -236,8 +168,7 @@ def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
 
 def of_top(id: str) -> str | None:
     """The split that the uppermost folder of an image is called as."""
-    folder = id.partition("/")[0].lower() if "/" in id else ""
-    return split_named(folder) if folder in ALIASES else None
+    return called_as_split(id.partition("/")[0]) if "/" in id else None
 
 
 def is_picture(name: str) -> bool:
@@ -264,12 +195,6 @@ def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:
             found = [pair for base, pair in zip(bases, there) if base[1] is not None or pool.every.by_base.get(base[0])]
             if any(id is not None for _, id in found):
                 yield Listed(split, file, found)
-
-
-def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """Those with one of the endings, of which there may be one beside each image: by their names alone."""
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(endings) and name[0] != ".")
-    return [folder / name for name in names if is_text(name)]
 
 
 def pictures_in(file: Path) -> Annotations | None:

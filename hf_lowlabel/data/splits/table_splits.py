@@ -10,7 +10,9 @@ from ...errors import MissingSplit
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, spellings
 from ..labels.columns import TEXT, column_called
-from .split_names import SPLIT_COLUMNS, split_column, split_named, split_text
+from .split_names import MAY_SAY, split_column, split_named, split_text
+
+FIRST = 100  # cells of a column of another name that are looked at
 
 
 class Part(NamedTuple):
@@ -73,14 +75,29 @@ def has_splits(rows) -> bool:
 
 def of_rows(rows) -> tuple[str | None, list[str]]:
     """The column that says the split of each row, and that split; (None, []) where there is none."""
-    column = column_called(rows.column_names, SPLIT_COLUMNS)
-    names = getattr(rows.features[column], "names", None) if column is not None else None
-    if column is None or names is None and getattr(rows.features[column], "dtype", "") not in TEXT:
-        return None, []
-    cells = rows.select_columns([column]).with_format(None)[:][column]
-    cells = cells if names is None else [None if k is None or k < 0 else names[k] for k in cells]
-    found = split_column({column: cells})
-    return (found, [split_text(cell) or "train" for cell in cells]) if found is not None else (None, [])
+    named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
+    cells = {column: cells_in(rows, column) for column in rows.column_names if may_say(rows, column, column in named)}
+    found = split_column(cells)
+    return (found.name, [text or "train" for text in found.said]) if found is not None else (None, [])
+
+
+def may_say(rows, column: str, named: bool) -> bool:
+    """Whether a column may say splits: one of text, and of yes and no that is called so, whatever it says where it is
+    called so, else by its first cells."""
+    feature = rows.features[column]
+    if getattr(feature, "names", None) is not None:
+        return named or {*map(str.lower, feature.names)} <= ALIASES
+    kind = str(getattr(feature, "dtype", ""))
+    if named:
+        return kind in TEXT or kind.startswith(("bool", "int", "uint"))
+    return kind in TEXT and {*map(split_text, cells_in(rows, column, FIRST))} <= {"", *ALIASES}
+
+
+def cells_in(rows, column: str, first: int | None = None) -> list:
+    """The cells of a column, by their names where it declares classes."""
+    names = getattr(rows.features[column], "names", None)
+    cells = rows.select_columns([column]).with_format(None)[:first][column]
+    return cells if names is None else [None if k is None or k < 0 else names[k] for k in cells]
 
 
 def divides_nothing(named: list[str]) -> bool:

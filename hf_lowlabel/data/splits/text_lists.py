@@ -1,29 +1,26 @@
-"""Text files that are called as splits, each a list of its images: val.txt, splits/test.txt, annotations/test.txt; and
-the places of splits in YOLO's data.yaml."""
+"""Files that are called as splits, each a list of its images: val.txt, splits/test.txt, ImageSets/Main/test.txt; lists
+of all splits in split.json and of CUB; and what may be a list, and is told since it is not read."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ...errors import UserError
 from ...files import read_text
-from ..annotations.placing import split_said
-from ..files.folders import ALIASES, SPLITS, subfolders
-from ..files.table_files import TABLES, plain_name
+from ...text import series
+from ..files.folders import ALIASES, OTHER_TABLES, subfolders
+from ..files.split_words import is_called, splits_in
+from ..files.table_files import TABLES, NoTable, plain_name
+from .pool import Listed, Pool, files_ending, tell_unread
 from .split_names import OF_ALL, split_named
-from .split_tables import OF_TOOLS, Listed, Pool, files_ending, is_picture
+from .split_tables import OF_TOOLS, is_json, is_picture, pictures_in
 
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
-LIST_WORDS = frozenset("autosplit list split ids files images names set".split())  # beside the split in a list's name
-OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 FIRST = 50  # lines of a file that are looked at, which is no list by its name
 BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no list
 
@@ -31,11 +28,75 @@ BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no li
 def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
     """What text files list that are called as splits, a line for an image, which more words may follow."""
     for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
-        found = [part for file in files_ending(folder, (".txt",)) if (part := listed(file, pool)) is not None]
+        found = lists_in(folder, pool) or (lists_below(folder, pool) if folder != path else [])
         yield from without_folds(found)
-        for file in files_ending(folder, TABLES) if folder != path else ():
-            if (split := split_said([file.stem])) not in (None, "train") and is_called(file, split):
+        tell_tables(path, folder, pool)
+
+
+def lists_in(folder: Path, pool: Pool, every: bool = True) -> list[Listed]:
+    """The lists in a folder. every: those too that may be of a split by their lines, which are told."""
+    return [part for file in files_ending(folder, (".txt",)) if (part := listed(file, pool, every)) is not None]
+
+
+def lists_below(folder: Path, pool: Pool) -> list[Listed]:
+    """The lists in the only folder of a folder of lists that has some, or in VOC's ImageSets/Main/."""
+    below = {one.name.lower(): lists for one in subfolders(folder) if (lists := lists_in(one, pool, every=False))}
+    if "main" not in below and len(below) > 1 and any(part.split != "train" for one in below.values() for part in one):
+        warnings.warn(
+            f"The lists in {series(f'{folder.name}/{name}/' for name in below)} are not read: they may be several "
+            f"divisions, and nothing is held out by them. Move those that are meant into {folder.name}/.",
+            stacklevel=7,
+        )
+    return below.get("main") or (next(iter(below.values())) if len(below) == 1 else [])
+
+
+def tell_tables(path: Path, folder: Path, pool: Pool) -> None:
+    """A warning of each table in a folder that may list held-out images and is not read."""
+    for file in files_ending(folder, (*TABLES, *OTHER_TABLES)):
+        held = splits_in(file.stem) - {"train"}
+        if not held or file.stem in pool.stems or not file.is_file() or folder == path and pool.all_in_splits:
+            continue
+        if is_json(file) and pictures_in(file) is not None:
+            continue
+        split, called = min(held), len(held) == 1 and is_called(file.stem, *held)
+        if file.suffix.lower() in OTHER_TABLES:
+            if called:
+                tell_unread(file, split, "save it as .xlsx or 'CSV UTF-8'")
+        elif folder != path:
+            if called:
                 tell_unread(file, split, f"tables are read in {path.name}/ itself")
+        elif not called and table_names_images(file, pool):
+            tell_unread(file, split, f"its name says more; call it {split}{file.suffix} if that is meant")
+
+
+def table_names_images(file: Path, pool: Pool) -> bool:
+    """Whether each cell of a column of a table, which may be of something else, names an image."""
+    try:
+        rows = [row for _, row in pool.read(file)[:FIRST]]
+    except (NoTable, UserError):
+        return False
+    columns = dict.fromkeys(key for row in rows for key in row)
+    cells = [[name for row in rows if (name := plain_name(row.get(column)))] for column in columns]
+    texts = [names for names in cells if any(not name.replace(".", "").isdigit() for name in names)]
+    return any(None not in pool.every.match(names)[0] for names in texts)
+
+
+def in_numbers(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What CUB's images.txt and train_test_split.txt say: the name of each number, and 1 where it is of training."""
+    names_file, file = path / "images.txt", path / "train_test_split.txt"
+    if not (names_file.is_file() and file.is_file()):
+        return
+    names, flags = (
+        [line.split(None, 1) for line in read_text(one).splitlines() if line.strip()] for one in (names_file, file)
+    )
+    called = {number: plain_name(name) for number, *rest in names for name in rest}
+    said = [(number, "".join(rest).strip()) for number, *rest in flags]
+    if odd := next((number for number, flag in said if flag not in ("0", "1") or number not in called), None):
+        tell_unread(file, "test", f"{odd!r} has no 0 or 1 in it, or no image in images.txt")
+        return
+    for split, flag in (("train", "1"), ("test", "0")):
+        some = [called[number] for number, given in said if given == flag]
+        yield Listed(split, file, list(zip(some, pool.match(some, split))), key=split)
 
 
 def in_json(path: Path, pool: Pool) -> Iterator[Listed]:
@@ -49,11 +110,14 @@ def in_json(path: Path, pool: Pool) -> Iterator[Listed]:
             continue
         if not isinstance(said, dict) or not said:
             continue
-        if each := all(isinstance(split, str) and split.strip().lower() in ALIASES for split in said.values()):
-            said = {split: [name for name, of in said.items() if of == split] for split in said.values()}
-        keys = [key for key in said if key.strip().lower() in ALIASES]
-        if len(keys) < len(said) and "train" not in map(split_named, keys):  # a manifest of ours, or something else
+        if {"fingerprint", "labeled"} <= said.keys():  # a manifest of ours
             continue
+        if each := all(isinstance(split, str) and split.strip().lower() in ALIASES for split in said.values()):
+            of_split: dict[str, list[str]] = {}
+            for name, split in said.items():
+                of_split.setdefault(split, []).append(name)
+            said = of_split
+        keys = [key for key in said if key.strip().lower() in ALIASES]
         for key, some in ((key, said[key]) for key in keys):  # others are such as a seed
             split, names = split_named(key), some if isinstance(some, list) else []
             if not isinstance(some, list) or not all(isinstance(name, (str, int)) for name in names):
@@ -68,117 +132,25 @@ def in_json(path: Path, pool: Pool) -> Iterator[Listed]:
                 tell_unread(file, split, f"no image is called {plain[0]!r}")
 
 
-def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
-    """What YOLO's data.yaml says: a folder, a text file, or a list of them for each split, in the folder that it calls
-    `path`, which may be of another machine. What lies in the folder of a split is known."""
-    file = next((path / name for name in OF_YOLO if (path / name).is_file()), None)
-    if file is None:
-        return
-    import yaml
-
-    try:
-        said = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, UserError, ValueError) as error:
-        warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=6)
-        return
-    places = [
-        place
-        for word, some in (said.items() if isinstance(said, dict) else ())
-        if isinstance(word, str) and word in ALIASES and (split := split_said([word]))
-        for one in (some if isinstance(some, list) else [some])
-        if isinstance(one, str) and (place := place_of(path, word, one, split, pool)) is not None
-    ]
-    if clash := next(((a, b) for a, b in itertools.combinations(places, 2) if cut_alike(a, b)), None):
-        keys = " and ".join(f"{place.key}: {place.said}" for place in clash)
-        warnings.warn(
-            f"{file.name} is not read for splits of images: of its places {keys} there is {clash[0].where.name} alone, "
-            "so that nothing is held out by them. Put the images of each split into a folder of its own.",
-            stacklevel=6,
-        )
-        return
-    kept: list[Place] = []
-    for place in sorted(places, key=order):
-        if not any(place.twice(other) for other in kept):
-            kept.append(place)
-    deepest = {place.where: len(place.where.parts) for place in kept if place.where.is_dir()}
-    for place in kept:
-        inner = [
-            f"{unicodedata.normalize('NFC', one.relative_to(path).as_posix())}/"
-            for one in deepest
-            if place.where in one.parents
-        ]
-        beside = (*pool.in_splits, *inner)  # a folder in it is the place of another split
-        found = [(name, id) for name, id in place.found if id is None or not id.startswith(beside)]
-        if found:
-            yield Listed(place.split, file, found, key=place.key)
-
-
-class Place(NamedTuple):
-    """A place of data.yaml. key, said: what stands there. where: the folder or list that it is here. cut: without some
-    of its first folders. found: as in `Listed`."""
-
-    key: str
-    split: str
-    said: str
-    where: Path
-    cut: bool
-    found: list[tuple[str, str | None]]
-
-    def twice(self, other: Place) -> bool:
-        """Whether this says no more than another place: the same images, which were learned from or are held out."""
-        held = "train" not in (self.split, other.split)
-        return self.where == other.where or held and {*self.found} == {*other.found}
-
-
-def cut_alike(one: Place, other: Place) -> bool:
-    """Whether two places that were different ones, of different splits, are the same here."""
-    differ = one.split != other.split and plain_name(one.said) != plain_name(other.said)
-    return differ and one.where == other.where and (one.cut or other.cut)
-
-
-def order(place: Place) -> tuple[bool, bool]:
-    """Which of the splits that have the same images they are of: training, as in examples that are tested as learned,
-    else the one that the folder is called as."""
-    return place.split != "train", split_said([place.where.name]) != place.split
-
-
-def place_of(path: Path, key: str, said: str, split: str, pool: Pool) -> Place | None:
-    """A place of data.yaml here: the folder of images or the list of its longest end that is one."""
-    parts = [part for part in plain_name(said).split("/") if part not in ("", ".", "..")]
-    for k in range(len(parts)):
-        there = path.joinpath(*parts[k:])
-        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
-            if there.is_dir() and (ids := [id for id in pool.every.ids if id.startswith(f"{'/'.join(parts[k:])}/")]):
-                return Place(key, split, said, there, k > 0, [(id, id) for id in ids])
-            if there.is_file() and there.suffix.lower() == ".txt":
-                return Place(key, split, said, there, k > 0, lines_of(there, split, pool))
-    return None
-
-
-def is_called(file: Path, split: str) -> bool:
-    """Whether the name of a list says its split and nothing else."""
-    return {*re.findall(r"[^\W\d_]+", file.stem.lower())} <= {*SPLITS[split], *LIST_WORDS}
-
-
-def listed(file: Path, pool: Pool) -> Listed | None:
+def listed(file: Path, pool: Pool, every: bool) -> Listed | None:
     """What a text file lists; None where it is no list of a split. One that might be of images which are held out is
-    told."""
-    split = split_said([file.stem])
-    if (
-        split is None
-        or file.stem in pool.stems
-        or not file.is_file()
-        or split == "train"
-        and not is_called(file, split)
-    ):
+    told. every: also where its name says more than its split."""
+    said = splits_in(file.stem)
+    if not said or said == {"train"} and not is_called(file.stem, "train"):
         return None
-    if not is_called(file, split):
-        if names_images(file, split, pool):
+    if file.stem in pool.stems or not file.is_file():
+        return None
+    split = min(said - {"train"}, default="train")
+    if len(said) > 1 or not is_called(file.stem, split):
+        if every and "train" not in said and names_images(file, split, pool):
             tell_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
         return None
     found = lines_of(file, split, pool)
-    first = [name for name, _ in found]
-    return Listed(split, file, found) if any(id for _, id in found) or any(map(is_picture, first)) else None
+    if any(id for _, id in found) or any(is_picture(name) for name, _ in found):
+        return Listed(split, file, found)
+    if found and split != "train" and not pool.all_in_splits and all(" " not in name for name, _ in found):
+        tell_unread(file, split, f"no image and no folder of images is called {found[0][0]!r}")
+    return None
 
 
 def names_images(file: Path, split: str, pool: Pool) -> bool:
@@ -189,17 +161,28 @@ def names_images(file: Path, split: str, pool: Pool) -> bool:
     except (OSError, UnicodeDecodeError):  # no list
         return False
     pairs = [(line, plain_name(re.split(r"[\s,;]", line)[0])) for line in few]
-    of_boxes = all(map(BOX.fullmatch, few))
-    return not of_boxes and all(match_lines([line], [word], split, pool)[0] is not None for line, word in pairs)
+    return not of_boxes(few, pool) and all(
+        match_lines([line], [word], split, pool)[0] is not None for line, word in pairs
+    )
+
+
+def of_boxes(lines: Sequence[str], pool: Pool) -> bool:
+    """Whether lines are YOLO's, and no names of images with flags after them, as in "000002 1 0 0 1"."""
+    flagged = (not line.count(".") and line.split()[0] in pool.every.by_base for line in lines)
+    return all(map(BOX.fullmatch, lines)) and not any(flagged)
 
 
 def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]:
-    """(name, id) of each line; none of a file of boxes."""
+    """(name, id) of each line, and of each image in a folder that a line names; none of a file of boxes."""
     lines = [plain_name(line) for line in read_text(file).splitlines() if line.strip()]
-    if all(map(BOX.fullmatch, lines)):
+    if of_boxes(lines, pool):
         return []
     first = [plain_name(re.split(r"[\s,;]", line)[0]) for line in lines]
-    return list(zip(first, match_lines(lines, first, split, pool)))
+    out: list[tuple[str, str | None]] = []
+    for line, word, id in zip(lines, first, match_lines(lines, first, split, pool)):
+        below = [] if id is not None else pool.below(line) or pool.below(word)
+        out += [(word, one) for one in below] or [(word if id is not None or is_picture(word) else line, id)]
+    return out
 
 
 def without_folds(found: Sequence[Listed]) -> list[Listed]:
@@ -217,14 +200,6 @@ def without_folds(found: Sequence[Listed]) -> list[Listed]:
         stacklevel=7,
     )
     return [part for part in found if part not in numbered]
-
-
-def tell_unread(file: Path, split: str, why: str) -> None:
-    warnings.warn(
-        f"{file.parent.name}/{file.name} is not read, though it may list the images of split {split!r}, which must not "
-        f"be learned from: {why}.",
-        stacklevel=7,
-    )
 
 
 def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:
