@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import MissingSplit, UserError
 from ...text import series
-from ..files.folders import ALIASES, SPLITS, UNLABELED, holds_images, metadata_files, subfolders
+from ..files.folders import ALIASES, UNLABELED
 from ..files.split_words import called_as_split
 from .metadata import no_image
 from .pool import Listed, Pool
@@ -213,28 +213,8 @@ def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, l
     folders, strays = split_folders(path)
     if division is not None and (not folders or any(id.partition("/")[0] in strays for id in division.of)):
         return path, [], None
-    if not folders and split in SPLITS["train"] and not metadata_files(path, split):
-        refuse_splits_below(path)
     (root, others), own = opened_as(split, division, lambda name: split_root(path, name))
     return root, others, own
-
-
-def refuse_splits_below(path: Path) -> None:
-    """UserError for folders of splits in a folder around them, as archives have it, of which nothing else says the
-    split: what is held out would be learned from."""
-    root = path
-    for _ in range(3):  # an archive has one or two around its own; a link in a circle has no end
-        inside = [folder for folder in subfolders(root) if holds_images(folder)]
-        if len(inside) != 1:
-            return
-        root = inside[0]
-        splits = sorted(folder.name for name, folder in split_folders(root)[0].items() if name in ALIASES)
-        if len(splits) > 1:
-            around = root.relative_to(path).as_posix()
-            raise UserError(
-                f"{around}/ in {path.name!r} has folders of splits in it ({series(splits)}), "
-                f"which count in the folder that is given. Give {str(root)!r}, or move them up to {path.name}/."
-            )
 
 
 def opened_as(split: str, division: Division | None, find: Callable[[str], T]) -> tuple[T, str]:

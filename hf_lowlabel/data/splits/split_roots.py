@@ -100,11 +100,15 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
 
 
 def sole_folder(path: Path) -> Path | None:
-    """The folder that holds all images of a data set, as images/ of YOLO's, where one in it is held out."""
-    inside = [folder for folder in subfolders(path) if holds_images(folder)]
-    if len(inside) != 1 or split_folders(inside[0])[0].keys().isdisjoint((*SPLITS["validation"], *SPLITS["test"])):
-        return None
-    return inside[0] if not any(ending_of(file.name) in EXTENSIONS for file in path.iterdir()) else None
+    """The folder of splits around which there are folders alone, as images/ of YOLO's or what an archive adds."""
+    for _ in range(3):  # an archive has one or two around its own; a link in a circle has no end
+        inside = [folder for folder in subfolders(path) if holds_images(folder)]
+        if len(inside) != 1 or any(ending_of(file.name) in EXTENSIONS for file in path.iterdir()):
+            return None
+        path = inside[0]
+        if sum(name in ALIASES for name in split_folders(path)[0]) > 1:
+            return path
+    return None
 
 
 def innermost(folder: Path) -> Path:
@@ -158,6 +162,6 @@ def only_train(path: Path, split: str, inside: str = "") -> None:
 
 def has_unlabeled_split(path: Path) -> bool:
     """Is there unlabeled/ beside train/, which is read only where it is asked for?"""
-    if not path.is_dir() or split_folders(path)[0].keys().isdisjoint(SPLITS[UNLABELED]):
+    if not path.is_dir() or split_folders(sole_folder(path) or path)[0].keys().isdisjoint(SPLITS[UNLABELED]):
         return False
     return not is_table(path)  # which looks through all names
