@@ -192,10 +192,11 @@ def said_of(
         return None, words.get(by, f"its pixels are in doubt by {percent(unsure, 0)} (100 %: all classes as likely)")
     if kind.several:
         lead = np.abs(p - 0.5)
-        near = np.lexsort((lead, lead / np.maximum(usual, 1e-12)))
-        open_ = [k for k in near if CERTAIN < p[k] < 1 - CERTAIN and lead[k] < UNUSUAL * usual[k]]
-        near = open_[:3] or near[:1]
+        near = [k for k in np.argsort(lead, kind="stable") if CERTAIN < p[k] < 1 - CERTAIN]
+        near = [k for k in near if lead[k] < UNUSUAL * usual[k]][:3]
         likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))
+        if not near:
+            return likely, f"no class alone is in doubt, probably {likely[0]} ({percent(likely[1], 0)})"
         return likely, "in doubt: " + ", ".join(f"{names[k]} ({percent(p[k], 0)})" for k in near)
     second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)
     between = f"in doubt: {names[first]} ({percent(p[first], 0)}) or {names[second]} ({percent(p[second], 0)})"
