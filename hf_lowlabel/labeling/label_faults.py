@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..data.labels.labels import NOTHING, class_order, parts_of
-from ..data.labels.several import comma_fault, comma_lists, contradiction, contradicts
+from ..data.labels.several import contradiction, contradicts, list_fault, lists_among
 from ..text import series
 from .label_rows import SHOWN
 
@@ -20,11 +20,11 @@ def several_hint(one: str, other: str, several: bool) -> str:
     return f"; several classes are written {one};{other} in one row, with --task multilabel" if one and other else ""
 
 
-def comma_faults(labels: dict[str, str], where: dict[str, str], classes: Iterable[str]) -> list[str]:
-    """Classes with commas that are lists of classes, where they are not known themselves."""
+def list_faults(labels: dict[str, str], where: dict[str, str], classes: Iterable[str]) -> list[str]:
+    """Classes that are lists of classes, as "a, b" or "a/b", where they are not known themselves."""
     of = {part: where[id] for id, label in reversed(labels.items()) for part in parts_of(label)}
-    lists = comma_lists([*of, *classes])
-    return [f"{of[name]}: {comma_fault(name, parts)}" for name, parts in lists.items() if name not in {*classes}]
+    lists = lists_among([*of, *classes])
+    return [f"{of[name]}: {list_fault(name, parts)}" for name, parts in lists.items() if name not in {*classes}]
 
 
 def class_faults(

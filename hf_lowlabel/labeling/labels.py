@@ -27,7 +27,7 @@ from ..errors import UserError, nearest
 from ..fields import check_types
 from ..files import read_json, read_text, write_text
 from ..table_writer import inert
-from .label_faults import class_faults, comma_faults, several_hint
+from .label_faults import class_faults, list_faults, several_hint
 from .label_rows import SHOWN, between_commas, cell_text, numbered, read_rows, refuse
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def read_labels(
         out.notes.append(f"{shared} rows name a further class of an image of another row; it has all of them")
     where = {id: f"row {line}" for id, line in seen.items()}
     if rules.several and not names and classes is not None:
-        faults += comma_faults(out.labels, where, classes)
+        faults += list_faults(out.labels, where, classes)
     faults += class_faults(out.labels, where, classes, new_classes, rules.several)
     refuse(faults, path, flags)
     out.more = {name: cells for name, cells in out.more.items() if cells or not re.fullmatch(r"column \d+", name)}

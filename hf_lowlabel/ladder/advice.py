@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..data.labels.labels import joined
+from ..evaluation.multilabel import lone, near_chance
 from ..evaluation.near_copies import near_copies, near_copies_of, pictures_by, small_copies
 from ..evaluation.neighbors import neighbours
 from ..finetuning.graph import rooted
@@ -113,7 +114,10 @@ def doubtful_of_several(tallies: np.ndarray, rows: np.ndarray, names: list[str])
     """As `doubtful_labels`, where an image may have several of the K classes: if a share `WRONG` of labels is wrong,
     each in one class, which is any of them alike, the odds that a label is are
 
-        sum over k of WRONG / K / (1 - WRONG) * (1 - q_k) / q_k, with q_k the probability of what it says of class k.
+        sum over k of WRONG / K / (1 - WRONG) * (1 - q_k) / q_k, with q_k the probability of what it says of class k,
+
+    of the classes of which the other answer is likelier than not, and as likely as it is on the mean of the images that
+    have it (confident learning: Northcutt et al. 2021, arXiv 1911.00068). One that is not learned says nothing.
 
     Args:
         tallies: [n, 2, K], the probability of each class by a model without the label, and the label.
@@ -121,16 +125,24 @@ def doubtful_of_several(tallies: np.ndarray, rows: np.ndarray, names: list[str])
     """
     p, given = tallies[:, 0], tallies[:, 1] > 0.5
     own = np.maximum(np.where(given, p, 1 - p), 1e-12)
-    odds = (WRONG / p.shape[1] / (1 - WRONG) * (1 - own) / own).sum(1)
+    deaf = near_chance(p, given) | lone(given)
+    usual = np.stack([usual_of(1 - p, ~given), usual_of(p, given)])  # [2, K]
+    apart = (own < 0.5) & (1 - own >= np.where(given, usual[0], usual[1])) & ~deaf
+    odds = (WRONG / p.shape[1] / (1 - WRONG) * (1 - own) / own * apart).sum(1)
     out = []
     for i in np.argsort(-odds, kind="stable"):
-        apart = [k for k in np.argsort(own[i]) if own[i, k] < 0.5]
-        if apart and odds[i] / (1 + odds[i]) >= NAMED:
-            said, likely = (joined(np.array(names)[there].tolist()) for there in (given[i], p[i] > 0.5))
-            why = ", ".join(f"{names[k]} is {percent(p[i, k], 0)} likely" for k in apart[:3])
-            like = (likely, float(np.maximum(p[i], 1 - p[i]).min()))
+        if odds[i] / (1 + odds[i]) >= NAMED:
+            said, likely = (joined(np.array(names)[there].tolist()) for there in (given[i], given[i] ^ apart[i]))
+            odd = [k for k in np.argsort(own[i]) if apart[i, k]]
+            why = ", ".join(f"{names[k]} is {percent(p[i, k], 0)} likely" for k in odd[:3])
+            like = (likely, float(1 - own[i, odd].max()))
             out.append(Remark((int(rows[i]),), f"labeled {said}, but {why}", like))
     return out
+
+
+def usual_of(p: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Mean probability [K] among the images that have a class, 0 where none has. p, there: [n, K]."""
+    return (p * there).sum(0) / np.maximum(there.sum(0), 1)
 
 
 def distances(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from ..finetuning.graph import rooted
 from ..finetuning.linear import group_of
 from ..hub.callback import CardCallback
 from ..labeling.kinds import kind_of
-from ..selection.by_model import said_of, spread_out
+from ..selection.by_model import said_of, spread_out, usual_leads
 from ..tasks.doubts import Doubt
 from ..tasks.foundation import with_branches
 from ..tasks.parts import Attempt
@@ -181,6 +181,7 @@ def advise(
     else:
         out.accuracy = interval
         out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")
+    out.sentences += task.said_left_out(best.tallies, names)
     if best is not plain:
         why = f", not clearly more, while {best.name} has all labels for its last run" if best.attempt.floor else ""
         out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}{why}.")
@@ -264,5 +265,6 @@ def next_to_label(
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
-    said = [said_of(p[i], doubt[i], ready.names, ready.task.doubts[0], kind) for i in chosen]
+    usual = usual_leads(p)
+    said = [said_of(p[i], doubt[i], ready.names, ready.task.doubts[0], kind, usual) for i in chosen]
     return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x

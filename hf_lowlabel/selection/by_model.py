@@ -34,6 +34,7 @@ SHARE = 0.5  # of the images, the doubtful ones, among which those far from each
 COLUMNS = "dataset_config dataset_revision image_column label_column mask_column".split()  # of a run's own data
 AS_TRAINED = [name for name in (*SOURCE, *MASKS) if name not in (*COLUMNS, "dataset", "dataset_split")]  # of any
 CERTAIN = 0.005  # a probability this near to 0 or 1 is shown as 0 or 100 %, and is no doubt
+UNUSUAL = 0.5  # times as far from 1/2 as usual, below which a class is a reason to ask
 
 
 def in_doubt(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0, *, share: Share = SHARE) -> np.ndarray:
@@ -171,14 +172,20 @@ def as_trained(task: Task, model: str, data: DataArguments) -> DataArguments:
     return replace(data, **known)
 
 
+def usual_leads(p: np.ndarray) -> np.ndarray:
+    """How far the probabilities [n, K] of a class are from 1/2 on the mean of the images, [K]: one in the middle is no
+    doubt of an image where it is there on every other too, as of a class that is not learned."""
+    return np.abs(p - 0.5).mean(0)
+
+
 def said_of(
-    p: np.ndarray, unsure: float, names: list[str], by: str, kind: Kind
+    p: np.ndarray, unsure: float, names: list[str], by: str, kind: Kind, usual: np.ndarray
 ) -> tuple[tuple[str, float] | None, str]:
     """(what a model takes an image for, why it is chosen).
 
     Args:
         p: [K], as in a `Doubt`. unsure: of the same image, by the measure `by`. names: the K classes.
-        kind: how the image is answered.
+        kind: how the image is answered. usual: `usual_leads` of the images that it was chosen from.
     """
     if kind.page == "mask":
         words = {
@@ -187,9 +194,12 @@ def said_of(
         }
         return None, words.get(by, f"its pixels are in doubt by {percent(unsure, 0)} (100 %: all classes as likely)")
     if kind.several:
-        near = sorted(range(len(p)), key=lambda k: abs(p[k] - 0.5))[:3]
-        near = [k for k in near if CERTAIN < p[k] < 1 - CERTAIN] or near[:1]
+        lead = np.abs(p - 0.5)
+        near = [k for k in np.argsort(lead, kind="stable") if CERTAIN < p[k] < 1 - CERTAIN]
+        near = [k for k in near if lead[k] < UNUSUAL * usual[k]][:3]
         likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))
+        if not near:
+            return likely, f"no class alone is in doubt, probably {likely[0]} ({percent(likely[1], 0)})"
         return likely, "in doubt: " + ", ".join(f"{names[k]} ({percent(p[k], 0)})" for k in near)
     second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)
     between = f"in doubt: {names[first]} ({percent(p[first], 0)}) or {names[second]} ({percent(p[second], 0)})"

@@ -34,7 +34,7 @@ from ..tasks.doubts import Doubt
 from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
 from .by_class import within_classes
-from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of
+from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of, usual_leads
 from .clustering import backend
 from .feature_file import Features
 from .features import extract
@@ -191,8 +191,9 @@ def select(
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
         seen = looked.doubt if looked else None
+        usual = usual_leads(seen.p) if seen else np.zeros(0)
         said = {
-            source.ids[found.indices[r]]: said_of(seen.p[r], seen.unsure[r], looked.names, strategy, kind)
+            source.ids[found.indices[r]]: said_of(seen.p[r], seen.unsure[r], looked.names, strategy, kind, usual)
             for r in rows
             if looked
         }

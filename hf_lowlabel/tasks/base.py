@@ -36,15 +36,16 @@ from ..text import listed
 from ..views.transforms import BatchTransform
 from .choosing import choose_split
 from .doubts import Doubting
+from .judging import Judging
 from .networks import Network
-from .parts import MODEL_FILES, Attempt, Chosen, Examples, LeftOut, Section, as_path
+from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
 from .speaker import Speaker
 
 log = logging.getLogger("hf_lowlabel")
 LEADS_TO_CODE = {"auto_map", "custom_pipelines"}  # keys by which transformers finds code that is not its own
 
 
-class Task(Doubting, Speaker):
+class Task(Doubting, Judging, Speaker):
     """One kind of answer about an image.
 
     name: of `--task`. Of `metrics` the first is the score by which weights are kept and runs compared. takes: settings
@@ -188,9 +189,11 @@ class Task(Doubting, Speaker):
             log.warning("%d classes of the model are not in %r: %s", len(absent), dataset.name, listed(absent, 20))
         return found
 
-    def test_dataset(self, data: DataArguments, names: Sequence[str] | None = None) -> ImageDataset | None:
-        """The data set's own test images: of the split that is asked for, else the first of test and validation with
-        labels."""
+    def test_dataset(
+        self, data: DataArguments, names: Sequence[str] | None = None, flag: str = "--test-dataset-split"
+    ) -> ImageDataset | None:
+        """The data set's own test images: of the split that is asked for (by `flag`), else the first of test and
+        validation with labels."""
         for name in [data.test_dataset_split] if data.test_dataset_split else ["test", "validation"]:
             try:
                 other = self.open(data, name, names)
@@ -202,7 +205,7 @@ class Task(Doubting, Speaker):
                 return other
             found = f"No image in split {name!r} of {other.name!r} has a label"
             if data.test_dataset_split:
-                raise UserError(f"{found}, so there is nothing to test on. Give another --test-dataset-split.")
+                raise UserError(f"{found}, so there is nothing to test on. Give another {flag}.")
             log.warning("%s: it is not the test set", found)
         return None
 
@@ -278,16 +281,6 @@ class Task(Doubting, Speaker):
     @abc.abstractmethod
     def tallies(self, model: nn.Module, images: Examples, names: list[str], window: int | None = None) -> np.ndarray:
         """What `total` needs of each image, float64 [n, ...]: kept, it scores any of the images together."""
-
-    @abc.abstractmethod
-    def total(self, tallies: np.ndarray, names: list[str]) -> float:
-        """The task's score, by labels that were left out in turn: what it is likely to be on new images."""
-
-    def weights(self, tallies: np.ndarray) -> np.ndarray | None:
-        return None  # of images, [n], where `total` is the share of them that is right
-
-    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
-        """`tallies` of labeled images by frozen features (tasks.left_out), or None."""
 
     def unlabeled_score(self, model: nn.Module, cache) -> dict[str, float]:
         """What predictions on unlabeled images tell about a model."""

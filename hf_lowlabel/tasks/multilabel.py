@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..evaluation import sheets
 from ..evaluation.inference import logits_of
 from ..evaluation.modules import MultiLabelScores
-from ..evaluation.multilabel import THRESHOLD, mean_average_precision
+from ..evaluation.multilabel import THRESHOLD, lone, mean_average_precision, multilabel_scores
 from ..records import Metric, RunRecord
 from ..text import listed
 from . import LABELING, classification_card as card, multilabel_card as several
@@ -90,6 +90,19 @@ class MultiLabel(Classification):
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         return mean_average_precision(tallies[:, 0], tallies[:, 1])
+
+    def lone(self, tallies: np.ndarray) -> np.ndarray:
+        found = lone(tallies[:, 1])
+        return found & bool((~found & (self.shown(tallies) > 0)).any())  # a score of none is no score
+
+    def judged(self, tallies: np.ndarray) -> np.ndarray:
+        return tallies[:, :, ~self.lone(tallies)]
+
+    def said_left_out(self, tallies: np.ndarray, names: list[str]) -> list[str]:
+        some = self.judged(tallies)
+        kept = [names[k] for k in np.flatnonzero(~self.lone(tallies))]
+        weak = several.unlearned(multilabel_scores(some[:, 0], some[:, 1].astype(np.int8), kept))
+        return [*super().said_left_out(tallies, names), *(f"By labels left out, {words}." for words in weak)]
 
     def weights(self, tallies: np.ndarray) -> np.ndarray | None:
         return None

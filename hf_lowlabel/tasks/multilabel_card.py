@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..text import code, listed, percent
 from . import classification_card as card
 from .parts import Examples, Section
 
+MOST_UNLEARNED = 5  # classes that are named
+
 
 def limits(record: RunRecord) -> list[str]:
     metrics, lines = record.metrics, []
@@ -27,6 +29,7 @@ def limits(record: RunRecord) -> list[str]:
     worst = [f"{code(n)} {percent(v)}" for v, n in sorted(p for p in per if p[0] is not None) if v < 1][:5]
     if worst:
         lines.append(f"Worst classes, by average precision: {', '.join(worst)}.")
+    lines += [f"On the test images, {words}." for words in unlearned(metrics, code)]
     if unseen := [code(name) for v, name in per if v is None]:
         lines.append(f"No test image showed {listed(unseen, 20)}: how well it finds them is not known.")
     if 0 < (metrics.get("images") or 0) < card.FEW_TESTED:
@@ -35,6 +38,24 @@ def limits(record: RunRecord) -> list[str]:
         *lines,
         f"A class is named from a probability of {percent(THRESHOLD)} on; no other threshold was fitted.",
     ]
+
+
+def unlearned(metrics: dict[str, Any], quoted: Callable[[str], str] = str) -> list[str]:
+    """What is said of classes that are hardly better than chance, or named on all images; [] where there is none."""
+    keys = ("class_names", "per_class", "per_class_images", "per_class_named")
+    found, near, n = [], metrics.get("near_chance") or (), metrics.get("images")
+    for name, ap, shown, named in zip(*(metrics.get(key) or () for key in keys), strict=False):
+        words = []
+        if name in near:
+            words.append(
+                f"is hardly better than chance (average precision {percent(ap, 0)}; {percent(shown / n, 0)} of the "
+                "images show it)"
+            )
+        if named == n > shown:
+            words.append("is named on all images")
+        found += [f"{quoted(name)} {' and '.join(words)}"] if words else []
+    more = [f"and so are {len(found) - MOST_UNLEARNED} more classes"] if len(found) > MOST_UNLEARNED else []
+    return ["; ".join([*found[:MOST_UNLEARNED], *more])] if found else []
 
 
 def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:

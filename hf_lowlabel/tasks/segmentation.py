@@ -40,9 +40,10 @@ from .base import Task
 from .caching import padded_cache, padded_statistics
 from .doubts import Doubt
 from .foundation import MASKS, whole_patches
-from .left_out import of_masks, of_other_masks
+from .judging import JudgingMasks
+from .left_out import of_other_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
-from .parts import OF_MASKS, PRETRAINING, Examples, LeftOut, Section, as_path, label_rules, of_images_alone
+from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
 from .pixels import fit_probe
 from .predicted_masks import mask_rows
 from .segmenters import load_segmenter, seen, segmenter_for
@@ -52,7 +53,7 @@ SMALLEST_VIEW = 96  # px, of `auto`
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
 
 
-class Segmentation(Task):
+class Segmentation(JudgingMasks, Task):
     """The class of every pixel of an image."""
 
     name = "segmentation"
@@ -270,17 +271,14 @@ class Segmentation(Task):
         evaluate_segmentation(model, images.cache, names, **more, **seen(model))
         return each.all()[images.members.numpy()]
 
-    def total(self, tallies: np.ndarray, names: list[str]) -> float:
-        return segmentation_metrics(tallies.sum(0), names)[self.score.key]
-
-    def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
-        return of_masks(model, labeled, len(names))
-
     def frozen_row(
         self, model: nn.Module, weights: str, labeled: Examples, test: Examples, names: list[str]
     ) -> Row | None:
         tallies = of_other_masks(model, labeled, test, len(names))
-        score = {self.score.key: self.total(tallies, names), **errors_over_images(tallies, names)}
+        score = {
+            self.score.key: segmentation_metrics(tallies.sum(0), names)[self.score.key],
+            **errors_over_images(tallies, names),
+        }
         return Row(f"linear probe of pixels on {weights}, same masks", score)
 
     def look(self, model: nn.Module, data: DataArguments, dataset: ImageDataset, indices: np.ndarray) -> Any:

@@ -64,7 +64,7 @@ def test_images(
                 return chosen.answered(images, several=task.labeling == "classes"), at
     of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
-        tested = task.test_dataset(data, names)
+        tested = task.test_dataset(data, names, "--dataset-split")
     except MissingSplit as error:
         raise MissingSplit(f"{error} Or give --dataset-split with another split.") from error
     whole = None

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import ImageDataset
-from ..data.labels.labels import parts_of
+from ..data.labels.labels import parts_of, raw_parts
+from ..data.labels.several import lists_among
 from ..data.splits.splits import SplitIndices
 from ..errors import UserError
 from ..text import listed
@@ -39,7 +40,9 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
                 "there nor in the data. Add them, or take the images off the list."
             )
         tell_without([name for k, name in enumerate(names) if not (at.labels == k).any()])
-        tell_misspelt(dict(zip(names, np.bincount(at.labels, minlength=len(names)).tolist(), strict=True)))
+        labels_of = dict(zip(names, np.bincount(at.labels, minlength=len(names)).tolist(), strict=True))
+        tell_lists(labels_of)
+        tell_misspelt(labels_of)
         return
     counts = (np.asarray(task.match(dataset, names).labels)[at.labeled] > 0).sum(0)
     tell_misspelt(dict(zip(names, counts.tolist(), strict=True)))
@@ -59,6 +62,21 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
             listed(always, MOST),
         )
     tell_without(never)
+
+
+def tell_lists(counts: dict[str, int]) -> None:
+    """Warn of classes that are several others at once, as `a|b` or `a/b`. counts: labels by class."""
+    often = Counter(part for name in counts for part in raw_parts(name))
+    lists = lists_among(counts, [part for part, count in often.items() if count > 1])
+    if several := [name for name, count in counts.items() if count and (name in lists or ";" in name)]:
+        count, parts = sum(counts[name] for name in several), lists.get(several[0], raw_parts(several[0]))
+        written = "" if parts == raw_parts(several[0]) else f". Write {';'.join(parts)} for it"
+        log.warning(
+            "%s such as %r name several at once: --task multilabel learns each of the classes%s",
+            "1 label" if count == 1 else f"{count} labels",
+            several[0],
+            written,
+        )
 
 
 def count_names(labels: Iterable[str | None], several: bool) -> dict[str, int]:

@@ -44,7 +44,7 @@ def tell_left_out(ready: Prepared) -> None:
         found = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
         if found is None:
             return
-        value, (low, high) = task.total(found.tallies, ready.names), interval(ready, found)
+        value, (low, high) = task.total(task.judged(found.tallies), ready.names), interval(ready, found)
     except UserError as error:  # a network with two heads has no one place to read features at; masks without a class
         log.info("no score of labels that are left out: %s", error)
         return
@@ -60,8 +60,9 @@ def tell_left_out(ready: Prepared) -> None:
         f"interval {score.show(low)} to {score.show(high)}). The finetuned model should not be below that; "
         "`hf-lowlabel auto` trains on parts of the labels and measures it."
     )
-    log.info(said)
-    recorder.advice.append(said)
+    for words in (said, *task.said_left_out(found.tallies, ready.names)):
+        log.info(words)
+        recorder.advice.append(words)
 
 
 def left_out_words(run: Run) -> str:
@@ -81,7 +82,7 @@ def interval(ready: Prepared, found: LeftOut) -> tuple[float, float]:
     """80 %: Wilson's of a share of images, whose groups are worth n = 1 / sum weight^2, else by the spread over samples
     of the groups drawn with replacement, and of half a group at least."""
     task, tallies, groups = ready.task, found.tallies, np.unique(found.group, return_inverse=True)[1]
-    p, weights, n = task.total(tallies, ready.names), task.weights(tallies), groups.max() + 1
+    p, weights, n = task.total(task.judged(tallies), ready.names), task.weights(tallies), groups.max() + 1
     if weights is not None:
         n = 1 / float((np.bincount(groups, weights) ** 2).sum())
         low, high = wilson(np.array(p), np.array(n))
@@ -99,6 +100,7 @@ def redrawn(task: Any, of: Sequence[np.ndarray], names: list[str], groups: np.nd
             of each image, 0 .. G - 1, int [n].
     """
     random, out = np.random.default_rng(0), []
+    of = [task.judged(tallies) for tallies in of]  # by all of them: a draw has some twice
     for _ in range(REDRAWN):
         rows = drawn_again(groups, random)
         with contextlib.suppress(UserError):  # a draw without any pixel or class to compare with

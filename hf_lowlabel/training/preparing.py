@@ -16,7 +16,6 @@ from torch import nn
 from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
-from ..data.labels.several import comma_lists
 from ..data.masks.mask_faults import check_masks
 from ..data.splits.splits import Split, SplitIndices
 from ..errors import UserError
@@ -117,8 +116,6 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
-    if task.climbs and (several := [name for name in names if ";" in name] or [*comma_lists(names)]):
-        log.warning("classes such as %r name several at once: --task multilabel learns each of them", several[0])
     tell_counts(task, dataset, at, names)
     check_masks((dataset, np.concatenate([at.labeled, at.validation])), (chosen.test, chosen.test_at))
     with accelerator.main_process_first():

@@ -1,6 +1,7 @@
 """Labels of several classes in one cell: commas, contradictions, empty lists, wherever such a cell is read."""
 
 import json
+import re
 import warnings
 
 import datasets
@@ -55,6 +56,27 @@ def test_classes_between_commas_are_told_apart_from_names_with_commas(photos, re
     with pytest.raises(UserError, match="write cat;dog;owl"):
         read(photos, ["dog", "owl;cat", "none", "cat,dog,owl"])
     assert read(photos, ["dog, wild", "cat;dog", "cat"])["0.png"] == ["dog, wild"]
+
+
+@pytest.mark.parametrize("sign", ["/", "+", "&", " and ", " / ", "&,"])
+@pytest.mark.parametrize("read", [beside, given])
+def test_other_signs_between_classes_are_told_apart_too(photos, read, sign):
+    both = "cat, dog and owl" if sign == "&," else f"cat{sign}dog"
+    with pytest.raises(UserError, match=f"'{re.escape(both)}' would be one class, and 'cat' and 'dog'.*write cat;dog"):
+        read(photos, [both, "cat;owl", "dog"])
+    assert read(photos, [both, "cat;owl", "none"])["0.png"] == [both]  # one of its own: there is no dog
+
+
+def test_folders_are_no_labels_of_several_classes(photos, recwarn):
+    for name in ("cat", "dog"):
+        (photos / name).mkdir()
+        Image.new("RGB", (8, 8)).save(photos / name / "a.png")
+    with pytest.warns(UserWarning, match="multilabel reads labels from a table.*: the folders cat, dog are no labels"):
+        open_dataset(photos, MultiLabelTargets())
+    recwarn.clear()
+    (photos / "metadata.csv").write_text("file_name,label\ncat/a.png,cat;dog\n")
+    assert open_dataset(photos, MultiLabelTargets()).class_names == ["cat", "dog"]
+    assert not any("are no labels" in str(one.message) for one in recwarn)
 
 
 def test_a_list_with_such_a_name_and_declared_classes():

@@ -294,3 +294,20 @@ def test_a_label_of_several_classes_is_in_doubt_by_what_it_says_of_each():
     assert [one.rows for one in found] == [(2,), (5,)]  # one that is just likelier than not is no error yet
     assert found[0].why == "labeled a;b, but c is 99 % likely" and found[0].looks_like[0] == "a;b;c"
     assert doubtful_of_several(np.stack([given, given], 1), np.arange(4), names) == []
+
+
+def test_a_class_is_in_doubt_by_what_is_usual_of_it_and_not_where_it_is_not_learned():
+    """`base` is about as likely on every image, whether it is there or not; of `far` one label is wrong, and one image
+    that has it not is merely nearer than the others."""
+    rng, names = np.random.default_rng(0), ["base", "far", "once"]
+    base, far = np.arange(30) % 3 > 0, np.arange(30) % 2 > 0
+    p = np.stack([rng.uniform(0.62, 0.7, 30), np.where(far, 0.9, 0.05), np.full(30, 0.03)], 1)
+    given = np.stack([base, far, np.arange(30) == 4], 1).astype(float)
+    given[7, 1] = 0
+    p[7, 1], p[8, 1] = 0.95, 0.75
+    (found,) = doubtful_of_several(np.stack([p, given], 1), np.arange(30), names)
+    assert found.rows == (7,) and found.why == "labeled base, but far is 95 % likely"
+    assert found.looks_like == ("base;far", pytest.approx(0.95))
+    p[:, 0] = np.where(base, 0.9, 0.1)  # now it is learned, and 9 is labeled with it alone
+    p[9, 0] = 0.95
+    assert (9,) in [one.rows for one in doubtful_of_several(np.stack([p, given], 1), np.arange(30), names)]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hf_lowlabel.cli import main
 from hf_lowlabel.labeling.kinds import kind_of
-from hf_lowlabel.selection.by_model import said_of
+from hf_lowlabel.selection.by_model import said_of, usual_leads
 from hf_lowlabel.training import counts, preparing
 
 FAST = "--method probe --from-scratch --model test_resnet --image-size 32 --test-fraction 0 --dataset photos".split()
@@ -79,10 +79,41 @@ def test_a_class_without_a_label_is_named_before_and_at_the_end(photos, tmp_path
     assert "0 to 6 per class (none: `frog`)" in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        (("cat|dog", "cat", "dog"), "4 labels such as 'cat|dog' name several at once: --task multilabel learns each"),
+        (("cat|dog", "cat|owl", "dog|owl"), "12 labels such as 'cat|dog' name several"),
+        (("cat/dog", "cat", "dog"), "4 labels such as 'cat/dog' name several.* Write cat;dog for it"),
+        (("cat and dog", "cat", "dog", "cat + dog"), "6 labels such as 'cat [+] dog' name several"),
+        (("black/white", "black", "red"), None),
+        (("pets|cat", "pets|dog", "birds|owl"), None),
+    ],
+)
+@pytest.mark.parametrize("verb", ["finetune", "auto"])
+def test_labels_of_several_classes_ask_for_their_task(photos, nothing_computed, caplog, labels, words, verb):
+    photos(*labels)
+    argv = FAST if verb == "finetune" else ["--dataset", "photos", "--model", "test_resnet", "--no-browser"]
+    with pytest.raises(Computed):
+        main([verb, *argv, "--output-dir", "run"])
+    assert ("at once" in caplog.text) == (words is not None)
+    assert words is None or caplog.text.count("at once") == 1 and re.search(words.replace("|", "[|]"), caplog.text)
+
+
 def test_what_is_certain_is_no_doubt():
     names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
-    assert said_of(np.array([1.0, 0.4, 0.001]), 0.5, names, "entropy", kind)[1] == "in doubt: dog (40 %)"
-    assert said_of(np.array([1.0, 0.999, 0.001]), 0.5, names, "entropy", kind)[1].count("%") == 1
+    usual = np.full(3, 0.4)
+    assert said_of(np.array([1.0, 0.4, 0.001]), 0.5, names, "entropy", kind, usual)[1] == "in doubt: dog (40 %)"
+    said = said_of(np.array([1.0, 0.999, 0.001]), 0.5, names, "entropy", kind, usual)[1]
+    assert said == "no class alone is in doubt, probably cat;dog (100 %)"
+
+
+def test_a_class_in_doubt_on_every_image_is_no_reason_to_ask():
+    names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
+    p = np.array([[0.45, 0.66, 0.02], [0.99, 0.62, 0.01], [0.01, 0.7, 0.99], [0.98, 0.64, 0.6]])
+    said = [said_of(one, 0.5, names, "margin", kind, usual_leads(p))[1] for one in p]
+    assert said[0] == "in doubt: cat (45 %)" and said[3] == "in doubt: sky (60 %)"
+    assert said[1] == "no class alone is in doubt, probably cat;dog (62 %)"
 
 
 @pytest.mark.parametrize(

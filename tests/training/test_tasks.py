@@ -19,6 +19,7 @@ from hf_lowlabel.methods import find, name_of
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import TASKS, caching, get_task, networks
 from hf_lowlabel.tasks.base import Examples
+from hf_lowlabel.tasks.testing import test_images as known_images
 from hf_lowlabel.training import setup
 
 from .conftest import SEGMENT
@@ -100,8 +101,11 @@ def test_a_test_split_without_labels_is_no_test_set(tmp_path, caplog):
     (tmp_path / "validation").rename(tmp_path / ".away")
     split, images, at = choose(data)
     assert images.split == "train" and len(at) == len(split.test) == 2
-    with pytest.raises(UserError, match="No image in split 'test'.*nothing to test on"):
-        choose(DataArguments(str(tmp_path), num_labels=2, test_dataset_split="test"))
+    named = DataArguments(str(tmp_path), num_labels=2, test_dataset_split="test")
+    with pytest.raises(UserError, match="No image in split 'test'.*nothing to test on. Give another --test-dataset-s"):
+        choose(named)
+    with pytest.raises(UserError, match="nothing to test on. Give another --dataset-split"):  # the flag of evaluate
+        known_images(PHOTOS, named, ["cat", "dog"], None, None)
 
 
 def test_all_ranks_have_the_budget_of_the_fullest(monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import UserError
 from .labels import is_list, raw_parts
 from .numbers import NUMBER
-from .several import comma_lists
+from .several import lists_among
 
 
 def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> list[Any]:
@@ -32,7 +32,7 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
     with_commas = sorted(name for name in names - {*known} if "," in name)
     if not with_commas or other or any(is_list(name) or len(raw_parts(name)) > 1 for name in names):
         return [*cells]
-    if comma_lists(names):  # which are refused, with what to write
+    if lists_among(names):  # which are refused, with what to write
         return [*cells]
     parts = {name: [part for part in map(str.strip, name.split(",")) if part] for name in with_commas}
     alone = Counter(part for some in parts.values() for part in {*some})

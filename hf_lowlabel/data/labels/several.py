@@ -17,6 +17,7 @@ from ...text import brief, series
 from .labels import NOTHING, is_list, label_text, raw_parts
 
 PRINTED = re.compile(r"\[\s*(\d\.?|True|False)(\s+(\d\.?|True|False))+\s*\]")  # an array of NumPy in a CSV
+BETWEEN = (";", r"\|", ",", "/", r"\+", "&", " and ")  # what people write between classes
 
 
 def label_list(value: Any, where: str, names: Sequence[str] | None = None) -> list[str] | None:
@@ -142,18 +143,25 @@ def contradiction(some: Sequence[str]) -> str:
     return f"says that no class applies ({NOTHING}) and names {series(some)}; keep one of both"
 
 
-def comma_parts(name: str, names: Collection[str]) -> list[str]:
-    """The classes that a name lists with commas between them, where all are classes by themselves; else none."""
-    parts = [part.strip() for part in name.split(",")] if "," in name else []
-    return parts if parts and all(part in names for part in parts) else []
+def parts_between(name: str, names: Collection[str]) -> list[str]:
+    """The classes that a name lists with a sign of `BETWEEN` between them, where all are of `names`; else none."""
+    for sign in (*BETWEEN, "|".join(BETWEEN)):
+        parts = [part.strip() for part in re.split(sign, name)]
+        if len(parts) > 1 and all(part in names for part in parts):
+            return parts
+    return []
 
 
-def comma_lists(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names that are such lists, and their classes."""
-    every = set(names)
-    return {name: parts for name in sorted(every) if (parts := comma_parts(name, every))}
+def lists_among(names: Iterable[str], known: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The names that are such lists, and their classes. known: more that can be in them."""
+    names = {*names}
+    every = names.union(known)
+    return {name: parts for name in sorted(names) if (parts := parts_between(name, every))}
 
 
-def comma_fault(name: str, parts: Sequence[str]) -> str:
+def list_fault(name: str, parts: Sequence[str]) -> str:
     """What is wrong with such a name, and what to write."""
-    return f"{name!r} would be one class, and {' and '.join(map(repr, parts))} are classes; write {';'.join(parts)}"
+    return (
+        f"{name!r} would be one class, and {' and '.join(map(repr, parts))} are classes; write {';'.join(parts)}, or "
+        "call it otherwise if it is one of its own"
+    )

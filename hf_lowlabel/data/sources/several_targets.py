@@ -17,15 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import UserError
+from ...text import listed
 from ..dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..labels.commas import at_commas
 from ..labels.labels import NOTHING, RULES, LabelRules, class_order, joined, label_column, tell_alike, tell_unsure
 from ..labels.multi_hot import is_hot, multi_hot
 from ..labels.numbers import of_numbers
 from ..labels.several import (
-    comma_fault,
-    comma_lists,
     label_list,
+    list_fault,
+    lists_among,
     lists_of,
     of_declared,
     together,
@@ -35,7 +36,7 @@ from ..labels.ticks import emptied, refuse_strays, switches, tell_unread, with_b
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from . import shapes
-from .class_targets import images_of, of_files, refuse_masks
+from .class_targets import folder_label, images_of, of_files, refuse_masks
 from .tables import ID_COLUMNS, Table, is_image
 from .targets import Targets
 
@@ -60,6 +61,8 @@ class MultiLabelTargets(Targets):
             row_of = self.one_row_each(metadata)
             cells = {c: [row_of.get(id, {}).get(c) for id in ids] for c in metadata.columns}
         labels, names = self.read(cells, ids, metadata.file.name if metadata is not None else path.name)
+        if not (labels >= 0).any():
+            tell_folders(ids)
         kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         made = of_files(Origin(path.resolve().name, split), root, files, labels, names)
@@ -135,9 +138,9 @@ class MultiLabelTargets(Targets):
                 if known
                 else class_order({n for some in lists for n in some or ()})
             )
-            for name, parts in () if known else comma_lists(names).items():
+            for name, parts in () if known else lists_among(names).items():
                 id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
-                raise UserError(f"Image {id!r} of {where}: {comma_fault(name, parts)}.")
+                raise UserError(f"Image {id!r} of {where}: {list_fault(name, parts)}.")
             tell_alike(names)
             tell_unsure(() if known else (name for some in lists for name in some or ()), where)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
@@ -157,6 +160,17 @@ class MultiLabelTargets(Targets):
     def is_none(self, value: Any) -> bool:
         """Whether a cell says that nobody has looked, which NOTHING does not."""
         return isinstance(value, str) and value.strip().lower() != NOTHING and self.rules.is_none(value.strip())
+
+
+def tell_folders(ids: Sequence[str]) -> None:
+    """A warning that folders that might be classes say nothing of several classes."""
+    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    if len(names) > 1:
+        warnings.warn(
+            f"--task multilabel reads labels from a table, such as metadata.csv: the folders {listed(names, 5)} are no "
+            "labels.",
+            stacklevel=4,
+        )
 
 
 def scenes(split: str = "train") -> ImageDataset:

@@ -1,0 +1,80 @@
+"""What labels that were left out say of classes: which cannot be judged by them, and which were not learned."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hf_lowlabel.evaluation.modules import MultiLabelScores
+from hf_lowlabel.records import RunRecord
+from hf_lowlabel.tasks import get_task
+from hf_lowlabel.training.left_out import interval, redrawn
+
+NAMES = ["daisy", "rose", "roze"]
+
+
+@pytest.fixture
+def tallies():
+    """Of 30 labels: `daisy` is as likely on each, `rose` is learned, and one label is of `roze`."""
+    rng = np.random.default_rng(0)
+    y = np.stack([np.arange(30) % 3 > 0, np.arange(30) % 2 > 0, np.arange(30) == 4], 1).astype(float)
+    p = np.stack([rng.uniform(0.62, 0.7, 30), np.where(y[:, 1], 0.9, 0.1) + rng.normal(0, 0.02, 30), np.zeros(30)], 1)
+    return np.stack([p, y], 1)
+
+
+def test_a_class_with_one_label_does_not_count_and_is_named(tallies):
+    task = get_task("multilabel")
+    score = task.total(task.judged(tallies), NAMES)
+    assert score == task.total(tallies[:, :, :2], NAMES[:2]) > task.total(tallies, NAMES) + 0.2
+    assert (redrawn(task, [tallies], NAMES, np.arange(30)) > 0.6).all()  # also where a draw has its image twice
+    found = SimpleNamespace(tallies=tallies, group=np.arange(30))
+    low, high = interval(SimpleNamespace(task=task, names=NAMES), found)
+    assert low < score < high
+    assert "The score is without roze (1 of the 30 labels)" in task.said_left_out(tallies, NAMES)[0]
+    tallies[:, 1, 2] = 1  # and one that is on all images, which counts as found
+    assert task.total(task.judged(tallies), NAMES) == score
+    assert "roze (30 of the 30 labels)" in task.said_left_out(tallies, NAMES)[0]
+
+
+def test_where_no_class_has_two_labels_all_count():
+    task, y = get_task("multilabel"), np.eye(4)[:, :3]
+    tallies = np.stack([y * 0.5 + 0.1, y], 1)
+    assert task.total(task.judged(tallies), NAMES) == 1
+    assert not any("without" in said for said in task.said_left_out(tallies, NAMES))
+
+
+def test_a_class_of_one_mask_does_not_count_and_is_named():
+    task, names = get_task("segmentation"), ["ground", "leaf", "rust"]
+    tallies = np.tile(np.diag([80.0, 20.0, 0.0]), (6, 1, 1))
+    tallies[2, 2, 1] = 15  # called leaf in the one mask that has it
+    tallies[3, 0, 2] = 5  # and found elsewhere
+    assert task.total(task.judged(tallies), names) == pytest.approx((480 / 485 + 1) / 2)
+    assert task.said_left_out(tallies, names) == [
+        "The score is without rust (1 of the 6 masks), which labels left out say nothing of."
+    ]
+    tallies[4, 2, 2] = 1
+    assert task.said_left_out(tallies, names) == [] and (task.judged(tallies) == tallies).all()
+    alone = tallies[:3, :2, :2].copy()
+    alone[1:, 1] = 0  # the background and a class of one mask: a score of the background alone says nothing
+    assert (task.judged(alone) == alone).all()
+
+
+def test_labels_of_one_class_an_image_stay_as_they_are(tallies):
+    task = get_task("classification")
+    assert task.judged(tallies) is tallies and task.said_left_out(tallies, NAMES) == []
+
+
+def test_a_class_that_is_not_learned_is_named_in_advice_and_card(tallies):
+    task = get_task("multilabel")
+    (said,) = [line for line in task.said_left_out(tallies, NAMES) if "chance" in line]
+    assert said.startswith("By labels left out, daisy is hardly better than chance (average precision ")
+    assert said.endswith("; 67 % of the images show it) and is named on all images.") and "rose" not in said
+    metrics = MultiLabelScores(NAMES).compute(predictions=tallies[:, 0], references=tallies[:, 1].astype(np.int8))
+    limits = task.limits(RunRecord("multilabel", class_names=NAMES, metrics=metrics))
+    (line,) = [line for line in limits if "chance" in line]
+    assert line.startswith("On the test images, `daisy` is hardly better than chance") and "`rose`" not in line
+    old = {key: value for key, value in metrics.items() if key not in ("near_chance", "per_class_named")}
+    assert not any("chance" in line for line in task.limits(RunRecord("multilabel", class_names=NAMES, metrics=old)))
+    tallies[:, 0, 0] = tallies[:, 1, 0] * 0.2 + 0.6  # told apart, and called everywhere nevertheless
+    (said,) = [line for line in task.said_left_out(tallies, NAMES) if "daisy" in line]
+    assert said == "By labels left out, daisy is named on all images."
