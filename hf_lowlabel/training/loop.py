@@ -30,6 +30,7 @@ from .checkpoint import checkpoints, load_newest, restore_optimizer, save_checkp
 from .guard import NonFiniteGuard, diverged, finite
 from .journal import Journal, number, show
 from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
+from .setup import across
 from .stopping import StopSignals, stop
 from .streams import micro_batches
 from .sync_batchnorm import several_images, synchronise
@@ -103,7 +104,7 @@ class Loop:
         self.journal, self.seconds = Journal(folder, accelerator), 0.0
         if compile:
             objective.compile()
-        self.objective = accelerator.prepare_model(objective) if world() > 1 else objective
+        self.objective = across(accelerator, objective)
         self.guard = NonFiniteGuard(objective, self.optimizer, device)
         self.step_seconds = self.eval_seconds = 0.0
         self.save_steps = args.save_steps or max(100, self.steps // 10)
@@ -329,7 +330,7 @@ class Loop:
         """Put the weights of the best evaluation, where one was kept, into the network that is saved."""
         if self.best_weights:
             self.inner.evaluated.load_state_dict(self.best_weights)
-            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.best_score, self.best)
+            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.best_score, self.best + 0.0)
 
     def _say_stopped(self, number: int) -> None:
         if self.accelerator.is_main_process:
