@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import nn
 
 from ..arguments import Config, ModelArguments, TrainingArguments
 from ..data.dataset import ImageDataset
@@ -73,24 +73,16 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
 def across(accelerator: Accelerator, objective: nn.Module) -> nn.Module:
     """The objective as all processes of a launch train it.
 
-    One with modules of other packages, or of the user's own, may have parameters that a step does not use; which these
-    are is looked up in what a loss was computed from, so that nothing else with a graph may leave the forward pass.
+    One with modules of other packages, or of the user's own, may have parameters that a step does not use: which these
+    are is looked up at every step.
     """
     if world() == 1:
         return objective
     if any(type(module).__module__.partition(".")[0] not in COMPLETE for module in objective.modules()):
         accelerator.ddp_handler.find_unused_parameters = True
-        objective.register_forward_hook(loss_alone)
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
     wrapped: nn.Module = accelerator.prepare_model(objective)
     return wrapped
-
-
-def loss_alone(objective: nn.Module, given: tuple, out: object) -> object:
-    """What a forward pass returned, all but its loss without a graph."""
-    if not isinstance(out, dict):
-        return out
-    return {k: v.detach() if isinstance(v, Tensor) and k != "loss" else v for k, v in out.items()}
 
 
 def check_trackers(names: list[str]) -> None:

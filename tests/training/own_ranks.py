@@ -28,5 +28,7 @@ class Spare(FinetuneObjective):
 
 def main(folder: Path) -> None:
     settings = dict(FINETUNE, method=Spare, max_steps=4, gradient_accumulation_steps=2, logging_steps=1, save_steps=4)
-    settings |= dict(learning_rate=1e-3, optimizer="sgd", unlabeled_ratio=None, model="test_vit", image_size=32, stored_size=32)  # no BatchNorm
+    settings |= dict(
+        learning_rate=1e-3, optimizer="sgd", unlabeled_ratio=None, model="test_vit", image_size=32, stored_size=32
+    )  # no BatchNorm
     finetune(**settings, output_dir=str(folder))
