@@ -31,6 +31,7 @@ from .copies import agreeing, apart, out_of_pool, pictures
 from .counts import tell_counts, tell_without
 from .lineage import began_at_random
 from .recording import Recorder
+from .same_run import check_early
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -116,6 +117,7 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     chosen = task.choose_split(config.data, config.training.seed, dataset)
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
+    check_early(config, folder, dataset, chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
     if task.climbs and (several := [name for name in names if ";" in name] or [*comma_lists(names)]):
         log.warning("classes such as %r name several at once: --task multilabel learns each of them", several[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -22,10 +21,10 @@ from ..distributed import choose_device, world
 from ..errors import UserError, unknown
 from ..models.layout import best_layout
 from ..models.quiet import is_unsaid
-from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
 from ..text import speaks
 from .checkpoint import load_objective
+from .same_run import IMAGES, SPLIT, USABLE, settings_of
 
 log = logging.getLogger("hf_lowlabel")
 COMPLETE = {"hf_lowlabel", "torch", "timm", "segmentation_models_pytorch", "peft"}  # every weight left gets a gradient
@@ -136,14 +135,13 @@ def identity(config: Config, dataset: ImageDataset, split: Split | None, cache=N
 
     A resident cache leaves out every bad image, a streaming one those it looked at.
     """
-    kept = {k: v for k, v in recorded(config).items() if k not in may_change()}
-    data = {"fingerprint of the images": dataset.fingerprint}
+    data = {IMAGES: dataset.fingerprint}
     if split is not None:
-        data["hash of the split"] = split.hash
+        data[SPLIT] = split.hash
     if cache is not None:
         used = hashlib.sha256(np.asarray(cache.indices, dtype=np.int64).tobytes()).hexdigest()
-        data["list of usable images (see --streaming and --memory-budget)"] = used
-    return {"settings": json.loads(json.dumps(kept)), "data": data}
+        data[USABLE] = used
+    return {"settings": settings_of(config), "data": data}
 
 
 def start_from(objective, model: ModelArguments) -> None:
