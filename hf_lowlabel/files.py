@@ -81,14 +81,14 @@ def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def named_as(path: Path, part: Path) -> Iterator[None]:
-    """What the system refuses to `part`, or to a file in it, is said of `path`, which the user knows."""
+    """What is wrong with `part`, or with a file in it, is said of `path`, which the user knows."""
     try:
         yield
-    except OSError as error:
-        for name in ("filename", "filename2"):
-            told = getattr(error, name)
-            if isinstance(told, (str, Path)) and Path(told).is_relative_to(part):
-                setattr(error, name, str(path / Path(told).relative_to(part)))
+    except Exception as error:
+        error.args = tuple(one.replace(str(part), str(path)) if isinstance(one, str) else one for one in error.args)
+        for name in ("filename", "filename2", "strerror") if isinstance(error, OSError) else ():
+            if isinstance(told := getattr(error, name), (str, Path)):
+                setattr(error, name, str(told).replace(str(part), str(path)))
         raise
 
 

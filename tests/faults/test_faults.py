@@ -117,7 +117,7 @@ def test_what_is_refused_to_a_file_is_said_of_the_one_asked_for(tmp_path):
     for path in ("/proc/x.csv", "/proc/x.parquet"):
         with pytest.raises(OSError) as error, table_writer.growing_table(path) as add:
             add({"a": 1})
-        assert error.value.filename == path
+        assert path in str(error.value) and ".part" not in str(error.value)
     with pytest.raises(OSError) as error, files.whole_folder("/proc/folder"):
         pass
     assert error.value.filename == "/proc/folder"
