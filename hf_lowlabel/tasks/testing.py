@@ -143,7 +143,7 @@ def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
 
 
 def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> bool:
-    """Warn of images whose labels the model has been trained with, of which results say nothing; whether that is known.
+    """Warn of images whose labels the model has been trained with, of which results say nothing; whether it is known.
 
     Of the same data by their ids. Of other data, such as the same folder with one photo more, by their files where
     those of the training images can still be read; else by their ids where the data are called the same.
@@ -183,7 +183,8 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
 
 
 class Trained(NamedTuple):
-    """The labeled images of a run. files: `file_print` of each -> its id. named: where those of a name are in `dataset`."""
+    """The labeled images of a run. files: `file_print` of each -> its id. named: where those of a name are in
+    `dataset`."""
 
     dataset: ImageDataset
     files: dict[tuple[int, int], str]
