@@ -11,10 +11,9 @@ from ..arguments import Config
 from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..errors import UserError
-from ..files import read_json
 from ..settings import may_change, recorded
 from ..text import listed
-from .checkpoint import checkpoints
+from .checkpoint import newest_state
 
 LENGTH = ("max_steps", "epochs")  # settings that a resumed run may have more of
 IMAGES, SPLIT = "fingerprint of the images", "hash of the split"
@@ -41,13 +40,10 @@ def check_early(config: Config, folder: Path, dataset: ImageDataset, split: Spli
     Raises:
         UserError: it has others; the message names the first few.
     """
-    newest = next(iter(checkpoints(folder / "checkpoints")), None) if config.training.resume else None
-    if newest is None:
+    found = newest_state(folder / "checkpoints") if config.training.resume else None
+    if found is None:
         return
-    try:
-        state = read_json(newest / "state.json")
-    except UserError:  # a damaged one, which is passed over when the run goes on
-        return
+    newest, state = found
     now = {k: v for k, v in settings_of(config).items() if v is not None and k not in config.filled}
     refuse(newest, "settings", changes(state.get("settings", {}), now, LENGTH))
     told, manifest = [], folder / "split.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -66,7 +67,19 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
     several = "es" * (accelerator.num_processes > 1)
     where, precision = accelerator.device, args.precision
     log.info("%d process%s on %s, precision %s", accelerator.num_processes, several, where, precision)
+    if accelerator.num_processes == 1 and one_of_several():
+        log.warning(
+            "`accelerate launch --cpu` was asked for several processes and starts one. Start them with torchrun "
+            "--nproc-per-node=N instead"
+        )
     return accelerator
+
+
+def one_of_several() -> bool:
+    """Whether accelerate's launcher was asked for more than the one process that it started, as on a CPU: it sets an
+    address to meet at, and neither a rank nor how many there are."""
+    said = os.environ
+    return "ACCELERATE_MIXED_PRECISION" in said and "MASTER_ADDR" in said and "WORLD_SIZE" not in said
 
 
 def across(accelerator: Accelerator, objective: nn.Module) -> nn.Module:
