@@ -11,7 +11,7 @@ from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import write_json
 from ..tasks.parts import Attempt
-from ..training.preparing import Prepared, held_out, network_of
+from ..training.preparing import Prepared, caches_of, held_out, network_of
 from .keeping import TRIALS, read_kept
 from .planning import settle
 from .trained import Trials, hushed
@@ -25,7 +25,7 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
     config = ready.config.replace(**settings)
     network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
-    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at)
+    training, labeled = caches_of(ready.task, net, config, ready.dataset, ready.chosen, ready.at)
     if len(labeled.members) < len(ready.labeled.members):
         raise UserError("A labeled image cannot be read any more. Mend the file and start the same command again.")
     held = held_out(ready.task, net, config, ready.dataset, ready.chosen, ready.at)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_lowlabel import finetune, load_segmentation, load_source, make_split
+from hf_lowlabel import finetune, load_segmentation, load_source, make_split, report
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
@@ -66,7 +66,8 @@ def test_bad_images_are_counted_over_all_that_take_part(task, photos, masked, tm
     given |= dict(method="supervised", split=str(tmp_path / "split.json"), max_bad=0.06, unlabeled_ratio=None)
     first, other = (root / ("images" if masks else "") / f"{id.split('.')[0]}.png" for id in (test[0], [*labeled][-1]))
     spoil(first)
-    finetune(**given, output_dir=str(tmp_path / "run"))
+    run = finetune(**given, output_dir=str(tmp_path / "run"))
+    assert "cannot be used" not in report([run.folder], tmp_path / "report.html").read_text()
     spoil(other)
     with pytest.raises(UserError, match=f"2 of {len(source)} images cannot be used .*at most 6.0 % of them may be bad"):
         finetune(**given, output_dir=str(tmp_path / "none"))
