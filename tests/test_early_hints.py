@@ -86,6 +86,7 @@ HASTY = [
     ("evaluate --dataset photos --model m --mask-ignore -4", "mask_ignore is [-4]. It must be at least 0"),
     ("auto photos --resume", "There is no --resume of auto. The same command goes on by itself"),
     ("loop photos --resume", "There is no --resume of loop. The same command goes on by itself"),
+    ("select --dataset photos --resume", "There is no --resume of select. Start the same command again"),
     ("predict photos --model photos", "There is no config.json in photos"),
 ]
 
