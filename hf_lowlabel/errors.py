@@ -21,6 +21,14 @@ class Nameless(UserError):
     """Its words name nothing of this machine: a page that travels may quote them."""
 
 
+class TooManyBad(UserError):
+    """More images cannot be read than may be left out; skipped: (id, reason) of each."""
+
+    def __init__(self, message: str, skipped: Iterable[tuple[str, str]] = ()):
+        super().__init__(message)
+        self.skipped = list(skipped)
+
+
 class Diverged(UserError):
     """The loss was not finite for too many steps in a row, or a network answers with what is no number."""
 

@@ -63,9 +63,9 @@ def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
     processes left in the folder goes; a seal of the folder stays true. flush: also after a power cut it is whole.
     """
     path = Path(path)
-    with filling(path.parent):
+    part = part_of(path)
+    with filling(path.parent), named_as(path, part):
         sweep(path.parent)
-        part = part_of(path)
         try:
             yield part
             if flush:
@@ -77,6 +77,19 @@ def whole(path: str | Path, flush: bool = True) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named_as(path: Path, part: Path) -> Iterator[None]:
+    """What is wrong with `part`, or with a file in it, is said of `path`, which the user knows."""
+    try:
+        yield
+    except Exception as error:
+        error.args = tuple(one.replace(str(part), str(path)) if isinstance(one, str) else one for one in error.args)
+        for name in ("filename", "filename2", "strerror") if isinstance(error, OSError) else ():
+            if isinstance(told := getattr(error, name), (str, Path)):
+                setattr(error, name, str(told).replace(str(part), str(path)))
+        raise
 
 
 def remove_folder(folder: Path) -> None:
@@ -92,9 +105,9 @@ def remove_folder(folder: Path) -> None:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """`whole` for a folder that is not there yet, or empty."""
     path = Path(path)
-    with filling(path.parent):
+    part = part_of(path)
+    with filling(path.parent), named_as(path, part):
         sweep(path.parent)
-        part = part_of(path)
         try:
             part.mkdir()
             yield part

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import UserError, unknown
 from .fields import Setting
-from .ranges import check_value, settings_of
+from .ranges import check_value, parameters_of, settings_of
+from .text import series
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +140,7 @@ def name_of(cls: type) -> str:
 
 
 def hyperparameters(cls: type) -> dict[str, object]:
-    """Keyword-only parameters of a method and its rule with their defaults, without the facts that a run fills in."""
+    """Parameters of a method and its rule by name with their defaults, without the facts that a run fills in."""
     known = keywords(cls) | keywords(getattr(cls, "rule_class", None))
     return {k: v for k, v in known.items() if k not in FACTS and v is not inspect.Parameter.empty}
 
@@ -148,11 +149,14 @@ def check_hyperparameters(cls: type[Method], arguments: dict) -> None:
     """Check those that a user gives a method, and the rule it is built with.
 
     Raises:
-        UserError: for one that it does not have, a value that is not of its kind or out of its range, or some that do
-            not go together.
+        UserError: for one that it does not have, a value that is not of its kind or out of its range, some that do not
+            go together, or one without a default that is not given.
     """
-    kinds = settings_of(cls.rule_class) | settings_of(cls)
-    check_arguments(name_of(cls), arguments, {**keywords(cls.rule_class), **keywords(cls)}, kinds)
+    kinds, known = settings_of(cls.rule_class) | settings_of(cls), {**keywords(cls.rule_class), **keywords(cls)}
+    check_arguments(name_of(cls), arguments, known, kinds)
+    absent = [k for k, v in known.items() if v is inspect.Parameter.empty and k not in (*FACTS, *arguments)]
+    if absent:
+        raise UserError(f"{name_of(cls)} needs {series(absent)}. Give it by method_args, or a default in __init__.")
     cls.check({**hyperparameters(cls), **arguments})
 
 
@@ -180,7 +184,5 @@ def check_arguments(name: str, arguments: dict, known: dict[str, object], kinds:
 
 
 def keywords(cls: type | None) -> dict[str, object]:
-    """Keyword-only parameters of a class, name -> default, or Parameter.empty for none."""
-    if cls is None:
-        return {}
-    return {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    """The parameters of a class that are told by name, name -> default, or Parameter.empty for none."""
+    return {name: p.default for name, (p, _) in parameters_of(cls).items()}

@@ -32,7 +32,7 @@ from .tasks.base import Task
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures
 from .tasks.testing import report_folder, test_images
 from .text import brief
-from .there import refuse_written
+from .there import refuse_no_model, refuse_written
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -327,11 +327,7 @@ def task_of(model: Model, asked: str | None = None, revision: str | None = None)
         UserError: there is no such model, or it is of another task than `asked`.
     """
     if isinstance(model, (str, Path)):
-        is_id = "/" in str(model) and not str(model).startswith((".", "~", "/"))
-        if not Path(model).is_dir() and not is_id:
-            raise UserError(
-                f"There is no model {str(model)!r}. Give a run folder, a saved model or a Hub id (org/name)."
-            )
+        refuse_no_model(model)
         config = model_config(str(model), revision)
     else:
         known = getattr(model, "config", None)

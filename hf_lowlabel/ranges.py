@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 import types
 import typing
 from collections.abc import Callable
@@ -45,19 +44,32 @@ Several = Annotated[int, Limits(min=2)]
 CountOrNone = Annotated[int, Limits(min=0)]
 
 
+def parameters_of(taker: Callable[..., Any] | None) -> dict[str, tuple[inspect.Parameter, dict[str, Any]]]:
+    """What a class or function is told by name, each parameter with the names of its module.
+
+    These are the keyword-only ones; of a class also those with a default, or behind the network, which comes first,
+    and where it passes **keywords on those of the classes that it is derived from.
+    """
+    out: dict[str, tuple[inspect.Parameter, dict[str, Any]]] = {}
+    for owner in getattr(taker, "__mro__", (taker,)):
+        made = vars(owner).get("__init__") if isinstance(owner, type) else owner
+        if made is None or made is object.__init__:
+            continue
+        parameters = inspect.signature(made).parameters.values()
+        for at, p in enumerate(parameters):
+            named = isinstance(owner, type) and (at > 1 or p.default is not p.empty)
+            if p.kind is p.KEYWORD_ONLY or p.kind is p.POSITIONAL_OR_KEYWORD and named:
+                out.setdefault(p.name, (p, getattr(made, "__globals__", {})))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return out
+
+
 def settings_of(taker: Callable[..., Any] | None) -> dict[str, Setting]:
-    """The keyword-only parameters of a class or function that are of a plain type or one of those above, name -> what
-    is asked of it."""
+    """The parameters of a class or function that are of a plain type or one of those above, name -> what is asked."""
     out: dict[str, Setting] = {}
-    if taker is None:
-        return out
-    names: dict[str, Any] = {}
-    for owner in reversed(getattr(taker, "__mro__", (taker,))):  # that of the class whose __init__ it is comes last
-        if not isinstance(owner, type) or "__init__" in vars(owner):
-            names = vars(sys.modules[owner.__module__])
-    for p in inspect.signature(taker).parameters.values():
-        found = _kind(p.annotation, names) if p.kind is p.KEYWORD_ONLY else None
-        if found is not None:
+    for p, names in parameters_of(taker).values():
+        if (found := _kind(p.annotation, names)) is not None:
             out[p.name] = Setting(p.name, None, found[0], str, found[2], p.default, found[1])
     return out
 

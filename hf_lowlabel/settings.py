@@ -13,6 +13,7 @@ from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
 from .text import brief, in_memory
+from .there import refuse_no_data
 from .views.table import VIEWS, read_by
 
 GENTLE = 0.1  # of a paper's learning rate, where training starts from a fitted head (LP-FT, Kumar et al. 2022)
@@ -118,8 +119,7 @@ def validate(config: Config, task: Task) -> None:
         UserError: a value out of range, settings that do not go together.
     """
     values, known, method = {**config.flat(), "verb": config.verb}, known_settings(config.verb), config.method
-    if isinstance(values["dataset"], (str, type(None))) and not values["dataset"]:
-        raise UserError("No data is given. Name it with --dataset: a Hub id, a folder, a parquet file or 'digits'.")
+    refuse_no_data(values["dataset"])
     for s in known.values():
         check(s, values[s.name])
         if s.meta.get("of_task") and s.name not in task.takes and values[s.name] != s.default:

@@ -27,6 +27,12 @@ def looks_like_hub_id(name: str) -> bool:
     return True
 
 
+def refuse_no_data(dataset: object) -> None:
+    """UserError where none is named."""
+    if isinstance(dataset, (str, type(None))) and not dataset:
+        raise UserError("No data is given. Name it with --dataset: a Hub id, a folder, a parquet file or 'digits'.")
+
+
 def refuse_missing_data(name: str, embedded: Iterable[str]) -> None:
     """UserError for data that is neither there nor an id of the Hub, with the nearest names."""
     path = Path(name).expanduser()
@@ -40,6 +46,19 @@ def refuse_missing_data(name: str, embedded: Iterable[str]) -> None:
         f"There is no such path as {name!r}, and it is no Hub id (org/name). {hint} Without data of your own, take "
         f"{' or '.join(sorted(embedded))}."
     )
+
+
+def refuse_no_model(model: str | os.PathLike[str]) -> None:
+    """UserError for a model that is neither a folder of one nor an id of the Hub."""
+    path, name = Path(model), str(model)
+    if not path.is_dir() and ("/" not in name or name.startswith((".", "~", "/"))):
+        raise UserError(f"There is no model {name!r}. Give a run folder, a saved model or a Hub id (org/name).")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(
+            f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was stopped "
+            "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "
+            "predictions.parquet. Give another --model."
+        )
 
 
 def refuse_missing_images(names: Sequence[str | os.PathLike[str]]) -> None:

@@ -114,6 +114,40 @@ def test_a_class_of_ones_own_is_built_as_those_of_the_table():
         build_objective(MyMatch, Network(), {"num_images": 7})
 
 
+class Positional(Plain):
+    def __init__(self, model, num_classes, tau=0.5, weight: float = 2.0):
+        super().__init__(model, num_classes=num_classes, weight=weight)
+        self.tau = tau
+
+
+class Passing(FinetuneObjective):
+    def __init__(self, *a, tau: Share = 0.5, **k):
+        super().__init__(*a, ema_buffers="own", **k)
+        self.tau = tau
+
+
+class PassingFixMatch(FixMatch):
+    def __init__(self, model, beyond, **k):
+        super().__init__(model, **k)
+        self.beyond = beyond
+
+
+def test_hyperparameters_of_ones_own_need_no_star_and_may_be_those_of_the_base():
+    assert hyperparameters(Positional) == {"tau": 0.5, "weight": 2.0}
+    own = build_objective(Positional, Network(), {"tau": 0.7}, num_classes=3)
+    assert (own.num_classes, own.tau, own.weight) == (3, 0.7, 2.0)
+    own = build_objective(Passing, Network(), {"tau": 0.7, "ema_decay": 0.5})
+    assert (own.tau, own.ema_decay) == (0.7, 0.5) and build_objective(Passing, Network(), {}).ema_decay == 0.999
+    with pytest.raises(UserError, match="tau of passing is 2. It must be a share from 0 to 1"):
+        build_objective(Passing, Network(), {"tau": 2})
+    with pytest.raises(UserError, match="passing cannot be built with .*multiple values.*ema_buffers"):
+        build_objective(Passing, Network(), {"ema_buffers": "copy"})
+    own = build_objective(PassingFixMatch, Network(), {"beyond": 3, "lambda_u": 2.0, "tau": 0.5}, num_images=7)
+    assert (own.beyond, own.lambda_u) == (3, 2.0)
+    with pytest.raises(UserError, match="passing-fix-match needs beyond. Give it by method_args"):
+        build_objective(PassingFixMatch, Network(), {}, num_images=7)
+
+
 def test_nothing_about_a_method_is_required_of_a_class():
     for base, verb in ((FinetuneObjective, "finetune"), (PretrainObjective, "pretrain")):
         assert (base.verb, base.paper, base.year, base.defaults, base.presets, base.prior) == (verb, "", 0, {}, {}, "")

@@ -139,7 +139,7 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     bare = args.__dict__.pop("data")
     if bare is None and args.dataset is None:
-        parser.error("the following arguments are required: DATA, such as a folder of images")
+        parser.error("auto needs DATA, such as a folder of images")
     if bare is not None and args.dataset is not None:
         raise UserError(f"The data are given twice, as {bare} and as --dataset {args.dataset}. Give one of them.")
     args.dataset = args.dataset if bare is None else bare

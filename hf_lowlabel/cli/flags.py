@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 from ..arguments import DataArguments, known_settings
 from ..commands import MASKS, SOURCE
 from ..errors import UserError, unknown
-from ..fields import Setting
+from ..fields import Setting, check
 from ..tasks import EMBEDDED, check_task
 from ..there import refuse_missing_data, refuse_missing_labels, refuse_missing_split
 from .output import json_flag
@@ -26,9 +26,16 @@ LABELS = {  # verb -> where labels in a table go that has no --labels
     "--split split.json.",
 }
 
+RESUME = dict.fromkeys(("auto", "loop", "shrink"), "The same command goes on by itself where it was stopped.")
+RESUME |= dict.fromkeys(("select", "priors"), "Start the same command again: it is done anew.")
+
 
 class Parser(argparse.ArgumentParser):
-    """One that offers the nearest flag for a flag there is none of, before it asks for what is missing."""
+    """One that offers the nearest flag for a flag there is none of, before it asks for what is missing. What is wrong
+    is one line, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See {self.prog} --help.")
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         flags = [name for name in self._option_string_actions if name.startswith("--")]
@@ -37,9 +44,10 @@ class Parser(argparse.ArgumentParser):
             if re.fullmatch(r"--[A-Za-z][\w-]*", name) and not any(flag.startswith(name) for flag in flags):
                 if (plain := name.replace("_", "-")) in flags:
                     raise UserError(f"{name} is written {plain}.")
-                known = {"--unlabeled-dataset": UNLABELED, "--labels": LABELS.get(self.prog.split()[-1])}
+                verb = self.prog.split()[-1]
+                known = {"--unlabeled-dataset": UNLABELED, "--labels": LABELS.get(verb), "--resume": RESUME.get(verb)}
                 if advice := known.get(name):
-                    raise UserError(f"There is no {name} of {self.prog.split()[-1]}. {advice}")
+                    raise UserError(f"There is no {name} of {verb}. {advice}")
                 raise unknown("flag", name, flags)
         return super().parse_args(args, namespace)
 
@@ -137,8 +145,18 @@ def search_flags(parser: argparse.ArgumentParser, minutes: str) -> None:
     json_flag(parser)
 
 
+def refuse_out_of_range(values: Mapping[str, Any]) -> None:
+    """UserError for a setting, by its name, whose value is out of the range that is declared for it."""
+    known = known_settings()
+    for name, value in values.items():
+        if name in known:
+            check(known[name], value)
+
+
 def refuse_absent(args: argparse.Namespace, dataset: str | None, task: str | None = None) -> None:
-    """UserError for a task there is none of, and for data, a manifest and labels that are not there."""
+    """UserError for a setting out of its range, a task there is none of, and for data, a manifest and labels that are
+    not there."""
+    refuse_out_of_range(vars(args))
     if task is not None:
         check_task(task)
     if dataset is not None:
@@ -149,6 +167,7 @@ def refuse_absent(args: argparse.Namespace, dataset: str | None, task: str | Non
 
 def data_source(args: argparse.Namespace) -> DataArguments:
     """What --dataset, `data_flags` and `mask_flags` said, taken out of `args`."""
+    refuse_out_of_range(vars(args))
     names = [*SOURCE, *(MASKS if hasattr(args, "mask_format") else ())]
     source = DataArguments(**{name: getattr(args, name) for name in names})
     for name in names:

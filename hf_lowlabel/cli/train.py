@@ -10,8 +10,9 @@ from ..errors import UserError, unknown
 from ..fields import Setting
 from ..foreign_names import no_such_setting
 from ..methods import METHODS, methods_for
+from ..there import refuse_no_data
 from ..yaml_files import read_yaml
-from .flags import as_flag, flag, refuse_absent
+from .flags import Parser, as_flag, flag, refuse_absent, refuse_out_of_range
 from .output import json_flag, key_values, print_json
 
 DOES = {
@@ -32,6 +33,7 @@ def finetune(argv: list[str]) -> int:
 def _train(verb: str, argv: list[str]) -> int:
     as_json = "--json" in argv
     given = parse_config(verb, argv).flat()
+    refuse_no_data(given["dataset"])
     if given["method"] is not None and given["method"] not in METHODS:
         raise unknown(f"{verb} method", given["method"], methods_for(verb))
     refuse_absent(argparse.Namespace(split=given["split"]), given["dataset"], given["task"])
@@ -50,7 +52,7 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     """Settings from --config, then flags, which win over it.
 
     Raises:
-        UserError: an unknown flag or key; the message names the right or the nearest one.
+        UserError: an unknown flag or key; the message names the right or the nearest one. Or a value out of its range.
     """
     parser, known = training_parser(verb, *asked_defaults(verb, argv)), known_settings(verb)
     given, rest = parser.parse_known_args(argv)
@@ -65,7 +67,9 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     for name in ("method_args", "architecture_args"):
         if name in flags:
             flags[name] = {**config.flat()[name], **key_values(flags[name], flag(name))}
-    return config.replace(**flags)
+    config = config.replace(**flags)
+    refuse_out_of_range(config.flat())
+    return config
 
 
 def asked_defaults(verb: str, argv: list[str]) -> tuple[str, dict[str, object]]:
@@ -83,7 +87,7 @@ def asked_defaults(verb: str, argv: list[str]) -> tuple[str, dict[str, object]]:
 
 def training_parser(verb: str, method: str = "", own: Mapping[str, object] = {}) -> argparse.ArgumentParser:
     """One flag per setting of a verb, with its help, choices, unit and default; `own`: the defaults of a method."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"hf-lowlabel {verb}",
         description=DOES[verb],
         allow_abbrev=False,

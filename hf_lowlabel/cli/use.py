@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import at_least
 from ..text import say
-from ..there import refuse_missing_images, refuse_written
+from ..there import refuse_missing_images, refuse_no_model, refuse_written
 from .flags import Parser, data_flags, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 
@@ -82,6 +82,7 @@ def predict(argv: list[str]) -> int:
     at_least("batch_size", args.batch_size, 1)
     refuse_missing_images(args.images)
     refuse_absent(args, None, args.task)
+    refuse_no_model(args.model)
     if args.output is not None and Path(args.output).is_file():  # of a folder of masks the model says more
         refuse_written(args.output, args.overwrite)
     from ..prediction import predict, predictions, task_of

@@ -12,12 +12,13 @@ import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..methods import METHODS, find, hyperparameters
 from ..records import Metric, RunRecord
 from ..tasks import TASKS, of_record, read_record
-from ..text import cell as plain
+from ..text import cell as plain, series
 
 log = logging.getLogger("hf_lowlabel")
 SHARED = (
@@ -94,15 +95,22 @@ def check(folders: Sequence[str | Path], runs: list[RunRecord]) -> None:
         key = of_record(run.kind).metrics[0].key
         if run.metrics.get(key) is None:
             raise UserError(f"The run in {folder} has no {key} on test images. Leave it out.")
-    for what, values in (
-        ("task", {r.kind for r in runs}),
-        ("data set", {r.data.fingerprint for r in runs}),
-        ("network", {r.architecture for r in runs}),
-        ("size of images", {r.image_size for r in runs}),
-        ("number of test images", {r.metrics.get("images") for r in runs} - {None}),
+    for what, value in (
+        ("task", lambda r: r.kind),
+        ("data set", lambda r: r.data.fingerprint),
+        ("network", lambda r: r.architecture),
+        ("size of images", lambda r: r.image_size),
+        ("number of test images", lambda r: r.metrics.get("images")),
     ):
-        if len(values) > 1:
-            shown = ", ".join(sorted(map(str, values)))
+        of: dict[Any, list[str]] = {}
+        for folder, run in zip(folders, runs, strict=True):
+            of.setdefault(value(run), []).append(Path(folder).name)
+        if what == "number of test images":
+            of.pop(None, None)
+        if len(of) > 1:
+            shown = "; ".join(
+                series(names[:5]) + ("" if what == "data set" else f": {known}") for known, names in of.items()
+            )
             raise UserError(
                 f"The runs differ in their {what} ({shown}), and a row compares methods alone. Make a table of each."
             )

@@ -28,10 +28,12 @@ from ..settings import private_names, recorded
 from ..training.folder import SEARCH, claim, forget, has_notes_alone, release, was_empty
 from ..training.lineage import labels_seen, lineage_of
 from ..training.preparing import Prepared, network_of, of_those
+from ..training.same_run import changes
 from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
+OTHER = {"words": "class names, prompts or text model", "images": "images or labels beside them"}  # facts in words
 ENCODERS, ROUNDS = "encoders", "rounds"  # that there was time for
 
 
@@ -115,8 +117,9 @@ def take_up(
     """
     path, trials = ready.folder / SEARCH, ready.folder / TRIALS
     facts, known = facts_of(ready, models, names, words), read_kept(path) if path.is_file() else {}
+    asked = {**asked_of(ready), "model": list(names)}
     barrier()  # all have read
-    check_same(ready.folder, known, facts)
+    check_same(ready.folder, known, facts, asked)
     there = "settings" in known.get("facts", {})  # else nothing says what trials are of
     planned, trained = known.get("minutes", minutes), there and known.get("train", True)
     with_networks = train and not trained
@@ -135,19 +138,24 @@ def take_up(
         elif trained and not train:
             forget_last(ready.folder)  # of a network, beside a head on frozen features
         plan = {"minutes": minutes if anew else planned, "train": bool(train or trained)}
-        write_json(path, {**known, "facts": facts, **plan})
+        write_json(path, {**known, "facts": facts, "asked": asked, **plan})
     barrier()
 
 
-def check_same(folder: Path, known: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+def check_same(
+    folder: Path, known: Mapping[str, Any], facts: Mapping[str, str], asked: Mapping[str, Any] | None = None
+) -> None:
     """OtherSearch where a folder's search is of something else, or of nothing that this one is of; what an older
-    version lacks is no difference."""
+    version lacks is no difference. asked: the settings of this one, for the message."""
     before = known.get("facts", {})
     other = [name for name in facts if before.get(name, facts[name]) != facts[name]]
     if other or before and not before.keys() & facts.keys():
-        of_models = bool(other) and set(other) <= {"weights", "words"}
-        what = "weights or class names" if of_models else "settings, labels or images"
-        raise OtherSearch(f"What was tried in {folder} was tried with other {what}. Give another --output-dir.")
+        of_images = "images" in other  # whose fingerprint is in the manifest of the labels
+        named = [OTHER.get(name, name) for name in other if not (of_images and name == "labels")]
+        told = changes(known.get("asked", {}), asked) if asked and "settings" in other and "asked" in known else []
+        which = f" ({'; '.join(told)})" if told else ""
+        what = ", ".join(named) or "settings, labels or images"
+        raise OtherSearch(f"What was tried in {folder} was tried with other {what}{which}. Give another --output-dir.")
 
 
 def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
@@ -166,8 +174,7 @@ def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
 
 def facts_of(ready: Prepared, models: Sequence[Any], names: Sequence[str], words: Sequence[Any] = ()) -> dict[str, str]:
     """What a search is of."""
-    aside = private_names() | {"split"}
-    settings = {k: v for k, v in recorded(ready.config).items() if k not in aside}
+    settings = asked_of(ready)
     attempts = [(attempt.name, attempt.settings) for attempt in ready.task.attempts]
     return {
         "settings": print_of([settings, attempts, list(names)]),
@@ -176,6 +183,13 @@ def facts_of(ready: Prepared, models: Sequence[Any], names: Sequence[str], words
         "weights": print_of(weights_of(ready, models)),
         "words": print_of_words(*words),
     }
+
+
+def asked_of(ready: Prepared) -> dict[str, Any]:
+    """The settings of a search, as JSON has them."""
+    aside = private_names() | {"split"}
+    asked = {k: v for k, v in recorded(ready.config).items() if k not in aside}
+    return dict(json.loads(json.dumps(asked, default=str)))
 
 
 def print_of(value: Any) -> str:

@@ -75,7 +75,7 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     if len(split.labeled) < 2:
         raise UserError("There is one mask, and each is judged by the others. Paint more.")
     task: Any = get_task(config.task)
-    data = replace(config.data, split=str(run / "split.json"), num_labels=None)
+    data = replace(config.data, split=str(run / "split.json"), num_labels=None, max_bad=1.0)  # the run judged
     dataset = task.open(data)
     model = task.load(run, device=device)
     labeled = task.held(model, data, dataset, split.resolve(dataset).labeled, split.class_names, "labeled")

@@ -12,7 +12,7 @@ from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..files import write_json
 from ..tasks.parts import Attempt, Examples
-from ..training.preparing import Prepared, held_out, network_of
+from ..training.preparing import Prepared, caches_of, held_out, network_of
 from .keeping import TRIALS, not_any_more, read_kept
 from .planning import settle
 from .trained import Trials, hushed
@@ -31,7 +31,8 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
     network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
     before = np.asarray(ready.training.indices)  # one cache may have seen that an image is bad, where another streams
-    training, labeled = ready.task.caches(net, config.data, ready.dataset, ready.at._replace(train=before))
+    at = ready.at._replace(train=before)
+    training, labeled = caches_of(ready.task, net, config, ready.dataset, ready.chosen, at)
     lost = np.setdiff1d(positions(ready.labeled), positions(labeled))
     if ready.task.climbs and not len(lost):  # what is known of images goes by their place
         lost = np.setdiff1d(before, training.indices)

@@ -28,6 +28,7 @@ from ..finetuning.graph import weight_by_class
 from ..models import LowLabelForImageClassification, create_classifier
 from ..models.opening import open_model
 from ..records import Metric, Row, RunRecord
+from ..there import refuse_no_model
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
 from . import classification_card as card
@@ -108,12 +109,7 @@ class Classification(Task):
 
     def load(self, model: str | Path | nn.Module, revision: str | None = None, device: str | None = None) -> nn.Module:
         if isinstance(model, (str, Path)):
-            if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-                raise UserError(
-                    f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was "
-                    "stopped before its first checkpoint has none, nor has one of knn or label-spreading, which "
-                    "leave predictions.parquet. Give another --model."
-                )
+            refuse_no_model(model)
             model = open_model(self.model_class, model, revision)
         return model.to(choose_device(device)).eval()
 

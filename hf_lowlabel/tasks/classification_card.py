@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..arguments import DataArguments
 from ..evaluation import charts
 from ..evaluation.classification import wilson
 from ..models import brings_code
@@ -162,11 +164,16 @@ def confusion_figures(metrics: dict[str, Any], names: list[str], *, pixels: bool
     return []
 
 
+def judged(data: DataArguments) -> DataArguments:
+    """For images of a finished run, which has judged how many of all may be unreadable."""
+    return replace(data, max_bad=1.0)
+
+
 def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: list[str]) -> list[Section]:
     """The most confident wrong answers among the test images."""
     model = task.load(folder)
     at = chosen[spread(len(chosen), MOST_TESTED)]
-    images = task.held(model, config.data, dataset, at, names, "test")
+    images = task.held(model, judged(config.data), dataset, at, names, "test")
     p, y = task.predictions(model, images.cache), images.targets.numpy()
     guess, sure = p.argmax(1), p.max(1)
     wrong = np.flatnonzero(guess != y)

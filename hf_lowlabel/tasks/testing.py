@@ -23,7 +23,7 @@ from ..distributed import barrier
 from ..errors import MissingSplit, UserError
 from ..models.quiet import unsaid
 from ..records import RunRecord
-from ..text import in_memory
+from ..text import in_memory, listed
 from ..yaml_files import read_yaml
 from .base import Task
 from .parts import as_path
@@ -143,7 +143,7 @@ def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
 
 
 def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDataset, indices: np.ndarray) -> bool:
-    """Warn of images whose labels the model has been trained with, of which results say nothing; whether that is known.
+    """Warn of images whose labels the model has been trained with, of which results say nothing; whether it is known.
 
     Of the same data by their ids. Of other data, such as the same folder with one photo more, by their files where
     those of the training images can still be read; else by their ids where the data are called the same.
@@ -152,10 +152,12 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
     if own is None:
         return False
     named = [dataset.ids[i] for i in indices if dataset.ids[i] in own.labeled]
-    surely, trained, known = True, len(named), None
+    surely, trained, known, copies = True, len(named), None, list[str]()
     if own.fingerprint != dataset.fingerprint:
         known = trained_images(task, names, manifest, own)
-        trained = sum(in_threads(partial(is_among, known, dataset), indices, cores(), 64)) if known is not None else 0
+        of = in_threads(partial(original, known, dataset), indices, cores(), 64) if known is not None else ()
+        pairs = [(dataset.ids[i], id) for i, id in zip(indices, of) if id is not None]
+        trained, copies = len(pairs), [f"{one} of {id}" for one, id in pairs if one != id]
         if not trained:
             surely = False
             if is_copy(manifest, dataset):
@@ -163,10 +165,13 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
             elif known is None and own.dataset == dataset.name:
                 trained = sum(not stem(id).isdigit() for id in named)  # bare numbers are in any data
     if trained:
+        such = f", such as {listed(copies, 3)}" if copies else ""
+        kind = "copies of labeled ones" if len(copies) == trained else "labeled ones"
+        among = f", {len(copies)} of them as copies{such}" if copies and len(copies) < trained else such
         warnings.warn(
             f"{trained} of the {len(indices)} images "
             + (
-                "are labeled ones the model was trained with: results on them are too good"
+                f"are {kind} the model was trained with{among}: results on them are too good"
                 if surely
                 else "are called as labeled ones the model was trained with: results on them are too good where they "
                 "are the same"
@@ -178,10 +183,11 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
 
 
 class Trained(NamedTuple):
-    """The labeled images of a run. files: `file_print` of each. named: where those of a name are in `dataset`."""
+    """The labeled images of a run. files: `file_print` of each -> its id. named: where those of a name are in
+    `dataset`."""
 
     dataset: ImageDataset
-    files: set[tuple[int, int]]
+    files: dict[tuple[int, int], str]
     named: dict[str, list[int]]
 
 
@@ -203,16 +209,16 @@ def trained_images(task: Task, names: list[str], manifest: Path, own: Split) -> 
             for i in labeled.tolist():
                 named.setdefault(stem(images.ids[i]), []).append(i)
             found = in_threads(partial(file_print, images), labeled, cores(), 64)
-            return Trained(images, {one for one in found if one is not None}, named)
+            return Trained(images, {one: images.ids[i] for one, i in zip(found, labeled) if one is not None}, named)
     return None
 
 
-def is_among(known: Trained, dataset: ImageDataset, i: int) -> bool:
-    """Whether image i is one of those, as a file or, where it is called as one, as a picture."""
-    if file_print(dataset, i) in known.files:
-        return True
-    alike = known.named.get(stem(dataset.ids[i]), ())
-    return bool(alike) and any(same_picture(known.dataset, j, dataset, i) for j in alike)
+def original(known: Trained, dataset: ImageDataset, i: int) -> str | None:
+    """The one of those that image i is, as a file or, where it is called as one, as a picture; None: it is none."""
+    alike = [(known.dataset.ids[j], j) for j in known.named.get(stem(dataset.ids[i]), ())]
+    if (id := known.files.get(file_print(dataset, i) or (0, 0))) is not None:
+        return dataset.ids[i] if dataset.ids[i] in dict(alike) else id
+    return next((id for id, j in alike if same_picture(known.dataset, j, dataset, i)), None)
 
 
 def file_print(dataset: ImageDataset, i: int) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ one before it is taken. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -86,6 +87,18 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
         warnings.warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it", stacklevel=2)
     if found:
         raise UserError(f"All {len(found)} checkpoints in {folder} are damaged. Start again in another --output-dir.")
+    return None
+
+
+def newest_state(folder: Path) -> tuple[Path, dict] | None:
+    """(path, state) of the newest checkpoint whose state is as it was written, without a look at its tensors."""
+    for path in checkpoints(folder):
+        try:
+            content, known = (path / "state.json").read_bytes(), json.loads((path / "manifest.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(known, dict) and known.get("state.json") == hashlib.sha256(content).hexdigest():
+            return path, json.loads(content)
     return None
 
 

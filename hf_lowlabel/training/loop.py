@@ -30,6 +30,8 @@ from .checkpoint import checkpoints, load_newest, restore_optimizer, save_checkp
 from .guard import NonFiniteGuard, diverged, finite
 from .journal import Journal, number, show
 from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
+from .same_run import check_same
+from .setup import across
 from .stopping import StopSignals, stop
 from .streams import micro_batches
 from .sync_batchnorm import several_images, synchronise
@@ -39,7 +41,6 @@ POINTS = 20  # of a curve, at least
 DRY_STEPS = 2
 KEEPS_STATISTICS = "keeps_statistics"  # mark of a BatchNorm layer that stays in eval mode; copies of a network keep it
 KEPT = ("best", "best_step", "stale", "seconds")  # attributes that a checkpoint holds
-LENGTH = ("max_steps", "epochs")  # settings that a resumed run may have more of
 
 
 class Loop:
@@ -103,7 +104,7 @@ class Loop:
         self.journal, self.seconds = Journal(folder, accelerator), 0.0
         if compile:
             objective.compile()
-        self.objective = accelerator.prepare_model(objective) if world() > 1 else objective
+        self.objective = across(accelerator, objective)
         self.guard = NonFiniteGuard(objective, self.optimizer, device)
         self.step_seconds = self.eval_seconds = 0.0
         self.save_steps = args.save_steps or max(100, self.steps // 10)
@@ -299,19 +300,7 @@ class Loop:
             self.journal.cut(-1)
             return
         path, tensors, optimizer, state = found
-        for kind, values in self.identity.items():
-            was = state.get(kind, {})
-            free = LENGTH if kind == "settings" and self.steps > (was.get("max_steps") or self.steps) else ()
-            changed = [
-                f"{k} was {short(was.get(k))}, now {short(v)}"
-                for k, v in values.items()
-                if was.get(k) != v and k not in free
-            ]
-            if changed:
-                raise UserError(
-                    f"{path.name} cannot be resumed with other {kind}: {'; '.join(changed)}. Use the {kind} of the "
-                    "run, or --init-from to start a new run from its weights."
-                )
+        check_same(path, state, self.identity, self.steps)
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         self.inner.load_state_dict(tensors)
         restore_optimizer(self.optimizer, optimizer, state["optimizer"])
@@ -329,7 +318,7 @@ class Loop:
         """Put the weights of the best evaluation, where one was kept, into the network that is saved."""
         if self.best_weights:
             self.inner.evaluated.load_state_dict(self.best_weights)
-            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.best_score, self.best)
+            log.info("took the weights of step %d (%s %.4g)", self.best_step, self.best_score, self.best + 0.0)
 
     def _say_stopped(self, number: int) -> None:
         if self.accelerator.is_main_process:
@@ -341,9 +330,3 @@ def seed_everything(seed: int, step: int, rank: int) -> None:
     """torch's generators as a function of (seed, step, rank): dropout and mixing are the same after a resume."""
     value = (seed * 1_000_003 + step) * 4096 + rank
     torch.manual_seed(value % (2**63))
-
-
-def short(value: Any) -> str:
-    """A setting or a hash, at most 40 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:13]}...{text[-1]}"

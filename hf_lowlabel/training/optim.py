@@ -104,11 +104,25 @@ def build_optimizer(objective: Objective, args: TrainingArguments, learning_rate
                     group["adapts"] = decays  # also where the decay is 0, to which timm ties it
                 groups.append(group)
     if args.optimizer in ("sgd", "momentum"):
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=args.optimizer == "sgd", fused=True)
+        return FusedSGD(groups, lr=learning_rate, momentum=0.9, nesterov=args.optimizer == "sgd", fused=True)
     if args.optimizer == "lars":
         return Lars(groups, lr=learning_rate, momentum=0.9)
     adam = torch.optim.AdamW if args.optimizer == "adamw" else torch.optim.Adam
     return adam(groups, lr=learning_rate, fused=True)
+
+
+class FusedSGD(torch.optim.SGD):
+    """torch's, whose fused step wants the momentum of all its parameters or of none: that of one whose first gradient
+    comes later than the others' begins at 0, which is what a first step makes of it anyway."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            fresh = [p for p in moved if self.state.get(p, {}).get("momentum_buffer") is None]
+            if len(fresh) < len(moved):
+                for p in fresh:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return super().step(closure)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, multiplier: float, decay: float = 1.0) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +15,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from .. import methods
-from ..arguments import Config
+from ..arguments import Config, DataArguments
+from ..data.caches.decoding import check_share
 from ..data.dataset import ImageDataset
 from ..data.masks.mask_faults import check_masks
 from ..data.splits.splits import Split, SplitIndices
-from ..errors import UserError
+from ..errors import TooManyBad, UserError
 from ..settings import recorded, usual_rate
 from ..tasks.base import Task
 from ..tasks.foundation import branched
@@ -30,6 +32,7 @@ from .copies import agreeing, apart, out_of_pool, pictures
 from .counts import tell_counts, tell_without
 from .lineage import began_at_random
 from .recording import Recorder
+from .same_run import check_early
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -115,6 +118,7 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     chosen = task.choose_split(config.data, config.training.seed, dataset)
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
+    check_early(config, folder, dataset, chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names
     tell_counts(task, dataset, at, names)
     check_masks((dataset, np.concatenate([at.labeled, at.validation])), (chosen.test, chosen.test_at))
@@ -126,9 +130,10 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
         config = config.replace(learning_rate=rate)
     elif "adapter_width" in task.takes:
         config = branched(config, model)
-    training, labeled = task.caches(model, config.data, dataset, at)
+    training, labeled = caches_of(task, model, config, dataset, chosen, at)
     dataset, chosen, at = without_unreadable(task, dataset, chosen, at, labeled)
     held = held_out(task, model, config, dataset, chosen, at)
+    check_bad(training, labeled, held, config, len(at.train) + sum(map(len, (at.validation, chosen.test_at))))
     seen = pictures(labeled) if len(labeled.members) else []
     shown = {part: pictures(images) for part, images in held.items()}
     unseen = apart(seen, held, shown)
@@ -209,8 +214,44 @@ def held_out(
 ) -> dict[str, Examples]:
     """Part -> the images of it, of those that have any."""
     parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
-    names = chosen.split.class_names
-    return {part: task.held(model, config.data, *of, names, part) for part, of in parts.items() if len(of[1])}
+    names, held = chosen.split.class_names, {}
+    for part, (source, rows) in parts.items():
+        if len(rows):
+            with of_all(config, chosen, at, len(rows)) as data:
+                held[part] = task.held(model, data, source, rows, names, part)
+    return held
+
+
+def caches_of(
+    task: Task, model: nn.Module, config: Config, dataset: ImageDataset, chosen: Chosen, at: SplitIndices
+) -> tuple[Any, Examples]:
+    """The images that are trained on, and the labeled ones."""
+    with of_all(config, chosen, at, len(at.train)) as data:
+        training, labeled = task.caches(model, data, dataset, at)
+    for cache in (training, labeled.cache):
+        if hasattr(cache, "max_bad"):  # what streams goes on counting, by itself
+            cache.max_bad = config.data.max_bad
+    return training, labeled
+
+
+@contextlib.contextmanager
+def of_all(config: Config, chosen: Chosen, at: SplitIndices, count: int) -> Iterator[DataArguments]:
+    """Settings by which a part of `count` images may lack as many as all parts together; what is too much is said of
+    all."""
+    total = len(at.train) + len(at.validation) + len(chosen.test_at)
+    try:
+        yield replace(config.data, max_bad=min(1.0, config.data.max_bad * total / max(count, 1)))
+    except TooManyBad as error:
+        check_share(error.skipped, total, config.data.max_bad)
+        raise
+
+
+def check_bad(training: Any, labeled: Examples, held: Mapping[str, Examples], config: Config, total: int) -> None:
+    """TooManyBad where the parts lack more images together than `max_bad` allows of the `total`."""
+    lost = dict([*training.skipped, *labeled.cache.skipped])
+    bad = [*lost.items(), *(one for images in held.values() for one in images.cache.skipped)]
+    if bad:
+        check_share(bad, total, config.data.max_bad)
 
 
 def check_labels(split: Split) -> None:

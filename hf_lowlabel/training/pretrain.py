@@ -37,6 +37,7 @@ from .guard import skipped_words
 from .loop import Loop
 from .preparing import Run, close
 from .recording import Recorder
+from .same_run import check_early
 from .streams import ViewStream, pretrain_batches
 
 log = logging.getLogger("hf_lowlabel")
@@ -54,6 +55,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     dataset, shards = open_images(task, config.data)
     split = read_split(config.data)
     at = split.resolve(dataset) if split else None
+    check_early(config, folder, dataset, split)
     with accelerator.main_process_first():
         network = make_network(config, dataset, whole=task.labeling != "mask")
     encoder = network.model.to(accelerator.device)

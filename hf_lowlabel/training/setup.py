@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from ..distributed import choose_device, world
 from ..errors import UserError, unknown
 from ..models.layout import best_layout
 from ..models.quiet import is_unsaid
-from ..settings import may_change, recorded
 from ..tasks.networks import is_model_folder
 from ..text import speaks
 from .checkpoint import load_objective
+from .same_run import IMAGES, SPLIT, USABLE, settings_of
 
 log = logging.getLogger("hf_lowlabel")
+COMPLETE = {"hf_lowlabel", "torch", "timm", "segmentation_models_pytorch", "peft"}  # every weight left gets a gradient
 
 
 def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | None = None) -> Accelerator:
@@ -66,7 +67,34 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
     several = "es" * (accelerator.num_processes > 1)
     where, precision = accelerator.device, args.precision
     log.info("%d process%s on %s, precision %s", accelerator.num_processes, several, where, precision)
+    if accelerator.num_processes == 1 and one_of_several():
+        log.warning(
+            "`accelerate launch --cpu` was asked for several processes and starts one. Start them with torchrun "
+            "--nproc-per-node=N instead"
+        )
     return accelerator
+
+
+def one_of_several() -> bool:
+    """Whether accelerate's launcher was asked for more than the one process that it started, as on a CPU: it sets an
+    address to meet at, and neither a rank nor how many there are."""
+    said = os.environ
+    return "ACCELERATE_MIXED_PRECISION" in said and "MASTER_ADDR" in said and "WORLD_SIZE" not in said
+
+
+def across(accelerator: Accelerator, objective: nn.Module) -> nn.Module:
+    """The objective as all processes of a launch train it.
+
+    One with modules of other packages, or of the user's own, may have parameters that a step does not use: which these
+    are is looked up at every step.
+    """
+    if world() == 1:
+        return objective
+    if any(type(module).__module__.partition(".")[0] not in COMPLETE for module in objective.modules()):
+        accelerator.ddp_handler.find_unused_parameters = True
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
+    wrapped: nn.Module = accelerator.prepare_model(objective)
+    return wrapped
 
 
 def check_trackers(names: list[str]) -> None:
@@ -120,14 +148,13 @@ def identity(config: Config, dataset: ImageDataset, split: Split | None, cache=N
 
     A resident cache leaves out every bad image, a streaming one those it looked at.
     """
-    kept = {k: v for k, v in recorded(config).items() if k not in may_change()}
-    data = {"fingerprint of the images": dataset.fingerprint}
+    data = {IMAGES: dataset.fingerprint}
     if split is not None:
-        data["hash of the split"] = split.hash
+        data[SPLIT] = split.hash
     if cache is not None:
         used = hashlib.sha256(np.asarray(cache.indices, dtype=np.int64).tobytes()).hexdigest()
-        data["list of usable images (see --streaming and --memory-budget)"] = used
-    return {"settings": json.loads(json.dumps(kept)), "data": data}
+        data[USABLE] = used
+    return {"settings": settings_of(config), "data": data}
 
 
 def start_from(objective, model: ModelArguments) -> None:

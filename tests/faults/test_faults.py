@@ -110,6 +110,22 @@ def test_the_injector_hurts_what_it_says(tmp_path):
     assert attempt(lambda: os.read(os.pipe()[0], 1), seconds=0.2).verdict == "hang"
 
 
+def test_what_is_refused_to_a_file_is_said_of_the_one_asked_for(tmp_path):
+    """Not of the hidden one beside it, nor of one inside a hidden folder."""
+    from hf_lowlabel import files, table_writer
+
+    for path in ("/proc/x.csv", "/proc/x.parquet"):
+        with pytest.raises(OSError) as error, table_writer.growing_table(path) as add:
+            add({"a": 1})
+        assert path in str(error.value) and ".part" not in str(error.value)
+    with pytest.raises(OSError) as error, files.whole_folder("/proc/folder"):
+        pass
+    assert error.value.filename == "/proc/folder"
+    with pytest.raises(OSError) as error, files.whole_folder(tmp_path / "folder") as part:
+        (part / "gone" / "a.txt").write_text("")
+    assert error.value.filename == str(tmp_path / "folder" / "gone" / "a.txt")
+
+
 def test_files_have_the_mode_of_their_neighbours(few):
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (few / "run").iterdir() if p.is_file()}
     assert set(modes.values()) == {stat.S_IMODE((few / "settings.yaml").stat().st_mode)}, modes

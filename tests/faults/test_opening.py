@@ -85,7 +85,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "tasks/classification.py": "open_model",
     "tasks/segmentation_card.py": "read_json",
     "tasks/predicted_masks.py": "DictReader read_text",  # ours
-    "training/checkpoint.py": "load_file load_file load_file open read_bytes read_text",
+    "training/checkpoint.py": "load_file load_file load_file open read_bytes read_bytes read_bytes read_text",
     "training/folder.py": "read_text",  # a lock file: the number of a process
     "training/journal.py": "open read_bytes",
     "training/lineage.py": "hf_hub_download",

@@ -147,9 +147,18 @@ def test_no_margins_without_the_baseline(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(architecture="resnet18"), r"differ in their network \(cnn6_16, resnet18\)"),
-        (dict(data=Data("digits", fingerprint="g")), "differ in their data set"),
-        (dict(metrics={"accuracy": 0.5, "images": 200}), r"differ in their number of test images \(200, 359\)"),
+        (
+            dict(architecture="resnet18"),
+            r"differ in their network \(fixmatch-10-0-random-weights-0: cnn6_16; supervised-10-0-random-weights-1: resnet18\)",
+        ),
+        (
+            dict(data=Data("digits", fingerprint="g")),
+            r"differ in their data set \(fixmatch-10-0-\S+; supervised-10-0-\S+\)",
+        ),
+        (
+            dict(metrics={"accuracy": 0.5, "images": 200}),
+            r"differ in their number of test images \(fixmatch-10-0-\S+: 359; supervised-10-0-\S+: 200\)",
+        ),
         (dict(metrics={}), "has no accuracy on test images"),
     ],
 )

@@ -502,7 +502,7 @@ def test_a_search_with_its_features_elsewhere_goes_on(found, network, tmp_path, 
         m.setattr("hf_lowlabel.ladder.on_features.write_advice", stopped)
         auto(data, network, **given)
     assert "the same command goes on" in caplog.text and (tmp_path / "run" / "model.safetensors").is_file()
-    with pytest.raises(UserError, match="other settings, labels or images"):
+    with pytest.raises(UserError, match="tried with other labels. Give"):
         auto(data, network, **{**given, "num_labels": 12})
     best = auto(data, network, **given)
     assert (best.folder / "advice.html").is_file() and not (best.folder / "search.json").exists()
@@ -618,7 +618,7 @@ def test_trials_of_a_search_that_failed_are_not_those_of_another(found, network,
     with monkeypatch.context() as m, pytest.raises(type(error)):
         m.setattr("hf_lowlabel.ladder.auto.from_features", fails)
         auto(data, network, **given)
-    with pytest.raises(UserError, match="other settings, labels or images"):
+    with pytest.raises(UserError, match="was tried with other labels"):
         auto(data, network, **{**given, "num_labels": 12})
     assert plan.is_file()
     best = auto(data, network, **given)
@@ -658,6 +658,10 @@ def test_a_search_is_of_the_weights_and_not_of_their_names(found, network, tmp_p
     begin(network, one)
     with pytest.raises(UserError, match="tried with other weights"):
         auto(data, [network, other], **given)
+    with pytest.raises(UserError, match=r"with other settings \(max_bad was 0.01, now 0.5\)\. Give another"):
+        auto(data, [network, one], max_bad=0.5, **given)
+    with pytest.raises(UserError, match=r"with other labels\. Give another"):
+        auto(data, [network, one], **dict(given, num_labels=12))
     shutil.copytree(one, tmp_path / "c/backbone")
     begin(network, tmp_path / "c/backbone")
     encoder(one, 3)

@@ -195,28 +195,28 @@ def test_labels_and_none_are_searches_of_two_kinds(made, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             auto(data, made / "net", **given, **more)
 
-    def refused(**more):
+    def refused(says):
         before = {p: p.read_bytes() for p in run.rglob("*.json")}
-        with pytest.raises(UserError, match="tried with other settings, labels or images"):
-            auto(data, made / "net", **given, **more)
+        with pytest.raises(UserError, match=f"tried with other {says}. Give another"):
+            auto(data, made / "net", **given)
         assert {p: p.read_bytes() for p in before} == before
 
     monkeypatch.setattr("hf_lowlabel.ladder.auto.from_features", stopped)
     monkeypatch.setattr("hf_lowlabel.ladder.from_words.prepare", stopped)
     go(labels=tmp_path / "a.csv")
-    refused()
+    refused("settings, labels, class names, prompts or text model")
     go(labels=tmp_path / "a.csv")
     (run / "search.json").write_text(json.dumps({"facts": {"no labels": "of an older version"}}))
     with pytest.raises(UserError, match="tried with other"):
         auto(data, made / "net", labels=tmp_path / "b.csv", **given)
-    refused()
+    refused("settings, labels or images")
     shutil.rmtree(run)
     go()
-    with pytest.raises(UserError, match="tried with other settings, labels or images"):
+    with pytest.raises(UserError, match="tried with other settings, labels, class names"):
         auto(data, made / "net", labels=tmp_path / "b.csv", **given)
     go()
     (data / "30.png").write_bytes((data / "00.png").read_bytes())
-    refused()
+    refused("images or labels beside them")
 
 
 def test_two_processes_have_the_model_of_one(made, tmp_path):

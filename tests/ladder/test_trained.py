@@ -353,7 +353,7 @@ def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, sh
     kept = sorted((tmp_path / "run" / "trials").glob("*/tallies.safetensors"))
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(kept) == 7
-    with pytest.raises(UserError, match="other settings, labels or images"):
+    with pytest.raises(UserError, match="was tried with other labels"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
     best = auto(discs, network, output_dir=tmp_path / "run", **MASKS)
     assert [path.stat().st_mtime_ns for path in kept] == times
@@ -376,7 +376,7 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
             auto(discs, network, output_dir=tmp_path / "run", **short_of_time)
     plan = tmp_path / "run" / "trials" / "plan.json"
     assert "CutMix" not in plan.read_text() and "CutMix would need about" in caplog.text
-    with pytest.raises(UserError, match="other settings, labels or images"):
+    with pytest.raises(UserError, match="was tried with other labels"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
     assert "CutMix" not in plan.read_text()
     best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})

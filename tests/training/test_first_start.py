@@ -1,5 +1,7 @@
 """A run folder from its first start on: what a requeued, refused or killed run leaves in it can be gone on with."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -8,11 +10,11 @@ from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.models.opening import open_model
-from hf_lowlabel.training import frozen
+from hf_lowlabel.training import frozen, preparing
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.yaml_files import read_yaml
 
-from .conftest import FINETUNE
+from .conftest import FINETUNE, SMALL
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,50 @@ def test_a_refused_resume_leaves_settings_and_manifest(tmp_path):
         api.finetune(**{**FINETUNE, "max_steps": 2, "num_labels": 30}, method="supervised", output_dir=run, resume=True)
     assert before == {name: (run / name).read_bytes() for name in before}
     assert len(Split.load(run / "split.json").labeled) == 20
+
+
+def without(root) -> None:
+    (root / "dark" / "3.png").unlink()
+
+
+def renamed(root) -> None:
+    (root / "dark").rename(root / "night")
+
+
+def exchanged(root) -> None:
+    shutil.copyfile(root / "dark" / "3.png", root / "dark" / "4.png")
+
+
+def relabeled(root) -> None:
+    text = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(text.replace("dark/3.png,a", "dark/3.png,b"))
+
+
+@pytest.mark.parametrize(
+    "change, table, says",
+    [
+        (without, False, "other data: gone: dark/3.png. Use the data of the run"),
+        (renamed, False, "the class 'dark' is now 'night'; gone: dark/0.png, .* and 9 more. Use"),
+        (exchanged, False, "other data: images, or labels that lie beside them, were added, removed or replaced. Use"),
+        (relabeled, True, "other data: labels: dark/3.png was 'a', now 'b'. Use"),
+    ],
+)
+def test_a_refused_resume_says_what_is_not_as_it_was(change, table, says, photos, tmp_path, monkeypatch):
+    """By name, and before the network is loaded."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(photos / "labeled", data)
+    if table:
+        rows = [f"{name}/{i}.png,{label}\n" for name, label in (("dark", "a"), ("light", "b")) for i in range(12)]
+        (data / "labels.csv").write_text("file_name,label\n" + "".join(rows))
+    settings = dict(SMALL, dataset=str(data), method="supervised", max_steps=1, test_fraction=0.0, output_dir=run)
+    del settings["unlabeled_ratio"]
+    api.finetune(**settings)
+    change(data)
+    monkeypatch.setattr(preparing, "network_of", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=says):
+        api.finetune(**settings, resume=True)
+    with pytest.raises(UserError, match="step-00000001 cannot be resumed with other settings: image_size was 16, now"):
+        api.finetune(**dict(settings, image_size=24), resume=True)
 
 
 def test_a_killed_run_on_frozen_features_is_done_again(tmp_path, monkeypatch):

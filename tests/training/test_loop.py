@@ -565,3 +565,10 @@ def test_the_end_that_was_decided_when_a_signal_came_stays_decided(event, tmp_pa
     assert torch.equal(again.inner.net.weight, whole.inner.net.weight)
     rows, expected = ([{**row, "steps_per_second": 0} for row in loop.history] for loop in (again, whole))
     assert rows == expected
+
+
+def test_a_score_of_nothing_has_no_sign(caplog):
+    network = torch.nn.Linear(1, 1)
+    kept = dict(best_weights=network.state_dict(), best_step=20, best_score="sel", best=-0.0)
+    Loop.take_best(SimpleNamespace(inner=SimpleNamespace(evaluated=network), **kept))
+    assert "took the weights of step 20 (sel 0)" in caplog.text

@@ -46,6 +46,16 @@ def test_a_batch_that_cannot_be_cut_is_refused_before_data_is_read(verb, method)
     resolve(Config.from_flat(verb, {**given, "batch_size": 8}))
 
 
+def test_one_process_where_several_were_asked_for_is_said(monkeypatch, tmp_path, caplog):
+    """What `accelerate launch --num_processes 2 --cpu` sets, and with one process."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    setup.start_accelerator(TrainingArguments(), tmp_path)
+    assert "torchrun" not in caplog.text
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    setup.start_accelerator(TrainingArguments(), tmp_path)
+    assert "starts one. Start them with torchrun --nproc-per-node=N" in caplog.text
+
+
 def test_a_batch_that_processes_cannot_share_is_refused_at_their_start(monkeypatch, tmp_path):
     real = setup.Accelerator
 

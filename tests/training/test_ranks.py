@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ..pictures import OF_CLASSES, OF_MASKS, draw_nothing
 from ..processes import ranks
-from . import launched_runs, script_ranks, slow_ranks
+from . import launched_runs, own_ranks, script_ranks, slow_ranks
 from .conftest import FINETUNE
 from .launched_runs import ALGORITHMS, COMPARED, LABELS
 
@@ -97,6 +97,19 @@ def test_a_script_that_every_process_runs(tmp_path):
     assert first == other and first["pushed"] and first["accuracy"] == first["trained"]
     assert len(list(tmp_path.glob("upload-0-*"))) == 5 and not list(tmp_path.glob("upload-1-*"))
     assert not (tmp_path / "other").exists()
+
+
+def test_two_ranks_equal_one_with_parameters_that_a_step_does_not_use(tmp_path, monkeypatch):
+    draw_nothing(monkeypatch.setattr, *OF_CLASSES)
+    own_ranks.main(tmp_path / "one")
+    said = ranks(own_ranks.main, tmp_path / "two", folder=tmp_path)
+    losses = compare(tmp_path / "one", tmp_path / "two")
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+    one, two = (
+        load_file(tmp_path / run / "checkpoints" / "step-00000004" / "objective.safetensors") for run in ("one", "two")
+    )
+    assert one["odd.weight"].allclose(two["odd.weight"], atol=1e-5)
+    assert one["never.weight"].equal(two["never.weight"]) and "find_unused" not in "".join(said)
 
 
 def test_slow_steps_leave_time_to_save(tmp_path):

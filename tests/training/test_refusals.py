@@ -5,11 +5,12 @@ import errno
 import fcntl
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hf_lowlabel import finetune, load_segmentation, load_source, make_split
+from hf_lowlabel import finetune, load_segmentation, load_source, make_split, report
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
@@ -49,6 +50,32 @@ def test_bad_input_is_refused(bad, words, photos, tmp_path):
         finetune(**{**SMALL, "dataset": str(photos / "labeled"), "output_dir": str(tmp_path / "run"), **bad})
     assert words in str(e.value), str(e.value)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_bad_images_are_counted_over_all_that_take_part(task, photos, masked, tmp_path):
+    """One of three test images is not a third of all; with one more, which is trained on, it is too much."""
+    root, masks = tmp_path / "data", task == "segmentation"
+    shutil.copytree(masked if masks else photos / "labeled", root)
+    source = load_segmentation(str(root)) if masks else load_source(str(root))
+    split = make_split(source)
+    test = [*split.labeled][:3]
+    labeled = {id: name for id, name in split.labeled.items() if id not in test}
+    replace(split, labeled=labeled, test=test).save(tmp_path / "split.json")
+    given = {**(SEGMENT if masks else SMALL), "task": task, "dataset": str(root), "max_steps": 1, "num_labels": None}
+    given |= dict(method="supervised", split=str(tmp_path / "split.json"), max_bad=0.06, unlabeled_ratio=None)
+    first, other = (root / ("images" if masks else "") / f"{id.split('.')[0]}.png" for id in (test[0], [*labeled][-1]))
+    spoil(first)
+    run = finetune(**given, output_dir=str(tmp_path / "run"))
+    assert "No list of the worst answers" not in report([run.folder], tmp_path / "report.html").read_text()
+    spoil(other)
+    with pytest.raises(UserError, match=f"2 of {len(source)} images cannot be used .*at most 6.0 % of them may be bad"):
+        finetune(**given, output_dir=str(tmp_path / "none"))
+
+
+def spoil(file) -> None:
+    """Other content of the same size, which the fingerprint of the data is of."""
+    file.write_bytes(b"\0" * file.stat().st_size)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])

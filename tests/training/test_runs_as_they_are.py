@@ -212,10 +212,20 @@ def test_images_it_was_trained_with_are_told_whatever_else_has_changed(tmp_path)
     other = classes(tmp_path / "other", "cat", "dog", each=5)
     assert warned(run.folder, other) == ""
     (other / "cat" / "again.png").write_bytes((data / first).read_bytes())
-    assert warned(run.folder, other).startswith("1 of the 11 images are labeled ones the model was trained with")
+    copy = f"such as cat/again.png of {first}"
+    said = f"1 of the 11 images are copies of labeled ones the model was trained with, {copy}: results"
+    assert warned(run.folder, other).startswith(said)
     with Image.open(data / first) as image:  # saved anew
         image.save(other / "cat" / Path(first).with_suffix(".bmp").name)
-    assert warned(run.folder, other).startswith("2 of the 12 images are labeled ones the model was trained with")
+    said = (
+        f"2 of the 12 images are copies of labeled ones the model was trained with, such as cat/0.bmp of {first}, cat/"
+    )
+    assert warned(run.folder, other).startswith(said)
+    own = (other / first).read_bytes()
+    (other / first).write_bytes((data / first).read_bytes())
+    said = "3 of the 12 images are labeled ones the model was trained with, 2 of them as copies, such as cat/0.bmp of"
+    assert warned(run.folder, other).startswith(said)
+    (other / first).write_bytes(own)
     (data / "cat" / "more.png").write_bytes((other / "cat" / "0.png").read_bytes())
     assert warned(run.folder, data, dataset_split="train").startswith("6 of the 11 images are labeled ones")
 

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...errors import UserError
+from ...errors import TooManyBad, UserError
 from ...machine import cores as usable_cores
 from ...text import percent
 from ..dataset import ImageDataset
@@ -336,12 +336,14 @@ def in_threads(
 
 
 def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> None:
-    """Raises UserError when more than the share `max_bad` of `count` images, or all, are `skipped`."""
+    """Raises TooManyBad when more than the share `max_bad` of `count` images, or all, are `skipped`."""
     if len(skipped) > max_bad * count or len(skipped) == count:
         shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
         needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
         larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
-        raise UserError(
-            f"{len(skipped)} of {count} images cannot be used ({shown}), and at most {percent(max_bad)} of them may be "
-            f"bad. Repair or remove the files{larger}."
+        most = f"at most {percent(max_bad)} of them may be bad" if len(skipped) < count else "none is left"
+        raise TooManyBad(
+            f"{len(skipped)} of {count} images cannot be used ({shown}), and {most}. Repair or remove the "
+            f"files{larger}.",
+            skipped,
         )

@@ -84,7 +84,10 @@ def refuse_slice(split: str) -> None:
 def refuse_nameless(name: str) -> None:
     """Raises Nameless for what stands in training.yaml of a run whose data was in memory."""
     if was_in_memory(name):
-        raise Nameless(f"The data of this run was {name}, which is not in its folder. Give the data itself.")
+        raise Nameless(
+            f"The data of this run was {name}, which is not in its folder. Give the data itself, in Python; a command "
+            "opens again only what a run read from files."
+        )
 
 
 def as_stored(rows):
