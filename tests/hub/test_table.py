@@ -149,7 +149,7 @@ def test_no_margins_without_the_baseline(tmp_path):
     [
         (
             dict(architecture="resnet18"),
-            r"differ in their network \(fixmatch-10-0-random-weights-0: cnn6_16; supervised-10-0-random-weights-1: resnet18\)",
+            r"differ in their network \(fixmatch-10-0-\S+: cnn6_16; supervised-10-0-\S+: resnet18\)",
         ),
         (
             dict(data=Data("digits", fingerprint="g")),
