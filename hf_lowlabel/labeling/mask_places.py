@@ -23,6 +23,7 @@ from ..data.pixels.images import Range, decoding, load_rgb, open_image, upright,
 from ..data.pixels.mask_colors import Colors, MaskFault
 from ..data.pixels.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
 from ..data.splits.division import of_split, opened_as, read_division, split_of
+from ..data.splits.split_roots import opened_folder
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
@@ -72,11 +73,12 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
     kind = layout(folder)
     if kind not in LAYOUTS:
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
-    division = None if selected else read_division(folder, skip_missing=True, masks=True)
+    opened = folder if selected or kind is not None else opened_folder(folder)
+    division = None if selected else read_division(opened, skip_missing=True, masks=True)
     if kind is None:
-        root, _, own = split_of(folder, split, division)
+        root, _, own = split_of(opened, split, division)
         every, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None
-        kept = of_split(division, folder, root, list(every), split, own)
+        kept = of_split(division, opened, root, list(every), split, own)
         files = {id: file for (id, file), here in zip(every.items(), kept) if here}
     else:
         found, own = opened_as(split, division, lambda name: find_files(folder, name))

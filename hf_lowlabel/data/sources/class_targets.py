@@ -23,7 +23,7 @@ import pyarrow as pa
 from ...errors import UserError
 from ...text import listed
 from ..dataset import ImageDataset, Origin, check_labels, make_dataset
-from ..files.folder_names import in_mask_folders, is_of_masks
+from ..files.folder_names import IMAGE_FOLDERS, in_mask_folders, is_of_masks
 from ..files.folders import (
     METADATA,
     SPLITS,
@@ -47,6 +47,7 @@ from . import digits
 from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
 from .targets import Targets
 
+AROUND = (*IMAGE_FOLDERS, "data", "dataset")  # what a folder around all classes is called, or as the data set is
 WEB_COLUMNS = ("__key__", "__url__")  # of WebDataset
 
 
@@ -78,10 +79,10 @@ class ClassTargets(Targets):
                 f"is no such file in {str(root)!r}."
             )
         else:
-            in_splits = own is None and bool(split_folders(path)[0])  # whose names are no classes
+            in_splits = own is None and bool(split_folders(root)[0])  # whose names are no classes
             below = [id.partition("/")[2] for id in ids] if in_splits else ids
             outer = {below[0].partition("/")[0]}
-            depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below)
+            depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below, path)
             texts = [folder_label(id.split("/", depth)[-1]) for id in below]
             around = "" if in_splits else "/".join(files[0].path.split("/")[:depth])
             if around:
@@ -175,12 +176,14 @@ def folder_label(id: str) -> str | None:
     return first if rest and first.lower() not in SPLITS[UNLABELED] else None
 
 
-def folders_around(ids: Sequence[str]) -> int:
-    """How many folders all images lie in, in which there are others that tell them apart: those are the classes. 0
-    where images lie in them directly, and for what is called unlabeled."""
+def folders_around(ids: Sequence[str], path: Path) -> int:
+    """How many folders all images lie in that are called as images or as the data set, in which there are others that
+    tell them apart: those are the classes. 0 where images lie in them directly, and for any other name: cat/2019/ and
+    cat/2020/ are of one class."""
     folders = [id.split("/") for id in {id.rpartition("/")[0] for id in ids}]
     shared = os.path.commonprefix(folders)
-    return 0 if shared in folders or any(name.lower() in SPLITS[UNLABELED] for name in shared) else len(shared)
+    known = {*AROUND, path.resolve().name.lower()} - {*SPLITS[UNLABELED]}
+    return len(shared) if shared not in folders and known.issuperset(name.lower() for name in shared) else 0
 
 
 def tell_around(root: Path, around: str, undivided: bool) -> None:

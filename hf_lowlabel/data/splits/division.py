@@ -20,7 +20,7 @@ from .metadata import no_image
 from .pool import Listed, Pool
 from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
-from .split_roots import split_folders, split_root
+from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, says_labels, tell_absent
 from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_numbers, without_folds
@@ -56,7 +56,7 @@ def read_division(
     Raises:
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
-    parts = {name: one for name, one in split_folders(path)[0].items() if name in ALIASES}
+    parts = {name: one for name, one in split_folders(around_splits(path))[0].items() if name in ALIASES}
     found = [*at_top(path, label, skip_missing, masks)]
     for name, part in parts.items():
         own = split_named(name)
@@ -210,9 +210,11 @@ def tell_lost(file: Path, lost: Sequence[str]) -> None:
 def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, list[Path], str | None]:
     """(the folder that the images of a split are in, those of other splits with classes, the split of those of these
     images of which nothing else is said; None: that of the folder they are in). Raises MissingSplit."""
-    folders, strays = split_folders(path)
-    if division is not None and (not folders or any(id.partition("/")[0] in strays for id in division.of)):
-        return path, [], None
+    around = around_splits(path)
+    folders, strays = split_folders(around)
+    beside = tuple(f"{prefix(path, around)}{name}/" for name in strays)
+    if division is not None and (not folders or any(id.startswith(beside) for id in division.of)):
+        return around, [], None
     (root, others), own = opened_as(split, division, lambda name: split_root(path, name))
     return root, others, own
 
@@ -246,14 +248,16 @@ def of_split(
         return np.ones(len(ids), bool)
     inside = prefix(path, root)
     asked = split_named(split)
-    opened = {folder.name: name for name, folder in split_folders(path)[0].items()}
+    around = around_splits(path)
+    above = prefix(path, around)
+    opened = {folder.name: name for name, folder in split_folders(around)[0].items()}
     outside = [id for id, said in division.of.items() if said == asked and not id.startswith(inside)]
-    if odd := [id for id in outside if asked in HELD or of_folder(id, opened) in HELD]:
+    if odd := [id for id in outside if asked in HELD or of_folder(id.removeprefix(above), opened) in HELD]:
         raise UserError(
             f"{division.where} that {odd[0]!r} is of split {asked!r} ({len(odd)} such images), and it does not lie in "
             f"{inside} with the others. Move it there, or correct what is said of it."
         )
-    usual = [own or of_folder(f"{inside}{id}", opened) for id in ids]
+    usual = [own or of_folder(f"{inside}{id}".removeprefix(above), opened) for id in ids]
     if own is None and not opened:  # unlabeled/ beside folders of classes
         usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]
