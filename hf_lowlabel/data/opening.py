@@ -121,8 +121,8 @@ def found(
         return targets.table(open_parquet(path, config, split, image_column, targets.every_split))
     check_folder(path, name, config, image_column)
     path = path.resolve() if path.name in ("", "..") else path  # messages name it
-    below = path if targets.lays_out(path) else opened_folder(path)
-    return replace(targets.folder(below, split), name=path.resolve().name)
+    opened = targets.folder(opened_folder(path, itself=targets.lays_out(path)), split)
+    return replace(opened, name=path.resolve().name)
 
 
 def check_folder(path: Path, name: str, config: str | None, image_column: str | None) -> None:

@@ -70,15 +70,15 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         return {name: Place(image, mask, colors) for name, (image, mask) in predicted(folder).items()}
     if not selected:
         refuse_half(folder)
+        opened_folder(folder, itself=True)  # masks and the names of their classes are written into it
     kind = layout(folder)
     if kind not in LAYOUTS:
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")
-    opened = folder if selected or kind is not None else opened_folder(folder)
-    division = None if selected else read_division(opened, skip_missing=True, masks=True)
+    division = None if selected else read_division(folder, skip_missing=True, masks=True)
     if kind is None:
-        root, _, own = split_of(opened, split, division)
+        root, _, own = split_of(folder, split, division)
         every, known, masks = {file.id: file for file in image_files(root)}, dict[str, Path](), None
-        kept = of_split(division, opened, root, list(every), split, own)
+        kept = of_split(division, folder, root, list(every), split, own)
         files = {id: file for (id, file), here in zip(every.items(), kept) if here}
     else:
         found, own = opened_as(split, division, lambda name: find_files(folder, name))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from hf_lowlabel import Config, load_segmentation, load_source
 from hf_lowlabel.errors import MissingSplit, UserError
+from hf_lowlabel.labeling.mask_places import find_places
 from hf_lowlabel.tasks import get_task
 
 
@@ -155,6 +156,19 @@ def test_lists_in_the_folder_of_an_archive_hold_images_out(tmp_path, folder):
 def test_masks_in_the_folder_of_an_archive(tmp_path):
     pictures(tmp_path, *(f"ds/{s}/{kind}/{s}.png" for s in ("train", "test") for kind in ("images", "masks")))
     assert load_segmentation(tmp_path, classes=["a", "b"], split="test").ids == ["test.png"]
+
+
+def test_masks_are_not_painted_where_lists_inside_are_unread(tmp_path):
+    """Once masks lie beside the images, the folder that is given is opened itself, and the list was not read."""
+    in_archive(tmp_path, ("ds/val.txt", "train/train0.png\n"))
+    with pytest.raises(UserError, match="val.txt in ds/ may say splits .* Give '.*ds'"):
+        find_places(tmp_path)
+    assert [*find_places(tmp_path / "ds")] == ["train1.png", "train2.png"]
+    pictures(tmp_path, "ds/train/train0_mask.png")
+    with pytest.raises(UserError, match="val.txt in ds/ may say splits"):
+        load_segmentation(tmp_path, classes=["a", "b"])
+    (tmp_path / "ds/val.txt").unlink()
+    assert len(find_places(tmp_path)) == len(load_segmentation(tmp_path, classes=["a", "b"])) == 3
 
 
 @pytest.mark.parametrize("opened", [load_source, several])

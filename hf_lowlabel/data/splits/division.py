@@ -56,7 +56,7 @@ def read_division(
     Raises:
         UserError: an image is said to be of two splits, or what is held out is named so that it cannot be found.
     """
-    parts = {name: one for name, one in split_folders(around_splits(path))[0].items() if name in ALIASES}
+    parts = {name: one for name, one in split_folders(path)[0].items() if name in ALIASES}
     found = [*at_top(path, label, skip_missing, masks)]
     for name, part in parts.items():
         own = split_named(name)
@@ -210,11 +210,9 @@ def tell_lost(file: Path, lost: Sequence[str]) -> None:
 def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, list[Path], str | None]:
     """(the folder that the images of a split are in, those of other splits with classes, the split of those of these
     images of which nothing else is said; None: that of the folder they are in). Raises MissingSplit."""
-    around = around_splits(path)
-    folders, strays = split_folders(around)
-    beside = tuple(f"{prefix(path, around)}{name}/" for name in strays)
-    if division is not None and (not folders or any(id.startswith(beside) for id in division.of)):
-        return around, [], None
+    folders, strays = split_folders(path)
+    if division is not None and (not folders or any(id.partition("/")[0] in strays for id in division.of)):
+        return path, [], None
     (root, others), own = opened_as(split, division, lambda name: split_root(path, name))
     return root, others, own
 
@@ -248,18 +246,20 @@ def of_split(
         return np.ones(len(ids), bool)
     inside = prefix(path, root)
     asked = split_named(split)
-    around = around_splits(path)
-    above = prefix(path, around)
-    opened = {folder.name: name for name, folder in split_folders(around)[0].items()}
+    opened = {folder.name: name for name, folder in split_folders(path)[0].items()}
     outside = [id for id, said in division.of.items() if said == asked and not id.startswith(inside)]
-    if odd := [id for id in outside if asked in HELD or of_folder(id.removeprefix(above), opened) in HELD]:
+    if odd := [id for id in outside if asked in HELD or of_folder(id, opened) in HELD]:
         raise UserError(
             f"{division.where} that {odd[0]!r} is of split {asked!r} ({len(odd)} such images), and it does not lie in "
             f"{inside} with the others. Move it there, or correct what is said of it."
         )
-    usual = [own or of_folder(f"{inside}{id}".removeprefix(above), opened) for id in ids]
-    if own is None and not opened:  # unlabeled/ beside folders of classes
-        usual = ["train" if one == UNLABELED else one for one in usual]
+    usual = [own or ""] * len(ids)
+    if own is None:
+        around = around_splits(path)
+        opened = {folder.name: name for name, folder in split_folders(around)[0].items()}
+        usual = [of_folder(f"{inside}{id}".removeprefix(prefix(path, around)), opened) for id in ids]
+        if not opened:  # unlabeled/ beside folders of classes
+            usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]
     kept = np.array([one == asked for one in named], bool)
     if not kept.any():

@@ -19,7 +19,7 @@ from ..files.split_words import called_as_split, split_said
 from ..files.table_files import ImageNames, read_table, stem
 from ..files.uploads import Uploads
 from ..labels.columns import Rows
-from .split_roots import around_splits, split_folders
+from .split_roots import split_folders
 
 
 class Pool:
@@ -48,10 +48,9 @@ class Pool:
     @cached_property
     def in_splits(self) -> tuple[str, ...]:
         """What ids begin with in folders that are opened as splits, whatever the task."""
-        folders = split_folders(around_splits(self.path))[0]
+        folders = split_folders(self.path)[0]
         named = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
-        below = [folder.relative_to(self.path).as_posix() for folder in named]
-        return tuple(f"{unicodedata.normalize('NFC', folder)}/" for folder in below)
+        return tuple(f"{unicodedata.normalize('NFC', folder.name)}/" for folder in named)
 
     @cached_property
     def all_in_splits(self) -> bool:
@@ -64,7 +63,7 @@ class Pool:
 
     def lie_in(self, split: str, ids: Sequence[str | None]) -> bool:
         """Whether all of some images lie in the folder that is opened as this split."""
-        folders = tuple(folder for folder in self.in_splits if split_said([folder.split("/")[-2]]) == split)
+        folders = tuple(folder for folder in self.in_splits if split_said([folder]) == split)
         return bool(ids) and all(id is not None and id.startswith(folders) for id in ids)
 
     @cached_property

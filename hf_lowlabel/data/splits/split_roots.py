@@ -144,18 +144,19 @@ def refuse_beside(path: Path) -> None:
         )
 
 
-def opened_folder(path: Path) -> Path:
+def opened_folder(path: Path, itself: bool = False) -> Path:
     """The folder to open for a data set: where folders of splits have others around them, the one on the way to them
     in which files say something.
 
     Args:
         path: the data set.
+        itself: it is opened as it is, since its masks are laid out in it.
 
     Returns:
         `path`, or a folder in it.
 
     Raises:
-        UserError: files in two such folders may say something.
+        UserError: files in two such folders may say something, or in another than `path` that is opened itself.
     """
     if sole_folder(path) is None:
         return path
@@ -167,7 +168,13 @@ def opened_folder(path: Path) -> Path:
             f"{one} in {outer.name}/ and {other} in {inner.name}/ may both say labels and splits of the images in "
             f"{str(way[-1])!r}. Move one of them elsewhere, or give {str(inner)!r}, where {one} is not read."
         )
-    return saying[0][0] if saying else way[-1]
+    if itself and saying and saying[0][0] != path:
+        inner, name = saying[0]
+        raise UserError(
+            f"{name} in {inner.name}/ may say splits of the images in it, and is not read where {path.name!r} is given. "
+            f"Give {str(inner)!r}."
+        )
+    return path if itself else saying[0][0] if saying else way[-1]
 
 
 def what_says(folder: Path) -> str | None:
