@@ -482,7 +482,9 @@ def test_folders_of_splits_that_a_file_names_are_no_classes(tmp_path, classes, o
         write(tmp_path, f"labels/{split}/{classes}cat_0.txt", "0 0.1 0.1 0.9 0.1 0.9 0.9")
     write(tmp_path, "data.yaml", "train: images/train", "val: images/val", "names: [x, y]")
     for split in ("train", "val"):
-        source = opened(tmp_path, split=split)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*are no classes")
+            source = opened(tmp_path, split=split)
         assert len(source) == (4 if classes else 2)
         if opened is load_source:
             assert source.class_names == (["a", "b"] if classes else [])

@@ -91,7 +91,8 @@ class ClassTargets(Targets):
                 tell_around(root, around, root == path and division is None)
             others = {name for other in siblings for name in class_folders(other, around)} if any(texts) else ()
             labels, names = class_indices(texts, others)
-            tell_empty(root / around, names)
+            if not in_splits:
+                tell_empty(root / around, names)
         kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)

@@ -171,8 +171,8 @@ def opened_folder(path: Path, itself: bool = False) -> Path:
     if itself and saying and saying[0][0] != path:
         inner, name = saying[0]
         raise UserError(
-            f"{name} in {inner.name}/ may say splits of the images in it, and is not read where {path.name!r} is given. "
-            f"Give {str(inner)!r}."
+            f"{name} in {inner.name}/ may say splits of the images in it, and is not read where {path.name!r} is "
+            f"given. Give {str(inner)!r}."
         )
     return path if itself else saying[0][0] if saying else way[-1]
 
