@@ -183,7 +183,9 @@ def test_files_outside_and_inside_that_may_contradict_each_other_are_asked_about
 @pytest.mark.parametrize("opened", [load_source, several])
 def test_an_image_beside_the_only_folder_of_splits_is_asked_about(tmp_path, opened):
     """All was one class, images, with those for validation in it."""
-    pictures(tmp_path, "preview.png", "images/train/0.png", "images/val/1.png")
+    pictures(tmp_path, "._preview.png", "images/train/0.png", "images/val/1.png")
+    assert opened(tmp_path).ids == ["0.png"]
+    pictures(tmp_path, "preview.png")
     with pytest.raises(UserError, match="preview.png in .* lies beside the folder images/.* Give '.*images'"):
         opened(tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Collection
@@ -110,7 +111,7 @@ def way_to_splits(path: Path) -> list[Path]:
     """A data set, the only folder of images in it and so on, to that of folders of splits; [] where there is none."""
     way = [path]
     for _ in range(3):  # an archive has one or two around its own; a link in a circle has no end
-        inside = [folder for folder in subfolders(way[-1]) if holds_images(folder)]
+        inside = [*itertools.islice(filter(holds_images, subfolders(way[-1])), 2)]  # of many classes not all
         if len(inside) != 1 or len(way) == 1 and split_folders(path)[0]:
             return []
         way.append(inside[0])
@@ -121,7 +122,8 @@ def way_to_splits(path: Path) -> list[Path]:
 
 def images_beside(way: list[Path]) -> list[str]:
     """The images that lie beside folders on the way to those of splits."""
-    return [file.name for folder in way[:-1] for file in folder.iterdir() if ending_of(file.name) in EXTENSIONS]
+    names = sorted(file.name for folder in way[:-1] for file in folder.iterdir())
+    return [name for name in names if ending_of(name) in EXTENSIONS and not name.startswith(".")]
 
 
 def sole_folder(path: Path) -> Path | None:
