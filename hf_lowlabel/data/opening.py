@@ -18,6 +18,7 @@ import contextlib
 import gc
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .sources.mask_targets import MaskTargets
 from .sources.memory import is_split, memory_table, refuse_nameless
 from .sources.tables import open_hub, open_parquet
 from .sources.targets import Targets
+from .splits.split_roots import opened_folder
 
 
 def open_dataset(
@@ -118,7 +120,9 @@ def found(
     if not targets.lays_out(path) and is_table(path):
         return targets.table(open_parquet(path, config, split, image_column, targets.every_split))
     check_folder(path, name, config, image_column)
-    return targets.folder(path.resolve() if path.name in ("", "..") else path, split)  # messages name it
+    path = path.resolve() if path.name in ("", "..") else path  # messages name it
+    opened = targets.folder(opened_folder(path, itself=targets.lays_out(path)), split)
+    return replace(opened, name=path.resolve().name)
 
 
 def check_folder(path: Path, name: str, config: str | None, image_column: str | None) -> None:

@@ -23,6 +23,7 @@ from ..data.pixels.images import Range, decoding, load_rgb, open_image, upright,
 from ..data.pixels.mask_colors import Colors, MaskFault
 from ..data.pixels.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
 from ..data.splits.division import of_split, opened_as, read_division, split_of
+from ..data.splits.split_roots import opened_folder
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
@@ -69,6 +70,7 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
         return {name: Place(image, mask, colors) for name, (image, mask) in predicted(folder).items()}
     if not selected:
         refuse_half(folder)
+        opened_folder(folder, itself=True)  # masks and the names of their classes are written into it
     kind = layout(folder)
     if kind not in LAYOUTS:
         raise UserError(f"{str(folder)!r} is laid out as {kind}, which has its own masks. Give a folder of images.")

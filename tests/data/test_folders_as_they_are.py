@@ -225,11 +225,17 @@ def test_a_folder_around_the_classes_is_no_class(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_classes_of_splits_that_have_a_folder_around_them(tmp_path):
-    put(tmp_path, "train/a/b/cat/1.png", "train/a/b/dog/1.png", "val/a/b/cat/2.png", "val/a/b/emu/2.png")
+    put(
+        tmp_path,
+        "train/data/images/cat/1.png",
+        "train/data/images/dog/1.png",
+        "val/data/images/cat/2.png",
+        "val/data/images/emu/2.png",
+    )
     found = load_source(tmp_path)
     assert found.class_names == ["cat", "dog", "emu"] and found.labels.tolist() == [0, 1]
     put(tmp_path, "val/dog/3.png")
-    assert load_source(tmp_path).class_names == ["a", "dog"], "one split alone has a single class"
+    assert load_source(tmp_path).class_names == ["data", "dog"], "one split alone has a single class"
 
 
 @pytest.mark.parametrize(
@@ -240,6 +246,10 @@ def test_classes_of_splits_that_have_a_folder_around_them(tmp_path):
         (["all/1.png", "all/cat/2.png"], ["all"]),
         (["cat/a/1.png", "cat/b/2.png", "dog/3.png"], ["cat", "dog"]),
         (["unlabeled/a/1.png", "unlabeled/b/1.png"], []),
+        (["DCIM/101CANON/1.png", "DCIM/102CANON/2.png"], ["DCIM"]),  # of a camera
+        (["cat/2019/1.png", "cat/2020/2.png"], ["cat"]),
+        (["train/cat/indoor/1.png", "train/cat/outdoor/2.png"], ["cat"]),
+        (["images/cat/a/1.png", "images/cat/b/2.png"], ["images"]),
     ],
 )
 def test_folders_that_are_around_no_classes(tmp_path, names, classes):

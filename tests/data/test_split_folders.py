@@ -8,6 +8,7 @@ from PIL import Image
 
 from hf_lowlabel import Config, load_segmentation, load_source
 from hf_lowlabel.errors import MissingSplit, UserError
+from hf_lowlabel.labeling.mask_places import find_places
 from hf_lowlabel.tasks import get_task
 
 
@@ -110,3 +111,111 @@ def test_folders_that_an_archive_has_twice(tmp_path, opened):
     assert opened(tmp_path).ids == ["cats/training_set.png", "dogs/training_set.png"]
     assert opened(tmp_path, split="test").ids == ["cats/test_set.png", "dogs/test_set.png"]
     assert load_source(tmp_path).class_names == ["cats", "dogs"]
+
+
+def in_archive(root, *said):
+    """Flat folders of splits in ds/, and files of (name, text)."""
+    pictures(root, *(f"ds/{split}/{split}{i}.png" for split in ("train", "test") for i in range(3)))
+    for name, text in said:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+TRAIN, TEST = "file_name,label\ntrain0.png,a\ntrain1.png,b\n", "file_name,label\ntest0.png,b\ntest1.png,a\n"
+BOTH = "file_name,label\n" + "".join(f"{one}/{one}{i}.png,{'ab'[i]}\n" for one in ("train", "test") for i in (0, 1))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [("ds/train.csv", TRAIN), ("ds/test.csv", TEST)],
+        [("ds/metadata.csv", BOTH)],
+        [("ds/metadata.csv", BOTH), ("README.txt", "Read me."), ("license.txt", "MIT"), ("docs/a.md", "x")],
+    ],
+)
+def test_what_lies_in_the_folder_of_an_archive_is_read(tmp_path, said):
+    """All images were unlabeled."""
+    in_archive(tmp_path / "photos", *said)
+    source = load_source(tmp_path / "photos")
+    assert source.name == "photos" and source.ids == [f"train{i}.png" for i in range(3)]
+    assert source.labels.tolist() == [0, 1, -1] and source.class_names == ["a", "b"]
+    assert load_source(tmp_path / "photos", split="test").has_target.sum() == 2
+    assert several(tmp_path / "photos").labels.tolist() == [[1, 0], [0, 1], [-1, -1]]
+
+
+@pytest.mark.parametrize("folder", ["ds", "images"])
+def test_lists_in_the_folder_of_an_archive_hold_images_out(tmp_path, folder):
+    in_archive(tmp_path, ("ds/val.txt", "train/train0.png\n"))
+    (tmp_path / "ds").rename(tmp_path / folder)
+    for opened in (load_source, several):
+        assert opened(tmp_path).ids == ["train1.png", "train2.png"]
+        assert opened(tmp_path, split="val").ids == ["train0.png"]
+
+
+def test_masks_in_the_folder_of_an_archive(tmp_path):
+    pictures(tmp_path, *(f"ds/{s}/{kind}/{s}.png" for s in ("train", "test") for kind in ("images", "masks")))
+    assert load_segmentation(tmp_path, classes=["a", "b"], split="test").ids == ["test.png"]
+
+
+def test_masks_are_not_painted_where_lists_inside_are_unread(tmp_path):
+    """Once masks lie beside the images, the folder that is given is opened itself, and the list was not read."""
+    in_archive(tmp_path, ("ds/val.txt", "train/train0.png\n"))
+    with pytest.raises(UserError, match="val.txt in ds/ may say splits .* Give '.*ds'"):
+        find_places(tmp_path)
+    assert [*find_places(tmp_path / "ds")] == ["train1.png", "train2.png"]
+    pictures(tmp_path, "ds/train/train0_mask.png")
+    with pytest.raises(UserError, match="val.txt in ds/ may say splits"):
+        load_segmentation(tmp_path, classes=["a", "b"])
+    (tmp_path / "ds/val.txt").unlink()
+    assert len(find_places(tmp_path)) == len(load_segmentation(tmp_path, classes=["a", "b"])) == 3
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_files_outside_and_inside_that_may_contradict_each_other_are_asked_about(tmp_path, opened):
+    in_archive(tmp_path, ("ds/metadata.csv", BOTH), ("splits.csv", "file_name,split\nds/train/train0.png,val\n"))
+    with pytest.raises(UserError, match="splits.csv in .* and metadata.csv in ds/ may both say labels and splits"):
+        opened(tmp_path)
+    (tmp_path / "splits.csv").unlink()
+    assert len(opened(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_an_image_beside_the_only_folder_of_splits_is_asked_about(tmp_path, opened):
+    """All was one class, images, with those for validation in it."""
+    pictures(tmp_path, "._preview.png", "images/train/0.png", "images/val/1.png")
+    assert opened(tmp_path).ids == ["0.png"]
+    pictures(tmp_path, "preview.png")
+    with pytest.raises(UserError, match="preview.png in .* lies beside the folder images/.* Give '.*images'"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names, odd",
+    [
+        ("dev_board train_board cpu_board", "dev_board/, train_board/"),
+        ("train_a test_a other", "test_a/, train_a/"),
+        ("bullet_train bullet_test cat", "bullet_test/, bullet_train/"),
+        ("train1 test1 other", "test1/, train1/"),
+    ],
+)
+@pytest.mark.parametrize("opened", [load_source, several])
+def test_two_classes_that_share_a_word_are_asked_about(tmp_path, names, odd, opened):
+    """They were splits, and all other classes were left out."""
+    pictures(tmp_path, *(f"{name}/{i}.png" for name in names.split() for i in "01"))
+    with pytest.raises(UserError, match=f"^{odd} in .* beside {names.split()[-1]} may be splits, or classes"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "seg_train/a/0 seg_train/b/1 seg_test/a/2 seg_pred/3",  # Intel's
+        "train2017/0 train2017/1 val2017/2 unlabeled2017/3",  # COCO's
+        "train_images/0 train_images/1 test_images/2 others/3",
+    ],
+)
+def test_folders_beside_sure_splits_are_left_out(tmp_path, names):
+    pictures(tmp_path, *(f"{name}.png" for name in names.split()))
+    with pytest.warns(UserWarning, match="are read as splits, and the images in .* beside them are left out"):
+        assert len(load_source(tmp_path)) == 2

@@ -436,6 +436,93 @@ def test_the_only_file_of_places_has_any_name(tmp_path):
         assert len(load_source(tmp_path)) == 5
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "training: {lr: 1}\nvalidation: {every: 2}\n",
+        "train: python train.py\nval: python val.py\n",
+        "train: [" + "[" * 3000 + "\nval: 1\n",
+        "train: images/b\nval: images/a\nx: " + "0" * 2**20,
+    ],
+)
+def test_yaml_files_of_other_programs_are_no_places(tmp_path, said):
+    yolo(tmp_path, "train: images/a\nval: images/b\n", images__a=3, images__b=2)
+    (tmp_path / "data.yaml").rename(tmp_path / "coco.yaml")
+    (tmp_path / "conf.yaml").write_text(said)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not (read|there)")
+        assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split="val")) == 2
+        (tmp_path / "coco.yaml").unlink()
+        assert len(load_source(tmp_path)) == 5
+
+
+def test_a_data_yaml_nested_too_deep_is_told(tmp_path):
+    yolo(tmp_path, "train: " + "[" * 3000, images__a=3)
+    with pytest.warns(UserWarning, match="data.yaml is not read for splits of images: .*recursion"):
+        assert len(load_source(tmp_path)) == 3
+
+
+def test_yaml_files_beside_images_are_not_parsed(tmp_path, monkeypatch):
+    """Of one each they took a second."""
+    pictures(tmp_path)
+    for i in range(3):
+        write(tmp_path, f"cat_{i}.yaml", "iso: 100", "test: 1")
+    monkeypatch.setattr("yaml.safe_load", lambda text: pytest.fail(text))
+    assert len(load_source(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("classes", ["", "a/"])
+@pytest.mark.parametrize("opened", [load_source, load_segmentation])
+def test_folders_of_splits_that_a_file_names_are_no_classes(tmp_path, classes, opened):
+    """YOLO's own layout had the classes train and val, and those in the folders were lost."""
+    for split in ("train", "val"):
+        pictures(tmp_path, f"images/{split}/{classes}", count=2)
+        if classes:
+            pictures(tmp_path, f"images/{split}/b", count=2)
+        write(tmp_path, f"labels/{split}/{classes}cat_0.txt", "0 0.1 0.1 0.9 0.1 0.9 0.9")
+    write(tmp_path, "data.yaml", "train: images/train", "val: images/val", "names: [x, y]")
+    for split in ("train", "val"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*are no classes")
+            source = opened(tmp_path, split=split)
+        assert len(source) == (4 if classes else 2)
+        if opened is load_source:
+            assert source.class_names == (["a", "b"] if classes else [])
+        else:
+            assert source.has_target.sum() == 1
+
+
+@pytest.mark.parametrize(
+    "name, lines",
+    [
+        ("val.txt", ["images/train/a/cat_0.jpg"]),
+        ("val.csv", ["file_name", "images/train/a/cat_0.jpg"]),
+        ("splits.csv", ["file_name,split", "images/train/a/cat_0.jpg,val"]),
+    ],
+)
+def test_a_list_takes_from_the_folder_of_training_alone(tmp_path, name, lines):
+    """images/test/ was learned from, and the classes were test and train."""
+    for split in ("train", "test"):
+        pictures(tmp_path, f"images/{split}/a", count=2)
+        pictures(tmp_path, f"images/{split}/b", count=2)
+    write(tmp_path, name, *lines)
+    every = ["a/cat_0.jpg", "a/cat_1.jpg", "b/cat_0.jpg", "b/cat_1.jpg"]
+    train, test = ([f"images/{split}/{id}" for id in every] for split in ("train", "test"))
+    for split, ids in (("train", train[1:]), ("val", train[:1]), ("test", test)):
+        source = load_source(tmp_path, split=split)
+        assert source.ids == ids and source.class_names == ["a", "b"]
+
+
+def test_images_that_a_list_names_beside_folders_of_splits(tmp_path):
+    for folder in ("train/a", "train/b", "test/a", "extra/a", "extra/b"):
+        pictures(tmp_path, f"images/{folder}", count=1)
+    write(tmp_path, "train.txt", *(f"images/{one}/cat_0.jpg" for one in ("train/a", "train/b", "extra/a", "extra/b")))
+    write(tmp_path, "test.txt", "images/test/a/cat_0.jpg")
+    source = load_source(tmp_path)
+    assert source.class_names == ["a", "b"] and source.labels.tolist() == [0, 1, 0, 1]
+    assert source.ids == [f"images/{one}/cat_0.jpg" for one in ("extra/a", "extra/b", "train/a", "train/b")]
+
+
 def test_tables_of_several_divisions_are_told(tmp_path):
     pictures(tmp_path)
     for fold in (1, 2):

@@ -23,7 +23,7 @@ import pyarrow as pa
 from ...errors import UserError
 from ...text import listed
 from ..dataset import ImageDataset, Origin, check_labels, make_dataset
-from ..files.folder_names import in_mask_folders, is_of_masks
+from ..files.folder_names import IMAGE_FOLDERS, in_mask_folders, is_of_masks
 from ..files.folders import (
     METADATA,
     SPLITS,
@@ -42,11 +42,13 @@ from ..labels.numbers import of_numbers
 from ..labels.ticks import emptied, one_of_columns, switches, tell_unread
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
-from ..splits.split_roots import refuse_held_among, split_folders
+from ..splits.split_columns import prefix
+from ..splits.split_roots import around_splits, refuse_held_among, split_folders
 from . import digits
 from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
 from .targets import Targets
 
+AROUND = (*IMAGE_FOLDERS, "data", "dataset")  # what a folder around all classes is called, or as the data set is
 WEB_COLUMNS = ("__key__", "__url__")  # of WebDataset
 
 
@@ -78,17 +80,19 @@ class ClassTargets(Targets):
                 f"is no such file in {str(root)!r}."
             )
         else:
-            in_splits = own is None and bool(split_folders(path)[0])  # whose names are no classes
-            below = [id.partition("/")[2] for id in ids] if in_splits else ids
+            above = around_splits(path)
+            in_splits = own is None and bool(split_folders(above)[0])  # whose names are no classes
+            below = [id.removeprefix(prefix(path, above)).partition("/")[2] for id in ids] if in_splits else ids
             outer = {below[0].partition("/")[0]}
-            depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below)
+            depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below, path)
             texts = [folder_label(id.split("/", depth)[-1]) for id in below]
             around = "" if in_splits else "/".join(files[0].path.split("/")[:depth])
             if around:
                 tell_around(root, around, root == path and division is None)
             others = {name for other in siblings for name in class_folders(other, around)} if any(texts) else ()
             labels, names = class_indices(texts, others)
-            tell_empty(root / around, names)
+            if not in_splits:
+                tell_empty(root / around, names)
         kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
@@ -175,12 +179,14 @@ def folder_label(id: str) -> str | None:
     return first if rest and first.lower() not in SPLITS[UNLABELED] else None
 
 
-def folders_around(ids: Sequence[str]) -> int:
-    """How many folders all images lie in, in which there are others that tell them apart: those are the classes. 0
-    where images lie in them directly, and for what is called unlabeled."""
+def folders_around(ids: Sequence[str], path: Path) -> int:
+    """How many folders all images lie in that are called as images or as the data set, in which there are others that
+    tell them apart: those are the classes. 0 where images lie in them directly, and for any other name: cat/2019/ and
+    cat/2020/ are of one class."""
     folders = [id.split("/") for id in {id.rpartition("/")[0] for id in ids}]
     shared = os.path.commonprefix(folders)
-    return 0 if shared in folders or any(name.lower() in SPLITS[UNLABELED] for name in shared) else len(shared)
+    known = {*AROUND, path.resolve().name.lower()} - {*SPLITS[UNLABELED]}
+    return len(shared) if shared not in folders and known.issuperset(name.lower() for name in shared) else 0
 
 
 def tell_around(root: Path, around: str, undivided: bool) -> None:

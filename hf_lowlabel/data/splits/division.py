@@ -20,7 +20,7 @@ from .metadata import no_image
 from .pool import Listed, Pool
 from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
 from .split_names import split_named
-from .split_roots import split_folders, split_root
+from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, says_labels, tell_absent
 from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_numbers, without_folds
@@ -253,9 +253,13 @@ def of_split(
             f"{division.where} that {odd[0]!r} is of split {asked!r} ({len(odd)} such images), and it does not lie in "
             f"{inside} with the others. Move it there, or correct what is said of it."
         )
-    usual = [own or of_folder(f"{inside}{id}", opened) for id in ids]
-    if own is None and not opened:  # unlabeled/ beside folders of classes
-        usual = ["train" if one == UNLABELED else one for one in usual]
+    usual = [own or ""] * len(ids)
+    if own is None:
+        around = around_splits(path)
+        opened = {folder.name: name for name, folder in split_folders(around)[0].items()}
+        usual = [of_folder(f"{inside}{id}".removeprefix(prefix(path, around)), opened) for id in ids]
+        if not opened:  # unlabeled/ beside folders of classes
+            usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]
     kept = np.array([one == asked for one in named], bool)
     if not kept.any():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -11,6 +13,7 @@ from ..files.folder_names import MASK_FOLDERS
 from ..files.folders import (
     ALIASES,
     EXTENSIONS,
+    OTHER_TABLES,
     SPLITS,
     UNLABELED,
     ending_of,
@@ -19,9 +22,12 @@ from ..files.folders import (
     metadata_files,
     spellings,
     subfolders,
+    walked,
 )
-from ..files.split_words import OF_IMAGES, besides, called_as_split, split_said
+from ..files.split_words import OF_IMAGES, besides, called_as_split, split_said, splits_in, words_in
+from ..files.table_files import TABLES
 
+SAYING = (*TABLES, *OTHER_TABLES, ".yaml", ".yml", ".xml")  # endings of files that may say labels or splits
 SURE = {*SPLITS["validation"], *SPLITS["test"]} - {"valid", "dev", "eval"}  # which hardly are classes
 
 
@@ -80,11 +86,13 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     if not folders:
         if (below := sole_folder(path)) is not None:
             return split_root(below, split)
+        refuse_beside(path)
         refuse_held_among(path)
         only_train(path, split)
         return path, []
     if strays and split not in folders.keys() - ALIASES:  # one that is asked for by its name is a split
         refuse_classes(path, folders, strays)
+        refuse_pair(path, folders, strays)
         splits = " and ".join(f"{folders[name].name}/" for name in sorted(folders) if name in ALIASES)
         warnings.warn(
             f"{splits} in {path.name!r} are read as splits, and the images in {', '.join(strays[:5])} beside them are "
@@ -99,15 +107,88 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
     raise unknown(f"split of {path.name!r}", split, folders, MissingSplit)
 
 
+def way_to_splits(path: Path) -> list[Path]:
+    """A data set, the only folder of images in it and so on, to that of folders of splits; [] where there is none."""
+    way = [path]
+    for _ in range(3):  # an archive has one or two around its own; a link in a circle has no end
+        inside = [*itertools.islice(filter(holds_images, subfolders(way[-1])), 2)]  # of many classes not all
+        if len(inside) != 1 or len(way) == 1 and split_folders(path)[0]:
+            return []
+        way.append(inside[0])
+        if sum(name in ALIASES for name in split_folders(way[-1])[0]) > 1:
+            return way
+    return []
+
+
+def images_beside(way: list[Path]) -> list[str]:
+    """The images that lie beside folders on the way to those of splits."""
+    names = sorted(file.name for folder in way[:-1] for file in folder.iterdir())
+    return [name for name in names if ending_of(name) in EXTENSIONS and not name.startswith(".")]
+
+
 def sole_folder(path: Path) -> Path | None:
     """The folder of splits around which there are folders alone, as images/ of YOLO's or what an archive adds."""
-    for _ in range(3):  # an archive has one or two around its own; a link in a circle has no end
-        inside = [folder for folder in subfolders(path) if holds_images(folder)]
-        if len(inside) != 1 or any(ending_of(file.name) in EXTENSIONS for file in path.iterdir()):
-            return None
-        path = inside[0]
-        if sum(name in ALIASES for name in split_folders(path)[0]) > 1:
-            return path
+    way = way_to_splits(path)
+    return way[-1] if way and not images_beside(way) else None
+
+
+def around_splits(path: Path) -> Path:
+    """The folder in a data set that its folders of splits lie in, if there are any."""
+    return sole_folder(path) or path
+
+
+def refuse_beside(path: Path) -> None:
+    """UserError for images beside the only folder of folders of splits, all of which would be learned from."""
+    if beside := images_beside(way := way_to_splits(path)):
+        raise UserError(
+            f"{beside[0]} in {path.name!r} lies beside the folder {way[-1].name}/, which has folders of splits in it. "
+            f"Give {str(way[-1])!r}, or move the image elsewhere."
+        )
+
+
+def opened_folder(path: Path, itself: bool = False) -> Path:
+    """The folder to open for a data set: where folders of splits have others around them, the one on the way to them
+    in which files say something.
+
+    Args:
+        path: the data set.
+        itself: it is opened as it is, since its masks are laid out in it.
+
+    Returns:
+        `path`, or a folder in it.
+
+    Raises:
+        UserError: files in two such folders may say something, or in another than `path` that is opened itself.
+    """
+    if sole_folder(path) is None:
+        return path
+    way = way_to_splits(path)
+    saying = [(folder, name) for folder in way if (name := what_says(folder)) is not None]
+    if len(saying) > 1:
+        (outer, one), (inner, other) = saying[:2]
+        raise UserError(
+            f"{one} in {outer.name}/ and {other} in {inner.name}/ may both say labels and splits of the images in "
+            f"{str(way[-1])!r}. Move one of them elsewhere, or give {str(inner)!r}, where {one} is not read."
+        )
+    if itself and saying and saying[0][0] != path:
+        inner, name = saying[0]
+        raise UserError(
+            f"{name} in {inner.name}/ may say splits of the images in it, and is not read where {path.name!r} is "
+            f"given. Give {str(inner)!r}."
+        )
+    return path if itself else saying[0][0] if saying else way[-1]
+
+
+def what_says(folder: Path) -> str | None:
+    """The name of a file in a folder, or of a folder of files without images in it, that may say labels or splits."""
+    for file in sorted(folder.iterdir()):
+        ending = ending_of(file.name)
+        if ending in SAYING or ending == ".txt" and splits_in(file.stem):
+            return file.name
+    for one in subfolders(folder):
+        files = (file for _, _, files in walked(one) for file in files)
+        if not holds_images(one) and any(ending_of(file) in (*SAYING, ".txt") for file in files):
+            return f"{one.name}/"
     return None
 
 
@@ -129,6 +210,23 @@ def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> N
         f"{train.name}/ in {path.name!r} has folders of images in it, and {', '.join(strays[:5])} beside it: it may be "
         "the training split, or one class more. For the split, take the others elsewhere; if all of these are classes, "
         "move all of them into one folder train/."
+    )
+
+
+def refuse_pair(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
+    """UserError where folders that say splits beside other words or a number may be two classes of several, as
+    train_board/ and dev_board/ beside cpu_board/: no folder, table or annotation tells that they are splits."""
+    pair = [folder for name, folder in folders.items() if name in ALIASES and folder.name.lower() not in ALIASES]
+    odd = [one for one in pair if re.search(r"\d", one.name) or besides(one.name, split_said([one.name]) or "train")]
+    others = [name for name in strays if words_in(name).isdisjoint(SPLITS[UNLABELED])]  # COCO's unlabeled2017/
+    if not odd or not others or what_says(path) is not None:
+        return
+    if any(metadata_files(one) or any(map(holds_images, subfolders(one))) for one in odd):
+        return
+    raise UserError(
+        f"{', '.join(sorted(f'{one.name}/' for one in odd))} in {path.name!r} beside {', '.join(others[:5])} may be "
+        "splits, or classes like these. For splits, call them train/ and test/ or move the others elsewhere; else move "
+        "all of them into train/."
     )
 
 
@@ -162,6 +260,6 @@ def only_train(path: Path, split: str, inside: str = "") -> None:
 
 def has_unlabeled_split(path: Path) -> bool:
     """Is there unlabeled/ beside train/, which is read only where it is asked for?"""
-    if not path.is_dir() or split_folders(sole_folder(path) or path)[0].keys().isdisjoint(SPLITS[UNLABELED]):
+    if not path.is_dir() or split_folders(around_splits(path))[0].keys().isdisjoint(SPLITS[UNLABELED]):
         return False
     return not is_table(path)  # which looks through all names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -20,22 +21,17 @@ from .pool import Listed, Pool, files_ending
 from .text_lists import lines_of
 
 OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+LARGEST = 2**20  # bytes of a YAML file that is called otherwise
+SPLIT_KEYS = re.compile(rf"^['\"]?({'|'.join(ALIASES)})['\"]?\s*:", re.MULTILINE)
 
 
 def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
     """What YOLO's data.yaml says: a folder, a text file, or a list of them for each split, in the folder that it calls
     `path`, which may be of another machine. What lies in the folder of a split is known."""
-    if (read := the_file(path)) is None:
+    if (read := the_file(path, pool)) is None:
         return
     file, said = read
-    given = [
-        (word, one, split)
-        for word, some in said.items()
-        if isinstance(word, str) and word in ALIASES and (split := split_said([word]))
-        for one in (some if isinstance(some, list) else [some])
-        if isinstance(one, str)
-    ]
-    found = [(*one, place_of(path, *one, pool)) for one in given]
+    found = [(*one, place_of(path, *one, pool)) for one in given_in(said)]
     places = [place for *_, place in found if place is not None]
     away = [f"{word}: {one}" for word, one, split, place in found if place is None and split != "train"]
     if away and len({id for place in places for _, id in place.found} - {None}) < len(pool.every.ids):
@@ -69,16 +65,26 @@ def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
             yield Listed(place.split, file, found, key=place.key)
 
 
-def the_file(path: Path) -> tuple[Path, dict[Any, Any]] | None:
+def given_in(said: dict[Any, Any]) -> list[tuple[str, str, str]]:
+    """(key, one of the places that it says, split) of a file."""
+    return [
+        (word, one, split)
+        for word, some in said.items()
+        if isinstance(word, str) and word in ALIASES and (split := split_said([word]))
+        for one in (some if isinstance(some, list) else [some])
+        if isinstance(one, str)
+    ]
+
+
+def the_file(path: Path, pool: Pool) -> tuple[Path, dict[Any, Any]] | None:
     """data.yaml and what it says; else the only other file that says places of training and of a split which is held
-    out."""
+    out, one of which is there."""
     named = [path / name for name in OF_YOLO if (path / name).is_file()][:1]
     found = []
     for file in named or [file for file in files_ending(path, (".yaml", ".yml")) if file.is_file()]:
         if (said := content(file, bool(named))) is not None:
-            splits = {split_said([word]) for word in said if isinstance(word, str) and word in ALIASES}
-            places = [said[word] for word in said if word in ("train", "val", "test")]
-            if named or {"train"} < splits - {None} and all(isinstance(one, (str, list, type(None))) for one in places):
+            splits = {split for *_, split in given_in(said)}
+            if named or {"train"} < splits and any(place_of(path, *one, pool) for one in given_in(said)):
                 found.append((file, said))
     if len(found) > 1:
         warnings.warn(
@@ -94,8 +100,13 @@ def content(file: Path, tell: bool) -> dict[Any, Any] | None:
     import yaml
 
     try:
-        said = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, UserError, ValueError) as error:
+        if not tell and file.stat().st_size > LARGEST:
+            return None
+        text = read_text(file)
+        if not tell and len({*SPLIT_KEYS.findall(text)}) < 2:  # of another program, or one of many beside images
+            return None
+        said = yaml.safe_load(text)
+    except (yaml.YAMLError, UserError, ValueError, RecursionError) as error:
         if tell:
             warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=8)
         return None
