@@ -2,9 +2,7 @@
 
 import warnings
 
-import datasets
 import numpy as np
-import pandas
 import pytest
 from PIL import Image
 
@@ -288,70 +286,6 @@ def test_a_column_in_words_that_are_not_known_is_told(tmp_path, column, cells, s
     table(tmp_path, "labels.csv", f"file_name,label,{column}", *(f"{i}.png,a,{cells.split()[i > 2]}" for i in range(4)))
     with pytest.warns(UserWarning, match=f"'{column}' is not read as the split of an image, since it {said}"):
         assert len(load_source(tmp_path)) == 4
-
-
-@pytest.mark.parametrize("column", ["usage", "Phase", "fold", "set", "data set"])
-def test_a_column_that_often_says_something_else_is_not_told(tmp_path, column):
-    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
-    table(tmp_path, "labels.csv", f"file_name,label,{column}", *(f"{i}.png,a,{'xy'[i % 2]}" for i in range(4)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(load_source(tmp_path)) == 4
-
-
-def test_dev_and_eval_beside_training_are_splits(tmp_path):
-    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
-    for first in ("train", ""):
-        table(tmp_path, "labels.csv", "file_name,label,phase", f"0.png,a,{first}", "1.png,b,dev", "2.png,a,eval")
-        assert load_source(tmp_path, split="eval").ids == ["2.png"] and "1.png" not in load_source(tmp_path).ids
-
-
-FLAGS = "is_valid is_train phase usage split".split()
-
-
-@pytest.mark.parametrize("column", FLAGS)
-@pytest.mark.parametrize("where", ["metadata.csv", "train.csv", "train/metadata.csv", "frame", "parquet"])
-def test_the_label_column_that_is_asked_for_says_no_split(tmp_path, column, where):
-    cells = ["train", "test"] if column in FLAGS[2:] else ["no", "yes"]
-    cells *= 2
-    folder = "train/" if "/" in where else ""
-    pictures(tmp_path, *(f"{folder}{i}.png" for i in range(4)))
-    if where in ("frame", "parquet"):
-        images = [str(tmp_path / f"{i}.png") for i in range(4)]
-        rows = datasets.Dataset.from_dict({"image": images, column: cells}).cast_column("image", datasets.Image())
-        given = rows.to_pandas() if where == "frame" else tmp_path / "all.parquet"
-        if where == "parquet":
-            rows.to_parquet(given)
-    else:
-        given = table(tmp_path, where, f"file_name,{column}", *(f"{i}.png,{cell}" for i, cell in enumerate(cells)))
-    source = load_source(given, label_column=column)
-    assert source.class_names == sorted({*cells}) and len(source) == 4 and source.has_target.all()
-
-
-def test_is_train_beside_other_classes_of_yes_and_no_is_a_class(tmp_path):
-    names = "is_car", "is_bus", "is_train"
-    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
-    ticks = [[int(i % 3 == k) for k in range(3)] for i in range(6)]
-    rows = (",".join([f"{i}.png", *map(str, row)]) for i, row in enumerate(ticks))
-    table(tmp_path, "metadata.csv", f"file_name,{','.join(names)}", *rows)
-    frame = pandas.DataFrame({"path": [str(tmp_path / f"{i}.png") for i in range(6)]})
-    frame = frame.assign(**{name: [row[k] for row in ticks] for k, name in enumerate(names)})
-    assert sorted(load_source(tmp_path).class_names) == sorted(names) and len(load_source(tmp_path)) == 6
-    for given in (several(tmp_path), load_multilabel(frame)):
-        assert sorted(given.class_names) == sorted(names) and len(given) == 6
-    assert len(load_source(frame, label_column="is_car")) == 6
-
-
-@pytest.mark.parametrize("column, least", [("is_valid", 4), ("Is Test", 5)])
-def test_a_yes_of_most_images_is_no_split(tmp_path, column, least):
-    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
-    rows = [f"{i}.png,{'ab'[i % 2]},{i < least}" for i in range(6)]
-    table(tmp_path, "labels.csv", f"file_name,label,{column}", *rows)
-    with pytest.warns(UserWarning, match=f"'{column}' is not read as the split .* yes of more than half of them"):
-        assert len(load_source(tmp_path)) == 6
-    rows = [f"{i}.png,{'ab'[i % 2]},{i < 3}" for i in range(6)]
-    table(tmp_path, "labels.csv", f"file_name,label,{column}", *rows)
-    assert len(load_source(tmp_path)) == 3
 
 
 def test_a_flag_beside_a_column_of_splits_that_holds_out_less_is_told(tmp_path):
