@@ -91,6 +91,10 @@ def test_is_train_beside_other_classes_of_yes_and_no_is_a_class(tmp_path):
     for given in (open_dataset(one, MultiLabelTargets()) for one in (tmp_path, frame)):
         assert sorted(given.class_names) == sorted(names) and len(given) == 6
     assert len(load_source(frame, label_column="is_car")) == 6
+    held = frame.assign(is_valid=[0, 0, 0, 0, 1, 1])
+    assert len(load_source(held, label_column="is_bus")) == 4, "one that is no class says it alone"
+    held["is_train"] = 1 - held["is_valid"]
+    assert len(open_dataset(held, MultiLabelTargets())) == 4
 
 
 @pytest.mark.parametrize("column, least", [("is_valid", 4), ("Is Test", 5)])
@@ -187,6 +191,7 @@ def test_a_table_with_more_in_its_name_is_one_of_labels_where_no_folder_is(tmp_p
         ("train_metadata.csv", "id,width,label\n0,8,x\n17,9,y\n18,9,y\n"),
         ("test_metadata.csv", "id,width\n0,8\n17,9\n18,9\n"),
         ("train_metadata.csv", "question,answer\nq1,x\n"),
+        ("train_labels.csv", "question,label\nq1,x\n"),
     ],
 )
 @pytest.mark.parametrize("folders", [True, False])
@@ -200,13 +205,21 @@ def test_files_with_more_in_their_names_are_no_hindrance(tmp_path, name, text, f
     assert source.fingerprint == load_source(tmp_path).fingerprint, "as if it were not there"
 
 
+def test_two_tables_with_more_in_their_names_are_told(tmp_path):
+    pictures(tmp_path, "0.png", "1.png")
+    table(tmp_path, "train_labels.csv", "file_name,label", "0.png,a")
+    (tmp_path / "train_labels.json").write_text('[{"file_name": "0.png", "label": "b"}]')
+    source, count = told(tmp_path, "train_labels.csv and train_labels.json in ")
+    assert len(source) == 2 and not source.has_target.any() and count
+
+
 @pytest.mark.parametrize("folder", ["", "images/"])
 @pytest.mark.parametrize("count", [4, 12])
 def test_files_beside_each_image_list_no_split(tmp_path, folder, count):
     names = [f"{split}_{i:03}" for split in ("test", "train", "val") for i in range(count)]
     pictures(tmp_path, *(f"{folder}{name}.png" for name in names))
     for name in names:
-        (tmp_path / f"{name}.json").write_text(json.dumps({"file_name": f"{name}.png", "shapes": [], "label": "a"}))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"patient": "p1", "age": 3}))
     source, said = told(tmp_path, "")
     assert len(source) == len(names) and said == (bool(folder) and count > 10)
 

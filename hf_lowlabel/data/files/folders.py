@@ -259,6 +259,13 @@ WITH_MORE = frozenset(  # what else a table of a split's labels is called: train
 def metadata_file(root: Path, split: str | None = None, more: bool = False) -> Path | None:
     """The one of `metadata_files`. Raises UserError where there are two of the same name."""
     found = metadata_files(root, split, more)
+    if len(found) > 1 and found[0].stem.lower() in WITH_MORE:
+        warnings.warn(
+            f"{' and '.join(f.name for f in found)} in {root.name!r} are not read as tables of labels. Keep one, if it "
+            "is meant.",
+            stacklevel=4,
+        )
+        return None
     if len(found) > 1:
         raise UserError(f"There are both {' and '.join(f.name for f in found)} in {str(root)!r}. Keep one.")
     return found[0] if found else None

@@ -13,7 +13,7 @@ from ..files.folders import ALIASES, SPLITS
 from ..labels.columns import column_called
 from ..labels.labels import NO_LABEL
 from ..labels.numbers import NUMBER
-from ..labels.ticks import switches
+from ..labels.ticks import one_of_columns, switches
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase", "fold", "data_set", "usage")
 WEAK = ("set", "phase", "fold", "data_set", "usage")  # those that often say something else
@@ -106,14 +106,15 @@ def mostly_held(flags: SplitColumn) -> bool:
 
 
 def of_flags(cells: Mapping[str, Sequence], asked: str | None) -> SplitColumn | None:
-    """By columns of yes and no such as is_valid, of which one says both; not by is_train alone, where it may be a class
-    beside is_car. asked: the label column that is asked for."""
+    """By columns of yes and no such as is_valid, of which one says both; not by is_train beside is_car, where it may
+    be a class, unless each row is of one split by them. asked: the label column that is asked for."""
     names = [column for column in cells if column != asked]
     called = {column_called(names, words.split()): of for words, of in FLAGS.items()}
     known = {column: of for column, of in called.items() if column is not None}
     others = {column: cells[column] for column in cells if column not in known and begins_with_is(column)}
-    if column_called([*known], TRAINING) is not None and len(known) == 1 and switches(others):
-        return None
+    train = column_called([*known], TRAINING)
+    if train is not None and switches(others) and one_of_columns({column: cells[column] for column in known}) is None:
+        del known[train]
     ticks = switches({c: cells[c] for c in known})
     full = {c: v if known[c][0] == "train" else [int(one or 0) for one in v] for c, v in ticks.items()}  # "": no
     ticks = {c: v for c, v in full.items() if {0, 1} <= {*v}}
