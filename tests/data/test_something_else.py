@@ -219,9 +219,9 @@ def test_files_beside_each_image_list_no_split(tmp_path, folder, count):
     names = [f"{split}_{i:03}" for split in ("test", "train", "val") for i in range(count)]
     pictures(tmp_path, *(f"{folder}{name}.png" for name in names))
     for name in names:
-        (tmp_path / f"{name}.json").write_text(json.dumps({"patient": "p1", "age": 3}))
-    source, said = told(tmp_path, "")
-    assert len(source) == len(names) and said == (bool(folder) and count > 10)
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"patient": "p1", "age": 3}]))
+    source, said = told(tmp_path, ".json")
+    assert len(source) == len(names) and not said
 
 
 def test_many_numbered_tables_are_told_at_once(tmp_path):

@@ -33,25 +33,31 @@ SERIES = 10  # tables of a split that are told apart by numbers, at most: as man
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
 
 
-def tables_of_splits(path: Path, tell: bool = False) -> list[tuple[str, Path]]:
-    """(split, table) of those in a folder that are called as a split, but for one beside each image. tell: a warning
-    of those that are not read."""
+def tables_of_splits(path: Path, pool: Pool | None = None) -> list[tuple[str, Path]]:
+    """(split, table) of those in a folder that are called as a split, but for one beside each image. pool: all images,
+    where they are known; then those that are not read are told."""
     every = [file for file in path.iterdir() if is_text(file.name)]
-    images = {stem(file.name) for file in every if file.suffix.lower() in EXTENSIONS}
     named = sorted(file for file in every if file.suffix.lower() in TABLES and not parquet(file))
-    plain = {file for file in named if file.stem.lower() in ALIASES}
-    of = {file: split_said([file.stem]) for file in named if file in plain or file.stem not in images}
-    called = [(split, file) for split in OF_IMAGES for file in of if of[file] == split and is_called(file.stem, split)]
+    said = {file: split_said([file.stem]) for file in named}
+    called = [
+        (split, file) for split in OF_IMAGES for file in named if said[file] == split and is_called(file.stem, split)
+    ]
+    if any(file.stem.lower() not in ALIASES for _, file in called):
+        images = (
+            {stem(file.name) for file in every if file.suffix.lower() in EXTENSIONS} if pool is None else pool.stems
+        )
+        called = [(split, file) for split, file in called if file.stem.lower() in ALIASES or file.stem not in images]
     numbered = [(split, file) for split, file in called if re.search(r"\d", file.stem)]
     count = Counter(split for split, _ in numbered)
-    series = {one for one in numbered if count[one[0]] > SERIES}
-    if tell and (held := [file.name for split, file in sorted(series) if split != "train"]):
+    series = [one for one in numbered if count[one[0]] > SERIES]
+    if pool is not None and (held := [file.name for split, file in series if split != "train"]):
         warnings.warn(
             f"{held[0]} and {len(held) - 1} more tables in {path.name!r} that are called so with a number are not read "
             "for splits of images. Put their rows into one table, if they list what is held out.",
             stacklevel=6,
         )
-    return [(split, file) for split, file in called if (split, file) not in series and file.is_file()]
+    apart = {*series}
+    return [one for one in called if one not in apart and one[1].is_file()]
 
 
 def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
@@ -76,9 +82,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
     Raises:
         UserError: a table cannot be read, or that of a split which is held out does not say which column names images.
     """
-    for split, file in tables_of_splits(path, tell=True):
-        if file.stem in pool.stems and file.stem.lower() not in ALIASES:
-            continue
+    for split, file in tables_of_splits(path, pool):
         try:
             if file.suffix.lower() == ".json" and read_annotations(file) is not None:
                 continue
