@@ -160,8 +160,9 @@ def test_a_table_with_more_in_its_name_leaves_the_folders_their_classes(tmp_path
     pictures(tmp_path, *(f"{split}/{of}/{of}{split}{i}.png" for split in ("train", "val") for of in "ab" for i in "01"))
     table(tmp_path, name, "file_name,label", "atrain0.png,x", "btrain0.png,y")
     for split in ("train", "val"):
-        source = load_source(tmp_path, split=split)
+        source, count = told(tmp_path, f"{name} is not read for labels of images: their labels are those", split=split)
         assert source.class_names == ["a", "b"] and source.has_target.all() and len(source) == 4
+        assert count == (split == "train" and "info" not in name)
     if "info" not in name:
         assert load_source(tmp_path, label_column="label").class_names == ["x", "y"], "asked for"
 

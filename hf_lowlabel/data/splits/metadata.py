@@ -109,7 +109,7 @@ def read_metadata(
     labeled = by_label or in_columns
     if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
         warnings.warn(
-            f"{file.name} is read {'not at all' if loose else 'for the splits of images alone'}: their labels are "
+            f"{file.name} is {'not read for labels' if loose else 'read for the splits'} of images{'' if loose else ' alone'}: their labels are "
             "those of their folders. Give the label column (--label-column), or call the table metadata, if the labels "
             "in it are meant.",
             stacklevel=4,
