@@ -108,10 +108,10 @@ def read_metadata(
         refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
     if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
+        what = "not read for labels of images" if loose else "read for the splits of images alone"
         warnings.warn(
-            f"{file.name} is {'not read for labels' if loose else 'read for the splits'} of images{'' if loose else ' alone'}: their labels are "
-            "those of their folders. Give the label column (--label-column), or call the table metadata, if the labels "
-            "in it are meant.",
+            f"{file.name} is {what}: their labels are those of their folders. Give the label column (--label-column), "
+            "or call the table metadata, if the labels in it are meant.",
             stacklevel=4,
         )
         return None
