@@ -114,11 +114,13 @@ def found(
         return targets.embedded[name](split)
     refuse_missing_data(name, targets.embedded)
     if not path.exists():
-        return targets.table(open_hub(name, config, split, revision, image_column, targets.every_split))
+        how = targets.every_split, targets.label_column
+        return targets.table(open_hub(name, config, split, revision, image_column, *how))
     if revision is not None:
         raise UserError(f"The local path {name!r} has no revision {revision!r}: only the Hub has them. Leave it out.")
     if not targets.lays_out(path) and is_table(path):
-        return targets.table(open_parquet(path, config, split, image_column, targets.every_split))
+        how = targets.every_split, targets.label_column
+        return targets.table(open_parquet(path, config, split, image_column, *how))
     check_folder(path, name, config, image_column)
     path = path.resolve() if path.name in ("", "..") else path  # messages name it
     opened = targets.folder(opened_folder(path, itself=targets.lays_out(path)), split)

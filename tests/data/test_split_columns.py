@@ -272,11 +272,19 @@ def test_flags_of_splits_are_no_classes_of_columns(tmp_path):
         assert opened(tmp_path).class_names == ["cat", "dog"] and len(opened(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("cells, said", [("learn check", "says check, learn"), ("train check", "says check too")])
-def test_a_column_in_words_that_are_not_known_is_told(tmp_path, cells, said):
+@pytest.mark.parametrize(
+    "column, cells, said",
+    [
+        ("subset", "learn check", "says check, learn"),
+        ("usage", "train check", "says check too"),
+        ("usage", "casual test", "says casual too"),
+        ("phase", "dev eval", "says dev, eval"),
+    ],
+)
+def test_a_column_in_words_that_are_not_known_is_told(tmp_path, column, cells, said):
     pictures(tmp_path, *(f"{i}.png" for i in range(4)))
-    table(tmp_path, "labels.csv", "file_name,label,usage", *(f"{i}.png,a,{cells.split()[i > 2]}" for i in range(4)))
-    with pytest.warns(UserWarning, match=f"'usage' is not read as the split of an image, since it {said}"):
+    table(tmp_path, "labels.csv", f"file_name,label,{column}", *(f"{i}.png,a,{cells.split()[i > 2]}" for i in range(4)))
+    with pytest.warns(UserWarning, match=f"'{column}' is not read as the split of an image, since it {said}"):
         assert len(load_source(tmp_path)) == 4
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from hf_lowlabel import api, load_segmentation, load_source
+from hf_lowlabel.data.sources.several_targets import scenes
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.tasks import TASKS, get_task
-from hf_lowlabel.tasks.multilabel import scenes
 from hf_lowlabel.tasks.parts import Examples
 from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop

@@ -251,21 +251,31 @@ def spellings(split: str) -> tuple[str, ...]:
 
 
 ALIASES = frozenset(alias for names in SPLITS.values() for alias in names)
+WITH_MORE = frozenset(  # what else a table of a split's labels is called: train_labels, metadata_test
+    f"{a}_{b}" for word in ALIASES for more in METADATA[:2] for a, b in ((word, more), (more, word))
+)
 
 
-def metadata_file(root: Path, split: str | None = None) -> Path | None:
+def metadata_file(root: Path, split: str | None = None, more: bool = False) -> Path | None:
     """The one of `metadata_files`. Raises UserError where there are two of the same name."""
-    found = metadata_files(root, split)
+    found = metadata_files(root, split, more)
+    if len(found) > 1 and found[0].stem.lower() in WITH_MORE:
+        warnings.warn(
+            f"{' and '.join(f.name for f in found)} in {root.name!r} are not read as tables of labels. Keep one, if it "
+            "is meant.",
+            stacklevel=4,
+        )
+        return None
     if len(found) > 1:
         raise UserError(f"There are both {' and '.join(f.name for f in found)} in {str(root)!r}. Keep one.")
     return found[0] if found else None
 
 
-def metadata_files(root: Path, split: str | None = None) -> list[Path]:
+def metadata_files(root: Path, split: str | None = None, more: bool = False) -> list[Path]:
     """The table of the images in a folder: one of `METADATA`, or one called as the split, with an ending of `TABLES`;
-    several of the same name."""
+    several of the same name. more: also one of `WITH_MORE` that is of the split, which may be of something else."""
     words = () if split is None else spellings(split)
-    with_more = [f"{a}_{b}" for word in words for more in METADATA[:2] for a, b in ((word, more), (more, word))]
+    with_more = [one for one in sorted(WITH_MORE) if more and not {*words}.isdisjoint(one.split("_"))]
     named = (*METADATA, *words, *with_more)
     files = [file for file in root.iterdir() if is_text(file.name) and file.suffix.lower() in TABLES and file.is_file()]
     for name in named:

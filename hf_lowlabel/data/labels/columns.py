@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import UserError
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path", "img", "image_id", "id")
+BOX_COLUMNS = ("xmin", "x_min", "bbox", "bounding_box", "box", "x1")  # one of them is in a table of boxes
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 TEXT = ("string", "large_string", "string_view")  # types of Arrow
 Rows = list[tuple[int, dict[str, Any]]]  # (number of the row in its file, {column: cell})

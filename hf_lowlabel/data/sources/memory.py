@@ -63,7 +63,8 @@ def memory_table(dataset, targets: Targets, split: str, image_column: str | None
             )
         return stored
 
-    part = rows_of_split(opened, split, f"the {kind}", of_splits and len(dataset) > 1, targets.every_split)
+    several, every, label = of_splits and len(dataset) > 1, targets.every_split, targets.label_column
+    part = rows_of_split(opened, split, f"the {kind}", several, every, label)
     return Table(part, Origin(NAME, split), image_column, None)
 
 

@@ -77,18 +77,31 @@ class Table:
         return map("/".join, zip(*(reader.content(self.in_memory) for reader in readers), strict=True))
 
 
-def open_parquet(path: Path, config: str | None, split: str, image_column: str | None, every: bool = False) -> Table:
+def open_parquet(
+    path: Path,
+    config: str | None,
+    split: str,
+    image_column: str | None,
+    every: bool = False,
+    label: str | None = None,
+) -> Table:
     name = path.stem if path.is_file() else path.resolve().name
-    part = rows_of_split(lambda one: open_local(path, config, one), split, name, every=every)
+    part = rows_of_split(lambda one: open_local(path, config, one), split, name, every=every, label=label)
     origin = Origin(name, split if path.is_file() else part.called, config, None, card_license(path))
     return Table(part, origin, image_column, beside(path))
 
 
 def open_hub(
-    name: str, config: str | None, split: str, revision: str | None, image_column: str | None, every: bool = False
+    name: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    image_column: str | None,
+    every: bool = False,
+    label: str | None = None,
 ) -> Table:
     revision, license = hub_facts(name, revision)
-    part = rows_of_split(lambda one: load(name, config, one, revision=revision), split, name, every=every)
+    part = rows_of_split(lambda one: load(name, config, one, revision=revision), split, name, every=every, label=label)
     config = part.rows.config_name if part.rows.config_name != "default" else config
     return Table(part, Origin(name, part.called, config, revision, license), image_column, of_hub(name))
 

@@ -16,11 +16,12 @@ class Targets:
     """What `open_dataset` asks; a class for each kind of target.
 
     embedded: name -> function of the split, for sets that come with the library. every_split: a column of a
-    table that says of which split a row is means nothing.
+    table that says of which split a row is means nothing. label_column: that is asked for.
     """
 
     embedded: Mapping[str, Callable[[str], ImageDataset]] = {}
     every_split = False
+    label_column: str | None = None
 
     def lays_out(self, path: Path) -> bool:
         """Is this folder laid out for these targets, so that `folder` reads it even when it holds parquet too?"""

@@ -18,10 +18,10 @@ from ..files.folders import ALIASES, UNLABELED
 from ..files.split_words import called_as_split
 from .metadata import no_image
 from .pool import Listed, Pool
-from .split_columns import HELD, SplitTable, called_so, cells_of, left_to_folders, of_labels, prefix, said_by
+from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import around_splits, split_folders, split_root
-from .split_tables import in_annotations, in_tables, says_labels, tell_absent
+from .split_tables import in_annotations, in_tables, left_to_folders, says_labels, tell_absent
 from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_numbers, without_folds
 from .yolo_places import in_yaml
@@ -61,7 +61,7 @@ def read_division(
     for name, part in parts.items():
         own = split_named(name)
         with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
-            table = of_labels(part, own, masks)
+            table = of_labels(part, own, masks, label)
             inner = by_column(path, table, skip_missing, masks) if table is not None else Division({}, "")
             found += [inner] if {*HELD} & {*inner.of.values()} else []
     return joined(found) if found else None
@@ -70,12 +70,12 @@ def read_division(
 def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> list[Division]:
     """What is said by files that do not lie in the folder of a split. A column counts before names of files, and lists
     and annotations where no table holds anything out."""
-    table = of_labels(path, None, masks)
+    table = of_labels(path, None, masks, label)
     column = by_column(path, table, skip_missing, masks) if table is not None else None
     by_labels = column is not None and bool({*HELD} & {*column.of.values()})
     found = [column] if column is not None and by_labels else []
     pool = Pool(path)
-    for table in called_so(path, masks, pool.read):
+    for table in called_so(path, masks, label, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
         ours = label is not None or not left_to_folders(table.file, pool.every.ids)
         found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)

@@ -9,15 +9,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError, nearest, unknown
-from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, listing, metadata_file
+from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
-from ..labels.columns import FILE_COLUMNS, column_called, without_header
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, column_called, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
-from .split_columns import SplitTable, called_so, images_named, left_to_folders, prefix
+from .split_columns import SplitTable, called_so, images_named, prefix
 from .split_names import split_column, split_named
+from .split_tables import left_to_folders
 
 
 @dataclass
@@ -63,19 +64,19 @@ def read_metadata(
     Raises:
         UserError: the table cannot be read, or rows name no image.
     """
-    file = metadata_file(root, split)
-    if file is None and root != path:
-        file = metadata_file(path, split)
+    places = [(folder, more) for more in (False, True) for folder in dict.fromkeys((root, path))]
+    file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
     if file is None:  # that of training may have all
         named = split_named(split)
-        file = next((table.file for table in called_so(path, masks=False) if named in table.splits), None)
+        file = next((table.file for table in called_so(path, False, label) if named in table.splits), None)
     if file is None:
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
+    loose = label is None and file.stem.lower() in WITH_MORE
     try:
         numbered = read_table(file)
-    except NoTable as error:
-        if not by_name:
+    except UserError as error:
+        if not (loose or by_name and isinstance(error, NoTable)):
             raise
         warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=4)
         return None
@@ -85,10 +86,14 @@ def read_metadata(
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
     rows = [row for _, row in numbered]
     name, named = column_called(columns, FILE_COLUMNS), None
-    splits = split_column({column: [row.get(column) for row in rows] for column in columns})
+    splits = split_column({column: [row.get(column) for row in rows] for column in columns}, label)
     if splits is not None:
         named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
         name = named.column
+    names = [plain_name(row.get(name)) for row in rows] if name is not None else []
+    if loose and (why := unfit(columns, names, ids, rules.skip_missing)):
+        warnings.warn(f"{file.name} is not read as a table of labels, since {why}.", stacklevel=4)
+        return None
     if name is None and without_header(columns):
         raise UserError(
             f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
@@ -103,9 +108,10 @@ def read_metadata(
         refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
     if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
+        what = "not read for labels of images" if loose else "read for the splits of images alone"
         warnings.warn(
-            f"{file.name} is read for the splits of images alone: their labels are those of their folders. Give the "
-            "label column (--label-column), or call the table metadata, if the labels in it are meant.",
+            f"{file.name} is {what}: their labels are those of their folders. Give the label column (--label-column), "
+            "or call the table metadata, if the labels in it are meant.",
             stacklevel=4,
         )
         return None
@@ -121,7 +127,6 @@ def read_metadata(
         return None
     if name is None:
         raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
-    names = [plain_name(row.get(name)) for row in rows]
     found = placed(file, root, ids, names, named.ids if named is not None else None)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not rules.skip_missing:
@@ -132,6 +137,14 @@ def read_metadata(
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)
+
+
+def unfit(columns: Sequence[str], names: Sequence[str], ids: Sequence[str], skip_missing: bool) -> str:
+    """Why a table that may be of something else has no labels of these images; "" where it may have them."""
+    if (box := column_called(columns, BOX_COLUMNS)) is not None:
+        return f"it is one of boxes (column {box!r}): give --label-column, if it says the label of each image"
+    found = sum(id is not None for id in match_names(names, ids, EXTENSIONS)[0])
+    return "" if found and (skip_missing or found * 2 >= len(names)) else f"it names {found or 'none'} of the images"
 
 
 def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError
-from ..files.folders import ALIASES, is_text, metadata_file, metadata_files
-from ..files.split_words import called_as_split
+from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_file, metadata_files
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, Rows, column_called
 from .pool import Pool
 from .split_names import OF_ALL, SplitColumn, refuse_two_splits, split_column, split_named
-from .split_roots import split_folders
 from .split_tables import is_picture, tables_of_splits
 
 HELD = ("validation", "test")
@@ -33,10 +31,13 @@ class SplitTable(NamedTuple):
         return [*map(split_named, self.said.said)]
 
 
-def of_labels(folder: Path, own: str | None, masks: bool) -> SplitTable | None:
-    """The table of labels in a folder, where it has a column of splits. own: the folder's split."""
-    files = metadata_files(folder, own) if masks else [file for file in [metadata_file(folder, own)] if file]
-    found = [table for file in files if (table := with_splits(file, masks)) is not None]
+def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = None) -> SplitTable | None:
+    """The table of labels in a folder, where it has a column of splits. own: the folder's split. label: the column that
+    is asked for."""
+    files = metadata_files(folder, own, more=True)
+    files = files if masks else [file for file in [metadata_file(folder, own, more=True)] if file]
+    loose = {file: masks or file.stem.lower() in WITH_MORE for file in files}
+    found = [table for file in files if (table := with_splits(file, loose[file], label)) is not None]
     if len(found) > 1:
         raise UserError(
             f"Both {' and '.join(table.file.name for table in found)} in {str(folder)!r} have a column of splits. Keep "
@@ -45,31 +46,25 @@ def of_labels(folder: Path, own: str | None, masks: bool) -> SplitTable | None:
     return found[0] if found else None
 
 
-def called_so(path: Path, masks: bool, read: Callable[[Path], Rows] = read_table) -> list[SplitTable]:
-    """The tables called train or splits whose column says another split than train."""
+def called_so(
+    path: Path, masks: bool, label: str | None = None, read: Callable[[Path], Rows] = read_table
+) -> list[SplitTable]:
+    """The tables called train or splits whose column says another split than train. label: the label column that is
+    asked for."""
     files = [file for split, file in tables_of_splits(path) if split == "train"]
     files += [
         file
         for file in sorted(path.iterdir())
         if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
     ]
-    loose = {file: masks or file.stem.lower() in OF_ALL for file in files}  # which may be of something else
-    found = [table for file in files if (table := with_splits(file, loose[file], read)) is not None]
+    loose = {file: masks or file.stem.lower() not in ALIASES for file in files}  # which may be of something else
+    found = [table for file in files if (table := with_splits(file, loose[file], label, read)) is not None]
     return [table for table in found if {*table.splits} != {"train"}]
 
 
-def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
-    """Whether a table says splits alone, since images lie in two folders or more that no split is called as, which say
-    their classes. ids: of all images beside it."""
-    if file.stem.lower() not in OF_ALL:
-        return False
-    folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
-    opened = {folder.name for name, folder in split_folders(file.parent)[0].items() if name in ALIASES}
-    first = {next(iter(parts[parts[0].lower() in ALIASES or parts[0] in opened :]), "") for parts in folders}
-    return sum(bool(one) and not called_as_split(one) for one in first) > 1
-
-
-def with_splits(file: Path, loose: bool, read: Callable[[Path], Rows] = read_table) -> SplitTable | None:
+def with_splits(
+    file: Path, loose: bool, label: str | None, read: Callable[[Path], Rows] = read_table
+) -> SplitTable | None:
     """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning."""
     try:
         numbered = read(file)
@@ -80,7 +75,7 @@ def with_splits(file: Path, loose: bool, read: Callable[[Path], Rows] = read_tab
             raise
         warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
         return None
-    said = split_column(cells_of(numbered))
+    said = split_column(cells_of(numbered), label)
     return SplitTable(file, numbered, said) if said is not None else None
 
 

@@ -13,14 +13,16 @@ from ..files.folders import ALIASES, SPLITS
 from ..labels.columns import column_called
 from ..labels.labels import NO_LABEL
 from ..labels.numbers import NUMBER
-from ..labels.ticks import switches
+from ..labels.ticks import one_of_columns, switches
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase", "fold", "data_set", "usage")
+WEAK = ("set", "phase", "fold", "data_set", "usage")  # those that often say something else
 FLAGS = {  # columns of yes and no -> (the split of a yes, of a no), what is held out first
     "is_valid is_val is_validation": ("validation", "train"),
     "is_test": ("test", "train"),
     "is_train is_training is_training_image": ("train", "test"),
 }
+TRAINING = [*FLAGS][-1].split()
 MAY_SAY = (*SPLIT_COLUMNS, *" ".join(FLAGS).split())
 OF_ALL = ("split", "splits")  # names of tables that say splits and nothing else
 FEW = 10  # distinct cells that may be splits in words that are not known
@@ -37,26 +39,37 @@ class SplitColumn(NamedTuple):
         return self.columns[0]
 
 
-def split_column(cells: Mapping[str, Sequence]) -> SplitColumn | None:
-    """What names the split of each image, of the columns of a table; a warning of one that seems to, and is not
-    read."""
-    named = [column for word in SPLIT_COLUMNS if (column := column_called(list(cells), (word,))) is not None]
-    for column in named:
+def split_column(cells: Mapping[str, Sequence], asked: str | None = None) -> SplitColumn | None:
+    """What names the split of each image, of the columns of a table but for the label column that is asked for; a
+    warning of one that seems to, and is not read."""
+    flags = of_flags(cells, asked)
+    many = flags is not None and mostly_held(flags)
+    cells = {column: values for column, values in cells.items() if column != asked}
+    named = {column: word for word in SPLIT_COLUMNS if (column := column_called(list(cells), (word,))) is not None}
+    for column, word in named.items():
         said = list(map(split_text, cells[column]))
         found = {*said} - {""}
-        if found and found <= ALIASES:
-            tell_flags(column, said, of_flags(cells))
+        two_kinds = word in WEAK and {*said} <= {"dev", "eval"}  # of something else, such as code
+        if found and found <= ALIASES and not two_kinds:
+            tell_flags(column, said, flags)
             return SplitColumn((column,), said)
         odd = sorted(found - ALIASES)
-        if found & ALIASES or 2 <= len(found) <= FEW and not any(NUMBER.fullmatch(text) for text in odd):
+        unknown = word not in WEAK and 2 <= len(found) <= FEW and not any(NUMBER.fullmatch(text) for text in odd)
+        if found & ALIASES or unknown:
+            says = f"{series(odd[:5] or sorted(found))}{' too' * bool(odd and found & ALIASES)}"
             warnings.warn(
-                f"The column {column!r} is not read as the split of an image, since it says {series(odd[:5])}"
-                f"{' too' * bool(found & ALIASES)}. Write train, validation or test in each of its cells, or nothing; "
-                "or call it otherwise, if it says no splits.",
+                f"The column {column!r} is not read as the split of an image, since it says {says}. Write train, "
+                "validation or test in each of its cells, or nothing; or call it otherwise, if it says no splits.",
                 stacklevel=4,
             )
-    if (flags := of_flags(cells)) is not None:
+    if flags is not None and not many:
         return flags
+    if flags is not None:
+        warnings.warn(
+            f"The column {flags.name!r} is not read as the split of an image, since it says yes of more than half of "
+            "them. If it is that, call it split and write train, validation or test in each of its cells.",
+            stacklevel=4,
+        )
     for column in (column for column in cells if column not in named and says_splits(cells[column])):
         warnings.warn(
             f"The column {column!r} says {series(sorted({*map(split_text, cells[column])} - {''}))} and is not read as "
@@ -86,10 +99,22 @@ def says_splits(cells: Iterable[Any]) -> bool:
     return "train" in found and not found.isdisjoint(("validation", "test"))
 
 
-def of_flags(cells: Mapping[str, Sequence]) -> SplitColumn | None:
-    """By columns of yes and no such as is_valid, of which one says both."""
-    called = {column_called(list(cells), names.split()): of for names, of in FLAGS.items()}
+def mostly_held(flags: SplitColumn) -> bool:
+    """Whether columns such as is_valid alone hold out more than half: they may say that an image is sound."""
+    held = sum(one not in ("train", "") for one in flags.said)
+    return column_called(flags.columns, TRAINING) is None and held * 2 > len(flags.said)
+
+
+def of_flags(cells: Mapping[str, Sequence], asked: str | None) -> SplitColumn | None:
+    """By columns of yes and no such as is_valid, of which one says both; not by is_train beside is_car, where it may
+    be a class, unless each row is of one split by them. asked: the label column that is asked for."""
+    names = [column for column in cells if column != asked]
+    called = {column_called(names, words.split()): of for words, of in FLAGS.items()}
     known = {column: of for column, of in called.items() if column is not None}
+    others = {column: cells[column] for column in cells if column not in known and begins_with_is(column)}
+    train = column_called([*known], TRAINING)
+    if train is not None and switches(others) and one_of_columns({column: cells[column] for column in known}) is None:
+        del known[train]
     ticks = switches({c: cells[c] for c in known})
     full = {c: v if known[c][0] == "train" else [int(one or 0) for one in v] for c, v in ticks.items()}  # "": no
     ticks = {c: v for c, v in full.items() if {0, 1} <= {*v}}
@@ -98,6 +123,10 @@ def of_flags(cells: Mapping[str, Sequence]) -> SplitColumn | None:
     rows = ([known[c][not v] for c, v in zip(ticks, row) if v is not None] for row in zip(*ticks.values()))
     said = [next((one for one in row if one != "train"), "train") if row else "" for row in rows]
     return SplitColumn(tuple(ticks), said)
+
+
+def begins_with_is(column: str) -> bool:
+    return column.strip().lower().startswith(("is_", "is "))
 
 
 def split_named(cell: Any) -> str:

@@ -4,7 +4,9 @@ and test.csv with labels or without, as Kaggle has them; annotations/instances_t
 from __future__ import annotations
 
 import json
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,27 +18,57 @@ from ..annotations.annotated import Annotations, Objects
 from ..annotations.annotation_files import read_annotations
 from ..annotations.placing import place_images
 from ..files.folder_names import MASK_FOLDERS
-from ..files.folders import is_text, metadata_files, parquet, subfolders
+from ..files.folders import ALIASES, EXTENSIONS, WITH_MORE, is_text, metadata_files, parquet, subfolders
 from ..files.split_words import OF_IMAGES, called_as_split, is_called, split_said
-from ..files.table_files import TABLES, NoTable, plain_name
-from ..labels.columns import FILE_COLUMNS, PICTURES, column_called, without_header
+from ..files.table_files import TABLES, NoTable, plain_name, stem
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, column_called, without_header
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.ticks import emptied, one_of_columns
 from .pool import Listed, Pool, files_ending, tell_unread
-from .split_names import SplitColumn, split_column, split_named
+from .split_names import OF_ALL, SplitColumn, split_column, split_named
+from .split_roots import split_folders
 
 FOLDER_COLUMNS = tuple("folder folder_name patient patient_id subject subject_id case case_id series study".split())
+SERIES = 10  # tables of a split that are told apart by numbers, at most: as many folds
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
 
 
-def tables_of_splits(path: Path) -> list[tuple[str, Path]]:
-    """(split, table) of those in a folder that are called as a split."""
-    files = [file for file in path.iterdir() if is_text(file.name) and file.suffix.lower() in TABLES and file.is_file()]
-    named = sorted(file for file in files if not parquet(file))
+def tables_of_splits(path: Path, pool: Pool | None = None) -> list[tuple[str, Path]]:
+    """(split, table) of those in a folder that are called as a split, but for one beside each image. pool: all images,
+    where they are known; then those that are not read are told."""
+    every = [file for file in path.iterdir() if is_text(file.name)]
+    named = sorted(file for file in every if file.suffix.lower() in TABLES and not parquet(file))
     said = {file: split_said([file.stem]) for file in named}
-    return [
+    called = [
         (split, file) for split in OF_IMAGES for file in named if said[file] == split and is_called(file.stem, split)
     ]
+    if any(file.stem.lower() not in ALIASES for _, file in called):
+        images = (
+            {stem(file.name) for file in every if file.suffix.lower() in EXTENSIONS} if pool is None else pool.stems
+        )
+        called = [(split, file) for split, file in called if file.stem.lower() in ALIASES or file.stem not in images]
+    numbered = [(split, file) for split, file in called if re.search(r"\d", file.stem)]
+    count = Counter(split for split, _ in numbered)
+    series = [one for one in numbered if count[one[0]] > SERIES]
+    if pool is not None and (held := [file.name for split, file in series if split != "train"]):
+        warnings.warn(
+            f"{held[0]} and {len(held) - 1} more tables in {path.name!r} that are called so with a number are not read "
+            "for splits of images. Put their rows into one table, if they list what is held out.",
+            stacklevel=6,
+        )
+    apart = {*series}
+    return [one for one in called if one not in apart and one[1].is_file()]
+
+
+def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
+    """Whether a table says splits alone, or one called train_labels says nothing, since images lie in two folders or
+    more that no split is called as, which say their classes. ids: of all images beside it."""
+    if file.stem.lower() not in {*OF_ALL, *WITH_MORE}:
+        return False
+    folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
+    opened = {folder.name for name, folder in split_folders(file.parent)[0].items() if name in ALIASES}
+    first = {next(iter(parts[parts[0].lower() in ALIASES or parts[0] in opened :]), "") for parts in folders}
+    return sum(bool(one) and not called_as_split(one) for one in first) > 1
 
 
 def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) -> Iterator[Listed]:
@@ -50,7 +82,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
     Raises:
         UserError: a table cannot be read, or that of a split which is held out does not say which column names images.
     """
-    for split, file in tables_of_splits(path):
+    for split, file in tables_of_splits(path, pool):
         try:
             if file.suffix.lower() == ".json" and read_annotations(file) is not None:
                 continue
@@ -61,41 +93,47 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             continue
         except UserError as error:
             folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
-            if not (folders if split != "train" else masks):  # what is held out must be known
+            sure = file.stem.lower() in ALIASES  # what is held out must be known
+            if sure and not (folders if split != "train" else masks):
                 raise
-            warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
+            if split != "train":  # which is said where its column is looked for
+                warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         cells = {key: [row.get(key) for row in rows] for key in columns}
-        said = split_column(cells)
+        said = split_column(cells, label)
         if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
         if said is not None and split != "train" and column is not None:
             refuse_other_split(file, split, said, rows, column, pool)
-        if split != "train" and (found := in_folders(columns, rows, pool)):
-            yield Listed(split, file, found)
-            continue
-        if column is None:
-            if split != "train":
-                refuse_nameless_column(file, split, columns, rows, pool)
-            continue
-        names = [name for row in rows if (name := plain_name(row.get(column)))]
+        names = [name for row in rows if (name := plain_name(row.get(column)))] if column is not None else []
         found = list(zip(names, pool.match(names, split)))
-        if any(id is not None for _, id in found) or any(map(is_picture, names)):
-            labeled = says_labels(cells, column, label) and file in metadata_files(path, split)
-            yield Listed(split, file, found, labeled)
+        there = sum(id is not None for _, id in found)
+        if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not any(map(is_picture, names)):
+            if split != "train":
+                tell_unread(file, split, f"{there} of {len(names)} names in its column {column!r} are of an image")
+        elif there or any(map(is_picture, names)):
+            labeled = says_labels(cells, column, label) and file in metadata_files(path, split, more=True)
+            aside = file.stem.lower() in WITH_MORE and column_called(columns, BOX_COLUMNS) is not None
+            ours = label is not None or not aside and not left_to_folders(file, pool.every.ids)
+            yield Listed(split, file, found, labeled and ours)
+        elif split != "train" and (found := in_folders(columns, rows, pool)):
+            yield Listed(split, file, found)
         elif split != "train":  # a column called image_id may hold ids of something else
             refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
 
 
 def in_folders(columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> list[tuple[str, str | None]]:
-    """(name, id) of all images in the folders that a column of patients names, which no other column does by itself."""
+    """(name, id) of all images in the folders that a column of patients names, which no other column does by itself:
+    not where these are all folders, as of a table of all images."""
     column = column_called(columns, FOLDER_COLUMNS)
     names = sorted({plain_name(row.get(column)) for row in rows} - {""}) if column is not None else []
     if not names or column_called(columns, FILE_COLUMNS[:-2]) is not None:
         return []
-    return [(name, id) for name in names for id in pool.below(name) or [None]] if any(map(pool.below, names)) else []
+    found = [(name, id) for name in names for id in pool.below(name) or [None]]
+    ids = {id for _, id in found if id is not None}
+    return found if ids and not ids >= {id for id in pool.every.ids if "/" in id} else []
 
 
 def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> bool:

@@ -10,7 +10,7 @@ from ...errors import MissingSplit
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, spellings
 from ..labels.columns import TEXT, column_called
-from .split_names import MAY_SAY, split_column, split_named, split_text
+from .split_names import MAY_SAY, begins_with_is, split_column, split_named, split_text
 
 FIRST = 100  # cells of a column of another name that are looked at
 
@@ -26,7 +26,12 @@ class Part(NamedTuple):
 
 
 def rows_of_split(
-    opened: Callable[[str], Any], split: str, where: str, several: bool = False, every: bool = False
+    opened: Callable[[str], Any],
+    split: str,
+    where: str,
+    several: bool = False,
+    every: bool = False,
+    label: str | None = None,
 ) -> Part:
     """The rows of a split, by the column where the data has no splits of its own.
 
@@ -36,6 +41,7 @@ def rows_of_split(
         where: the data, in messages.
         several: the data has splits of its own, which it may say itself too.
         every: the column means nothing.
+        label: the label column that is asked for, which says no splits.
 
     Raises:
         MissingSplit: no row is of this split.
@@ -49,7 +55,7 @@ def rows_of_split(
             rows = opened("train")
         except MissingSplit:
             rows = None
-        column, named = of_rows(rows) if rows is not None and not (several or has_splits(rows)) else (None, [])
+        column, named = of_rows(rows, label) if rows is not None and not (several or has_splits(rows)) else (None, [])
         asked = set(spellings(split))
         if not asked & {*named}:
             raise
@@ -58,14 +64,14 @@ def rows_of_split(
                 f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
                 f"split 'train', and none is of split {split!r} beside it. Ask for split 'train'."
             ) from None
-        return part(rows, split, where, split)
+        return part(rows, split, where, split, label)
     called = split if rows.split is None else str(rows.split)
     if every:
         return Part(rows, called)
     if several or has_splits(rows):
-        tell_unread(rows, split, where)
+        tell_unread(rows, split, where, label)
         return Part(rows, called)
-    return part(rows, split, where, called)
+    return part(rows, split, where, called, label)
 
 
 def has_splits(rows) -> bool:
@@ -73,11 +79,12 @@ def has_splits(rows) -> bool:
     return len(rows.info.splits or ()) > 1 or not asked_in(str(rows.split or "train")) & {"train"}
 
 
-def of_rows(rows) -> tuple[str | None, list[str]]:
+def of_rows(rows, label: str | None) -> tuple[str | None, list[str]]:
     """The column that says the split of each row, and that split; (None, []) where there is none."""
     named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
+    named += filter(begins_with_is, rows.column_names)  # which may be classes beside is_train
     cells = {column: cells_in(rows, column) for column in rows.column_names if may_say(rows, column, column in named)}
-    found = split_column(cells)
+    found = split_column(cells, label)
     return (found.name, [text or "train" for text in found.said]) if found is not None else (None, [])
 
 
@@ -110,10 +117,10 @@ def asked_in(split: str) -> set[str]:
     return {name for one in split.split("+") for name in spellings(one.partition("[")[0])}
 
 
-def part(rows, split: str, where: str, called: str) -> Part:
+def part(rows, split: str, where: str, called: str, label: str | None) -> Part:
     """Those of a split by the column, all where there is none, or where it says one other split of all that are given
     for training, as what was cut out of a table does."""
-    column, named = of_rows(rows)
+    column, named = of_rows(rows, label)
     asked = asked_in(split)
     if column is None or not asked & ALIASES:
         return Part(rows, called)
@@ -149,9 +156,9 @@ def unlabeled_too(named: Sequence[str], split: str) -> str:
     )
 
 
-def tell_unread(rows, split: str, where: str) -> None:
+def tell_unread(rows, split: str, where: str, label: str | None) -> None:
     """A warning where a column says other splits than those that the data has of its own."""
-    column, named = of_rows(rows)
+    column, named = of_rows(rows, label)
     if others := sorted({*named} - asked_in(split)):
         warnings.warn(
             f"The column {column!r} of {where} is not read: the data has splits of its own, and rows of split "
