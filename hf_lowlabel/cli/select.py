@@ -160,7 +160,7 @@ def select(argv: list[str]) -> int:
         "--output",
         required=True,
         help="folder to write: images, contact sheet, labels.csv, Label Studio tasks; to send it to somebody else, "
-        "leave out its hidden .here.json, which alone holds paths of this machine",
+        "leave out its hidden .here.json, which alone holds paths from the root and out of the working directory",
     )
     parser.add_argument(
         "--strategy",
@@ -298,7 +298,8 @@ def feature_flags(parser: argparse.ArgumentParser, default: str, needs_model: bo
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)
     parser.add_argument(
-        "--features", help=f"file or folder of features, reused when model and data are the same (default: {default})"
+        "--features",
+        help=f"file (.safetensors) or folder of features, reused when model and data are the same (default: {default})",
     )
     parser.add_argument(
         "--image-size", type=int, help="side of the images the network sees, in px (default: the model's own)"

@@ -40,8 +40,8 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         rules: what says that there is no label, and whether an image may have several classes.
 
     Returns:
-        (number of the row, row by column, with "more" for the cells of all other columns), and the classes where each
-        has a column.
+        (number of the row, row by column, with "more" for the cells of all other columns, of which those called in
+        "of_split" say its split), and the classes where each has a column.
 
     Raises:
         UserError: it cannot be read, or says nothing of files or of classes.
@@ -57,10 +57,7 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
     files, labels = column_called(columns, FILE_COLUMNS) or of_pictures(columns, rows), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
     said = split_column({column: [row.get(column) for _, row in rows] for column in columns})
-    if said is not None:
-        rows = [(number, {**row, said.name: text}) for (number, row), text in zip(rows, said.said)]
-        columns = [column for column in columns if column not in said.columns[1:]]
-        own["split"] = said.name
+    of_split = said.columns if said else ()
     if files is None and without_header(columns):
         raise UserError(
             f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
@@ -71,10 +68,10 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
             f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
         )
     if labels is None:
-        labels = only_other(columns, rows, {files, *own.values()}, path.name)
+        labels = only_other(columns, rows, {files, *own.values(), *of_split}, path.name)
     names: list[str] = []
     if labels is None:  # the numbers that Label Studio's own columns hold are no classes
-        others = [c for c in columns if c not in (files, *own.values()) and "annotation_id" not in columns]
+        others = [c for c in columns if c not in (files, *own.values(), *of_split) and "annotation_id" not in columns]
 
         def row_name(k: int) -> str:
             return f"Row {rows[k][0]}"
@@ -110,9 +107,10 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
             number,
             {key: row.get(column) for key, column in own.items() if column}
             | {key: row.get(key) for key in more}
+            | ({} if part is None else {"split": part, "of_split": of_split})
             | {"more": {column: row.get(column) for column in rest}},
         )
-        for number, row in rows
+        for (number, row), part in zip(rows, said.said if said else [None] * len(rows))
     ], names
 
 

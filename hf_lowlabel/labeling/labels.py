@@ -13,6 +13,7 @@ import functools
 import json
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ def read_classes(path: str | Path) -> list[str]:
 class Labels:
     """labels: id -> class. skipped: ids a person passed over. notes: what was odd but harmless. left_out: (name, why)
     of rows that are not used. why: ids of `skipped` -> the reason that was given. classes: those that have a column.
-    parts: id -> split ("train", "test", ...), where a column says so. more: column of a person's own -> id -> cell."""
+    parts: id -> split ("train", "test", ...), where columns say so. more: column of a person's own, such as those, ->
+    id -> cell."""
 
     labels: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
@@ -171,7 +173,7 @@ def read_labels(
             flags |= {"skip_missing"} if strange else set()
         if known is None:
             continue
-        keep(out.more, known, row["more"])
+        keep(out.more, known, row["more"], row.get("of_split", ()))
         if "split" in row and out.parts.setdefault(known, part := split_named(row["split"])) != part:
             faults.append(f"row {line}: {known!r} is of split {part!r} here, and of {out.parts[known]!r} above")
         before = out.labels.get(known, "")
@@ -222,12 +224,13 @@ def read_labels(
     return out
 
 
-def keep(more: dict[str, dict[str, str]], id: str, cells: dict[str, Any]) -> None:
-    """Add what a row says in columns of a person's own; an image of several rows has all of it."""
+def keep(more: dict[str, dict[str, str]], id: str, cells: dict[str, Any], once: Collection[str]) -> None:
+    """Add what a row says in columns of a person's own; an image of several rows has all of it, but one cell of those
+    that say its split (`once`)."""
     for column, cell in cells.items():
         there, text = more.setdefault(column, {}), "" if cell is None else str(cell)
         if text and text not in (before := there.get(id, "")).split("; "):
-            there[id] = f"{before}; {text}" if before else text
+            there[id] = f"{before}; {text}" if before and column not in once else before or text
 
 
 def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[str], notes: list[str]) -> None:
@@ -295,15 +298,14 @@ def write_labels(path: Path, task: Asked, labels: Labels) -> None:
     """Replace labels.csv as a whole; with the mark that lets spreadsheets see it is UTF-8, and with the columns that a
     person has added, for splits or for anything else."""
     given, skipped, why = labels.labels, labels.skipped, labels.why
-    added = {**({"split": labels.parts} if labels.parts else {}), **labels.more}
     rows = [
         row_text(
             *(file, id, given.get(id, ""), why.get(id, "x") if id in skipped else ""),
-            own=tuple(cells.get(id, "") for cells in added.values()),
+            own=tuple(cells.get(id, "") for cells in labels.more.values()),
         )
         for file, id in task.files.items()
     ]
-    write_text(path, "\ufeff" + "\n".join([row_text(*COLUMNS, *added), *rows]) + "\n")
+    write_text(path, "\ufeff" + "\n".join([row_text(*COLUMNS, *labels.more), *rows]) + "\n")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label

@@ -27,8 +27,9 @@ USUAL = {"seed": 0, "max_bad": DataArguments.max_bad}  # of settings of a round 
 
 
 def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict[str, Any]:
-    """What selection.json remembers for `told`: nothing of data in memory, which no command can name, and no path from
-    the root, since the folder may go to somebody else. more: what holds for a run of those labels too."""
+    """What selection.json remembers for `told`: nothing of data in memory, which no command can name, and no path that
+    leads out of the working directory, since the folder may go to somebody else. more: what holds for a run of those
+    labels too."""
     if not isinstance(data.dataset, (str, Path)):
         return {}
     own = {"dataset": shared(str(data.dataset)), "model": model and (shared(model) or MODEL)}
@@ -37,7 +38,7 @@ def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict
 
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a round that are not left as they are, without a path from the root."""
+    """Settings of a round that are not left as they are, without a path out of the working directory."""
     given = {name: value for name, value in settings.items() if value != USUAL.get(name)}
     gaps = {"features": None, "text_model": MODEL}
     return given | {name: shared(str(given[name])) or gap for name, gap in gaps.items() if name in given}
@@ -53,11 +54,15 @@ def remember(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def shared(path: str) -> str | None:
-    """A path as it is called from the working directory; None for one outside of it that says what machine this is."""
-    if not Path(path).expanduser().is_absolute():
+    """A path as it is called from the working directory, unless that is the root; None for one that says what machine
+    this is, and leads out of it. A name that is no path stays."""
+    here, given = Path.cwd(), Path(path).expanduser()
+    from_root = here == here.parent and (here / Path(*given.parts[:1])).exists()
+    if ".." in given.parts or from_root:
+        return None
+    if not given.is_absolute():
         return path
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if here in Path(path).parents else None
+    return str(given.relative_to(here)) if here in given.parents else None
 
 
 def keep_here(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -48,9 +48,12 @@ class Session:
         self.read_all()
         if left_over(self.folder) is not None:
             self.finish()
-        for place in beside(self.folder):  # killed there, and now this one is labeled
-            if (place / INTENT).is_file():
-                Session(place)
+        others = [place for place in beside(self.folder) if (place / INTENT).is_file()]
+        for place in others:  # killed there, and now this one is labeled
+            Session(place)
+        if others:  # which wrote into this folder
+            self.task = Asked.load(self.folder)
+            self.read_all()
         self.others = self.count_others()
 
     def read_all(self) -> None:

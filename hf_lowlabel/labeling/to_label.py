@@ -1,7 +1,7 @@
 """From chosen images to a folder a person can label: images, contact sheet, labels.csv, Label Studio tasks.
 
     to_label/images/0000_cat.jpg   index.html   labels.csv   selection.json   classes.txt (where classes are known)
-             label_studio_tasks.json   label_studio_config.xml   .here.json (paths of this machine)
+             label_studio_tasks.json   label_studio_config.xml   .here.json (paths out of the working directory)
 
 For segmentation there is no labels.csv: the masks are painted in Label Studio, and split.json says which images they
 are for. selection.json is written last: a folder with it is complete.
@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -34,6 +34,12 @@ from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
 log = logging.getLogger("hf_lowlabel")
+
+
+class NoneReadable(UserError):
+    """None of the images to label can be read any more."""
+
+
 KEPT = ("features.safetensors", "left_out.csv", HERE, ".DS_Store")  # what may lie in the folder before
 LAST = "selection.json"  # a folder with it is complete, and may have been labeled since
 BEGUN = ".begun"  # in a folder that is not complete; what is beside it is ours
@@ -93,7 +99,8 @@ def export(
         The task with the names of the files, of those images that can be read still.
 
     Raises:
-        UserError: another process has written the folder meanwhile, or is at it; or none can be read any more.
+        UserError: another process has written the folder meanwhile, or is at it.
+        NoneReadable: no image can be read any more; nothing is left of the folder.
     """
     with alone(folder):
         if (folder / LAST).is_file():
@@ -101,16 +108,8 @@ def export(
             refuse(folder)
         shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
         (folder / "images").mkdir()
-        files, reasons = dict[str, str](), []
-        for n, i in enumerate(chosen):
-            try:
-                files[write_image(source, int(i), folder / "images", n)] = source.ids[i]
-            except BadImage as error:
-                log.warning("%s: it is not among those to label", error)
-                continue
-            reasons.append(why[n])
-        if len(chosen) and not files:
-            raise UserError("None of the chosen images can be read any more. Mend the files, and start again.")
+        written = write_images(source, chosen, folder)
+        reasons, files = [why[n] for n in written.values()], {f: source.ids[chosen[n]] for f, n in written.items()}
         task, said = replace(task, files=files), {id: one for id, one in (said or {}).items() if id in files.values()}
         write_text(
             folder / "label_studio_tasks.json", json.dumps(label_studio_tasks(task), indent=1, ensure_ascii=False)
@@ -136,6 +135,25 @@ def alone(folder: Path) -> Iterator[None]:
             mark.flush()
             yield
             (folder / BEGUN).unlink()
+
+
+def write_images(source: ImageDataset, chosen: Sequence[int] | np.ndarray, folder: Path) -> dict[str, int]:
+    """images/ of a folder: name of each file -> which of `chosen` it is; warnings name those that cannot be read.
+
+    Raises:
+        NoneReadable: it is none.
+    """
+    files = dict[str, int]()
+    for n, i in enumerate(chosen):
+        try:
+            files[write_image(source, int(i), folder / "images", n)] = n
+        except BadImage as error:
+            log.warning("%s: it is not among those to label", error)
+    if len(chosen) and not files:
+        (folder / "images").rmdir()
+        (folder / BEGUN).unlink(missing_ok=True)
+        raise NoneReadable("None of the chosen images can be read any more. Mend the files, and start again.")
+    return files
 
 
 def write_image(source: ImageDataset, i: int, folder: Path, number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..labeling.contact_sheet import thumbnail
 from ..labeling.labels import Asked
 from ..labeling.next_steps import declared_colors
 from ..labeling.suggestions import Suggestions
-from ..labeling.to_label import export, is_complete
+from ..labeling.to_label import NoneReadable, export, is_complete
 from ..records import why_kept
 from ..selection.reasons import reasons
 from ..text import percent
@@ -25,6 +26,7 @@ from ..training.preparing import Prepared
 from .advice import SHOWN, Remark
 from .report import Advice, why_less
 
+log = logging.getLogger("hf_lowlabel")
 LISTS = ("next", "copies", "doubtful", "strangers")
 
 
@@ -75,8 +77,9 @@ def read_advice(run: Path) -> dict[str, Any]:
     return said
 
 
-def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path:
-    """A folder for `hf-lowlabel label`, which knows the labels there are already."""
+def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path | None:
+    """A folder for `hf-lowlabel label`, which knows the labels there are already; None where no image can be read any
+    more, which is no fault of the run."""
     if is_complete(folder):  # of a search that was killed after it: somebody may have labeled since
         return folder
     dataset, split = ready.dataset, ready.chosen.split
@@ -87,7 +90,11 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     )
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}
-    export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at), said)
+    try:
+        export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at), said)
+    except NoneReadable:
+        log.warning("None of the images to label next can be read any more: %s is left out", folder)
+        return None
     return folder
 
 

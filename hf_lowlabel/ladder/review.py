@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.dataset import ImageDataset
@@ -14,7 +15,7 @@ from ..files import seal
 from ..hub.report_data import config_of
 from ..labeling.labels import Asked, Labels, write_labels, write_text
 from ..labeling.suggestions import Suggestions, write_suggestions
-from ..labeling.to_label import LAST, alone, check_folder, is_complete, write_image
+from ..labeling.to_label import LAST, alone, check_folder, is_complete, write_images
 from ..tasks import get_task
 from ..text import listed
 from .advice_files import read_advice
@@ -38,7 +39,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
         The folder, and how many images are in it; of none no folder is written.
 
     Raises:
-        UserError: the run or its data is not there, or `output` holds something else.
+        UserError: the run or its data is not there, no image can be read any more, or `output` holds something else.
     """
     run = Path(run).expanduser()
     folder = run / "review" if output is None else Path(output).expanduser()
@@ -66,17 +67,17 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
         return folder, 0
     with alone(folder):
         if not (folder / LAST).is_file():  # else another process was faster
-            write_suggestions(folder, found)
-            write(folder, dataset, {id: at[id] for id in found}, split, config.task)
+            write(folder, dataset, [at[id] for id in found], split, config.task, found)
             seal(folder, [LAST])
-    return folder, len(found)
+    return folder, len(Asked.load(folder).files)
 
 
-def write(folder: Path, dataset: ImageDataset, rows: dict[str, int], split: Split, task: str) -> None:
-    """The folder to label the images `rows` (id -> position) in once more; selection.json comes last."""
+def write(folder: Path, dataset: ImageDataset, rows: Sequence[int], split: Split, task: str, said: Suggestions) -> None:
+    """The folder to label the images `rows` in once more; selection.json comes last."""
     shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
     (folder / "images").mkdir()
-    files = {write_image(dataset, at, folder / "images", n): id for n, (id, at) in enumerate(rows.items())}
+    files = {file: dataset.ids[rows[n]] for file, n in write_images(dataset, rows, folder).items()}
+    write_suggestions(folder, said)
     asked = Asked.of(dataset, split, files=files, task=task, strategy="review")
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())

@@ -31,6 +31,7 @@ from ..files import A_MODEL, COPY, by_name, filling, read_json, write_text
 from ..labeling.kinds import kind_of
 from ..labeling.labels import Asked
 from ..labeling.other_rounds import NOTE, number_of, places
+from ..selection.by_model import is_finished
 from ..selection.verbs import select
 from ..tasks import get_task
 from ..tasks.base import Task
@@ -246,8 +247,11 @@ def first_images(data: DataArguments, model: str, folder: Path, budget: int | No
     names, task = list(data.classes) or None, common["task"]
     usual = BUDGETS[kind_of(task).page == "mask"]
     budget = min(budget or usual, len(get_task(task).open_to_select(data, names)))
+    how = {**common, "features": str(keep)}
+    if is_finished(get_task(task), model):  # which sees images as it does
+        how |= {"features": None, "image_size": None}
     with filling(folder), filling(keep):
-        select(model, data, budget=budget, output=str(folder / "to_label"), features=str(keep), classes=names, **common)
+        select(model, data, budget=budget, output=str(folder / "to_label"), classes=names, **how)
 
 
 def state_of(folder: Path, per_round: int, task: str = "classification") -> State:

@@ -57,7 +57,8 @@ def extract(
         model: a timm name, a local folder, a Hub id, or a network with `pooled` (or `features`) and `preprocessing`.
         source: the images.
         members: positions of those that are asked for, int64 [M] (None: all).
-        path: the file to keep the features in, or to take them from when its fingerprints match; or a folder of such.
+        path: the file to keep the features in, or to take them from when its fingerprints match; or a folder of such,
+            which is made where the name does not end in .safetensors.
         image_size: side of the images the network sees, in px (None: the model's own).
         revision: of a model on the Hub.
         device: such as "cpu" (None: the best there is).
@@ -72,7 +73,7 @@ def extract(
     members = np.arange(len(source)) if members is None else np.asarray(members, dtype=np.int64)
     model_print, chosen = fingerprint(encoder), choose_device(device)
     data_print = print_of_images(source, members)
-    if path is not None and Path(path).is_dir():
+    if path is not None and is_folder(path):
         known = getattr(encoder, "config", None)
         path = file_in(Path(path), getattr(known, "architecture", type(encoder).__name__), model_print)
     found = read(path, model_print, data_print) if path is not None else None
@@ -95,6 +96,12 @@ def extract(
         values, indices = collect(Path(path), parts, encoder.num_features, facts)
     tell(skipped)
     return check(Features(values, indices, model_print, data_print, skipped=skipped), source)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path is that of a folder of features; of what is not there yet its name says it."""
+    named = str(path).endswith(("/", os.sep)) or Path(path).suffix.lower() != ".safetensors"
+    return Path(path).is_dir() or named and not Path(path).exists()
 
 
 def holds_all(found: Features, source: ImageDataset, members: np.ndarray, workers: int | None, prep: dict) -> bool:

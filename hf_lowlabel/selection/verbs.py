@@ -85,7 +85,8 @@ def select(
             does.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         budget: images to choose.
-        output: folder to write. Paths of this machine are in its `.here.json` alone: leave that out when it is sent.
+        output: folder to write. Paths from the root, and others that lead out of the working directory, are in its
+            `.here.json` alone: leave that out when it is sent.
         strategy: a name in `strategies.STRATEGIES` or `by_model.BY_MODEL`; None: for the folder of a finished run of
             the task what it is in doubt of, else "as3l".
         strategy_args: of the strategy, by name.
@@ -97,8 +98,8 @@ def select(
         prior: prior pseudo-labels of `priors`, such as what the names of the classes say: the budget is shared out over
             their classes, and the strategy chooses within each.
         seed: decides clusters and draws.
-        features: file of the features, or a folder of such (None: in `output`), reused when model and data are the
-            same.
+        features: file of the features (.safetensors), or a folder of such (None: in `output`), reused when model and
+            data are the same.
         image_size: side of the images the network sees, in px (None: the model's own).
         model_revision: of a model on the Hub.
         device: such as "cpu" (None: the best there is).

@@ -41,7 +41,7 @@ INSIDE: dict[str, tuple[str, ...]] = {  # verb -> functions in the middle of whi
     "evaluate masks": (OPENS, "evaluation/segmentation.py:probabilities"),
     "predict": ("data/pixels/images.py:open_image", "evaluation/inference.py:predict_images"),
     "predict masks": ("data/pixels/images.py:open_image", "evaluation/segmentation.py:segment"),
-    "select": ("selection/features.py:batches", "selection/strategies.py:choose", "labeling/to_label.py:reasons"),
+    "select": ("selection/features.py:batches", "selection/strategies.py:choose", "selection/reasons.py:reasons"),
     "priors": ("selection/features.py:batches", "selection/priors.py:cluster_priors", "training/priors.py:save_priors"),
     "split": ("data/splits/splits.py:save",),
     "report": ("hub/report.py:read_run", SEES),

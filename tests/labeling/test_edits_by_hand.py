@@ -81,6 +81,41 @@ def test_columns_stay_beside_a_split_and_those_without_a_name_go_where_they_are_
     assert table(folder)[0]["split"] == "test" and stored(folder) == {second: "green"}
 
 
+@pytest.mark.parametrize(
+    "columns, parts",
+    [
+        ({"split": ["siteA", "siteB", "siteA", "siteB", "siteA"], "is_test": "01001"}, {1: "test", 4: "test"}),
+        ({"is_valid": ["yes", "yes", "no", "no", ""], "is_test": ["yes", "no", "no", "yes", ""]}, None),
+        ({"Subset": ["Training", "", "val", "TEST", "train"]}, {2: "validation", 3: "test"}),
+        ({"is_train": "11011", "split": ["", "", "", "", ""]}, {2: "test"}),
+    ],
+)
+def test_images_that_are_held_out_stay_so_after_an_answer(folder, columns, parts):  # noqa: F811
+    session = Session(folder)
+    ids = list(session.task.files.values())
+    rows = table(folder)
+    for k, row in enumerate(rows):
+        row.update({name: cells[k] for name, cells in columns.items()})
+    save(folder, rows)
+    before = dict(session.read().parts)
+    held = {ids.index(id): part for id, part in before.items() if part != "train"}
+    assert held == (parts or {0: "validation", 1: "validation", 3: "test"})
+    session.label(ids[2], "green")
+    assert list(table(folder)[0]) == ["file_name", "id", "label", "skipped", *columns]
+    assert all([row[name] for row in table(folder)] == [*cells] for name, cells in columns.items())
+    assert Session(folder).labels.parts == before
+
+
+def test_rows_of_one_image_say_one_split(scenes):  # noqa: F811
+    session = Session(scenes)
+    (one, first), (two, second), *_ = session.task.files.items()
+    rows = [(one, "cat", "train", "0"), (one, "dog", "Training", "no"), (two, "sky", "test", "1")]
+    for name, at in (("split", 2), ("is_test", 3)):
+        save(scenes, [{"file_name": row[0], "label": row[1], name: row[at]} for row in rows])
+        session.label(second, "cat")
+        assert Session(scenes).labels.parts[second] == "test" and session.read().parts[first] == "train"
+
+
 def test_rows_of_one_image_keep_what_each_says(scenes):  # noqa: F811
     session = Session(scenes)
     first, second, *_ = session.task.files.values()

@@ -1,6 +1,7 @@
 """The command that comes after a page works when it is pasted."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -224,6 +225,31 @@ def test_a_model_outside_of_the_working_directory_stays_that_of_the_command(chos
         shutil.rmtree(outside / "net", ignore_errors=True)
     (folder / ".here.json").unlink()  # which whoever the folder goes to has no use for
     assert str(outside) not in after_labels(folder, Asked.load(folder))
+
+
+@pytest.mark.parametrize("at", ["root", "beside", "above"])
+def test_no_file_but_the_hidden_one_says_where_the_data_are(chosen, tmp_path, monkeypatch, backbone, at):
+    """Paths from the root without its sign, and paths that climb to it, say it as well."""
+    paint(tmp_path / "my photos", 8)
+    (tmp_path / "work" / "deep").mkdir(parents=True)
+    here = {"root": tmp_path.anchor, "beside": tmp_path / "work" / "deep", "above": tmp_path}[at]
+    monkeypatch.chdir(here)
+    data, model = (os.path.relpath(path, here) for path in (tmp_path / "my photos", backbone))
+    argv = ["select", "--dataset", data, "--model", model, "--budget", "4", "--features", str(tmp_path / "kept")]
+    assert main([*argv, "--output", str(tmp_path / "out")]) == 0
+    said = {data} if at != "above" else {model}
+    holds = {
+        p.name
+        for p in (tmp_path / "out").rglob("*")
+        if any(one.encode() in p.read_bytes() for one in said if p.is_file())
+    }
+    assert holds == {".here.json"}
+    given = Asked.load(tmp_path / "out").given
+    assert given.get("dataset") == ("my photos" if at == "above" else None) and given["model"] == "MODEL"
+    words = shlex.split(after_labels(tmp_path / "out", Asked.load(tmp_path / "out")))
+    assert words[words.index("--dataset") + 1] == data and words[words.index("--model") + 1] == model
+    assert given_to_select(DataArguments("org/photos"), "resnet18")["dataset"] == "org/photos"
+    assert given_to_select(DataArguments("digits"), "resnet18") == {"dataset": "digits", "model": "resnet18"}
 
 
 def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):

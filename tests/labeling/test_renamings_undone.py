@@ -152,14 +152,14 @@ class Killed(BaseException):
     pass
 
 
-def killed(page, monkeypatch, *names):
-    """Killed before labels.csv of the folder itself is written, after those of the others."""
+def killed(page, monkeypatch, *names, at="page.write_labels"):
+    """Killed before labels.csv of the folder itself is written, after those of the others; or before a call of `at`."""
 
     def kill(*_):
         raise Killed
 
     with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr("hf_lowlabel.labeling.page.write_labels", kill)
+        m.setattr(f"hf_lowlabel.labeling.{at}", kill)
         page.rename(*names)
 
 
@@ -189,6 +189,22 @@ def test_what_was_answered_by_hand_since_a_renaming_was_killed_stays(tmp_path, m
     killed(Session(last), monkeypatch, "dog", "puppy")
     write_labels(last / "labels.csv", Asked.load(last), Labels({"e": "sky", "f": "dog"}))
     assert Session(last).labels.labels == {"e": "sky", "f": "puppy"} and Session(first).labels.labels == {"a": "puppy"}
+
+
+@pytest.mark.parametrize("new", ["puppy", "sky", ""])
+def test_a_page_shows_what_it_finished_for_another_folder(tmp_path, monkeypatch, new):
+    for asked, opened in ((2, 0), (2, 1), (0, 2)):
+        root = tmp_path / f"{asked}{opened}"
+        folders = loop(root, {"a": "dog", "b": "cat"}, {"a": "dog"}, {"e": "dog", "f": "dog"}, {"a": "dog"})
+        Session(folders[opened]).label(next(iter(Session(folders[opened]).labels.labels)), "dog")
+        killed(Session(folders[asked]), monkeypatch, "dog", new, at="other_rounds.carry_out")
+        page = Session(folders[opened])
+        fresh = Session(folders[opened])
+        for name in ("task", "classes", "labels", "steps", "seen", "others"):
+            assert getattr(page, name) == getattr(fresh, name), name
+        assert "dog" not in page.classes and "dog" not in page.labels.labels.values()
+        with pytest.raises(UserError, match="There is no class 'dog'"):
+            page.label(next(iter(page.task.files.values())), "dog")
 
 
 class Counted(list):

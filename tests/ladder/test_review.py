@@ -63,6 +63,25 @@ def test_photos_that_are_gone_are_not_shown(run, tmp_path, capsys, caplog):
             file.rename(data / file.name)
 
 
+def test_photos_that_cannot_be_read_any_more_are_not_shown(run, tmp_path, capsys, caplog):
+    photo, out = run.parent / "photos" / "red-03.png", tmp_path / "again"
+    whole, others = photo.read_bytes(), [*photo.parent.iterdir()]
+    kept = {file: file.read_bytes() for file in others}
+    try:
+        photo.write_bytes(whole[:60])
+        assert main(["review", str(run), "--output", str(out), "--no-page", "--json"]) == 0
+        ids = list(Asked.load(out).files.values())
+        assert "red-03.png" not in ids and "red-05.png" in ids and "red-03.png" in caplog.text
+        assert json.loads(capsys.readouterr().out)["images"] == len(ids) == len(Session(out).state()["images"])
+        for file in others:
+            file.write_bytes(kept[file][:60])
+        assert main(["review", str(run), "--output", str(tmp_path / "none"), "--no-page"]) == 2
+        assert "can be read any more" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    finally:
+        for file in others:
+            file.write_bytes(kept[file])
+
+
 def test_planted_errors_are_shown_and_corrected(run, capsys):
     assert main(["review", str(run), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

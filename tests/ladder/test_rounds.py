@@ -15,6 +15,7 @@ from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder import adapted, planning, rounds, trained
+from hf_lowlabel.ladder.auto import auto
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
 from hf_lowlabel.ladder.rounds import loop
@@ -88,6 +89,19 @@ def test_from_no_label_round_by_round(tmp_path, capsys, monkeypatch):
     labels = (out / "round-2" / "to_label" / "labels.csv").read_text()
     assert main([*argv, "--partial"]) == 2 and "there are answers in" in capsys.readouterr().err
     assert (out / "round-2" / "to_label" / "labels.csv").read_text() == labels
+
+
+def test_a_finished_run_chooses_the_first_images_of_others(network, tmp_path):
+    """By its doubts, and without features, which it has no use for."""
+    known, new = photos(tmp_path / "known", each=6), photos(tmp_path / "new", each=8, sort=False)
+    auto(known, network, num_labels=12, class_balanced=True, train=False, to_label=0, output_dir=tmp_path / "run")
+    place = tmp_path / "loop" / "round-0" / "to_label"
+    how = dict(budget=9, per_round=4, train=False, image_size=32)
+    assert loop(new, tmp_path / "run", tmp_path / "loop", **how).open == 9
+    assert Asked.load(place).strategy == "badge" and (place / "suggestions.json").is_file()
+    answer(place)
+    state = loop(new, tmp_path / "run", tmp_path / "loop", **how)
+    assert [one.labels for one in state.rounds] == [9] and state.open == 4
 
 
 def test_a_page_is_shown_until_no_image_is_left(network, tmp_path, capsys, monkeypatch):

@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from hf_lowlabel import auto, finetune
+from hf_lowlabel.commands import DONE
 from hf_lowlabel.data.caches import image_cache
 from hf_lowlabel.data.opening import load_source
+from hf_lowlabel.data.pixels.images import BadImage
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling import to_label
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.to_label import export
@@ -222,4 +225,17 @@ def test_a_folder_to_label_goes_without_what_cannot_be_read_any_more(base, tmp_p
     assert "image of 3 images" in sheet and "image of 2 images" not in sheet and BAD not in sheet
     with pytest.raises(UserError, match="None of the chosen images can be read any more"):
         export(tmp_path / "none", source, np.array(asked[1:2]), task, why[1:2])
-    assert not (tmp_path / "none" / "selection.json").exists()
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("of_words", [False, True])
+def test_a_run_is_whole_where_no_image_to_label_can_be_read_any_more(base, tmp_path, monkeypatch, caplog, of_words):
+    def damaged(source, i, *_):
+        raise BadImage("truncated", source.ids[i])
+
+    monkeypatch.setattr(to_label, "write_image", damaged)
+    words = dict(text_model=str(base / "clip"), class_names=["blue", "red", "white"], labels=None)
+    best = search(base, tmp_path / "run", to_label=3, **(words if of_words else {}))
+    assert best.to_label is None and "can be read any more" in caplog.text
+    assert not (tmp_path / "run" / "to_label").exists() and (tmp_path / "run" / DONE).is_file()
+    assert len(json.loads((tmp_path / "run" / "advice.json").read_text())["next"]) == 3

@@ -1,6 +1,8 @@
 """Features on disk: the same as a direct pass, reused only when nothing changed, bad images and numbers reported."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +59,21 @@ def test_reuse_asks_for_the_same_model_and_data(backbone, photos, tmp_path):
     path.write_bytes(b"\x05\0\0\0\0\0\0\0ab")
     with pytest.raises(UserError, match="not a whole file of features"):
         extract(backbone, source, path=path, device="cpu")
+
+
+def test_a_path_without_the_ending_is_a_folder_that_other_commands_go_on_with(backbone, photos, tmp_path):
+    source = load_source(photos)
+    for path in (tmp_path / "kept", tmp_path / "a" / "kept.v2", f"{tmp_path}/f.safetensors/"):
+        first = extract(backbone, source, path=path, device="cpu")
+        (kept,) = Path(path).glob("*.safetensors")
+        assert extract(backbone, source, path=path, device="cpu").reused and not first.reused
+    for file in (tmp_path / "f", tmp_path / "f.st"):  # of an older version
+        shutil.copy(kept, file)
+        assert extract(backbone, source, path=file, device="cpu").reused and file.is_file()
+    assert (
+        extract(backbone, source, path=tmp_path / "g.SafeTensors", device="cpu")
+        and (tmp_path / "g.SafeTensors").is_file()
+    )
 
 
 @pytest.mark.parametrize("how", ["alone", "joined", "pages"])
