@@ -107,7 +107,7 @@ def test_a_mask_lies_where_it_was_painted(turned, browser):  # noqa: F811
         page.goto(server.url, wait_until="networkidle")
         for file in server.session.places:
             expect(page.locator("#id")).to_have_text(file)
-            page.wait_for_function("!locked")
+            page.wait_for_function("() => !locked")
             assert page.inner_text("#problem") == ""
             page.evaluate(
                 """() => { const c = document.createElement('canvas'), x = c.getContext('2d'); c.width = mask.width;

@@ -345,10 +345,10 @@ def drag(hand, start, end):
 
 def test_help_that_changes_nothing_accepts_no_mask_of_a_model(tmp_path, browser):  # noqa: F811
     with painting(browser, tmp_path, 1, Halves(), Boxes()) as hand:
-        hand.page.wait_for_function("draft")
+        hand.page.wait_for_function("() => draft")
         hand.press("a")
         drag(hand, (10, 4), (30, 14))  # where the model says the same
-        hand.page.wait_for_function("$('saved').textContent === ''")
+        hand.page.wait_for_function("() => $('saved').textContent === ''")
         hand.page.evaluate("writing")
         assert hand.page.evaluate("draft") and not hand.session.places["a.png"].mask.exists()
         hand.press("Enter")
@@ -373,7 +373,7 @@ def test_escape_on_the_way_to_another_image_takes_nothing_back(tmp_path, browser
         hand.page.route("**/mask?*&stamp=*", lambda route: waiting.append(route))
         hand.press("a")
         drag(hand, (10, 10), (30, 20))
-        hand.page.wait_for_function("prompts.applied")
+        hand.page.wait_for_function("() => prompts.applied")
         hand.press("ArrowRight")
         hand.press("Escape")
         assert hand.page.evaluate("mask.counts(2)[1]") > 100  # what is seen is what is written
@@ -383,4 +383,4 @@ def test_escape_on_the_way_to_another_image_takes_nothing_back(tmp_path, browser
         assert hand.on_disk("a.png") > 100 and hand.on_disk("b.png") == 0
         hand.press("ArrowLeft")
         hand.sees("a.png")
-        hand.page.wait_for_function("!locked && mask.counts(2)[1] > 100")
+        hand.page.wait_for_function("() => !locked && mask.counts(2)[1] > 100")
