@@ -142,17 +142,16 @@ def agreed(
         as_left = words_of(theirs) == words_of(left)
     if as_left and (mine.record or there == was) or not BLOCK.sub("", theirs).strip():
         return mine
-    seen = _hash(theirs) == mine.seen  # so that what was edited there has been here too
-    if review and not seen:
-        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
-        return mine
     same_card = mine.record is not None and mine.record.card_hash == noted
     if same_card or (mine.pristine and same_run):
         log.info("the card of %s was edited on the Hub, and keeps its words", repo_id)
         kept = renamed(with_licence(theirs, _licence_lines(mine.text)), repo_id, revision)
         return _noted(replace(mine, text=stated(kept, was[0])), noted)
-    if seen:
+    if _hash(theirs) == mine.seen:  # so that what was edited there has been here too
         return _noted(mine, noted)
+    if review:
+        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
+        return mine
     raise PushError(
         f"The card of {repo_id} was written or edited on the Hub, and this push would put another in its place. Copy "
         f"what should stay into {run / 'README.md'} and delete README.md there (its history keeps it), or push to "

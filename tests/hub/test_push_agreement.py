@@ -7,7 +7,7 @@ import json
 import shutil
 
 import pytest
-from hub_runs import licensed, unlicensed
+from hub_runs import asking, licensed, unlicensed
 from huggingface_hub import ModelCard
 
 from hf_lowlabel.hub import push as module
@@ -213,3 +213,13 @@ def test_a_folder_that_learned_a_licence_of_a_branch_keeps_its_own(repo, run, mo
     change(run, "mit")
     pushed(run, "branch", monkeypatch)
     assert repo.licence == "mit"
+
+
+@pytest.mark.parametrize("way", ["main", "branch", *OTHER_WAYS])
+def test_words_of_the_hub_stay_however_a_folder_is_pushed(repo, run, monkeypatch, way):
+    pushed(run, way, monkeypatch)
+    repo.edit(asking)
+    for steps in range(3):
+        (run / "metrics.json").write_text(json.dumps({"accuracy": steps / 4}))
+        pushed(run, way, monkeypatch)
+        assert b"Ask me anything." in repo.files["README.md"] and len(repo.commits) == 3 + steps
