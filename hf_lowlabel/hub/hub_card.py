@@ -124,10 +124,10 @@ def agreed(
     own, there, noted = _licence(mine.text), _licence(theirs), said.get("card_hash")
     # a version before noted no link: whose name is as it was has the link that it had
     link = said.get("license_link", (there if there[0] == said.get("license") else own)[1])
-    was = (said.get("license"), link) if said else _licence(left)
-    last = tuple(said.get("license_here") or was)  # as the folder stated it then
+    was = [said.get("license"), link] if said else _licence(left)
+    last = said.get("license_here") or was  # as the folder stated it then
     same_run = mine.record is not None and _facts(said) == _facts(_values(mine))
-    # a folder that states none and notes none from a push has withdrawn it where it is the one that stated it
+    # a folder that states none has withdrawn it where it stated it, as its notes tell, or those there of the same run
     withdrawn = there == was == last and (mine.before == was[0] or same_run and not learns)
     taken = not withdrawn if own[0] is None else mine.record is not None and own == last
     if taken and own != there:
@@ -226,8 +226,8 @@ def _last_pushed(remote: Remote, repo_id: str) -> str:
     return _readable(remote.read("README.md", pushes[0]), repo_id) if pushes else ""
 
 
-def _licence(card: str) -> tuple[str | None, str | None]:
-    return license_in(card), license_link_in(card)
+def _licence(card: str) -> list[str | None]:
+    return [license_in(card), license_link_in(card)]
 
 
 def _licence_lines(card: str) -> str:

@@ -53,7 +53,7 @@ def push(
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
     makes no commit, and what an open pull request has opens no other. The folder stays as it is, but for the Hub id in
     its card and run.json once a push to main succeeded. What was written into the card on the Hub stays, or the push is
-    refused, as always where the folder has no run.json.
+    refused, as it always is where the folder has no run.json to note what was pushed.
     Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it
     calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
     PushError where the Hub did not take it.
