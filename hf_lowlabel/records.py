@@ -130,6 +130,7 @@ class RunRecord:
     hub_id: str | None = None  # where this model is pushed to
     license: str | None = None  # of this model, as its card says where it was pushed
     license_link: str | None = None  # where it stands, as the card says
+    license_here: list[str | None] | None = None  # both as the folder has them, which did not take over those
     card_hash: str | None = None  # of the words of the card that was pushed with it, before any edit on the Hub
     card_seen: str | None = None  # of its words as the last push left them on the Hub, edits there among them
     method: str | None = None

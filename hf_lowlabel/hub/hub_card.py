@@ -28,7 +28,14 @@ SENTENCE = re.compile(
     r"(?<=\n## Licence\n\n)(?:\*\*Not given yet\.\*\* .*? before sharing it\.|This model: (?:(?!\. ).)+?\.(?=\n|\Z| ))"
 )
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
-BESIDE = ("hub_id", "license", "license_link", "card_hash", "card_seen")  # of run.json, what a push sets
+BESIDE = (
+    "hub_id",
+    "license",
+    "license_link",
+    "license_here",
+    "card_hash",
+    "card_seen",
+)  # of run.json, what a push sets
 MESSAGE = "weights, configuration, card, split, metrics"  # in the title of every commit of a push
 
 
@@ -75,18 +82,26 @@ def hub_card(folder: Path, repo_id: str, revision: str | None = None, licence: s
     text = _rendered(folder, card, there) if pristine else stated(renamed(card, repo_id, revision), before)
     text = renamed(text, repo_id, revision) if revision else text
     record.hub_id = record.hub_id if revision else repo_id
-    record.license, record.license_link = license_in(text), license_link_in(text)
+    (record.license, record.license_link), record.license_here = _licence(text), None
     record.card_hash = record.card_seen = _hash(text)
     return HubCard(text, record, pristine, before, seen)
 
 
 def agreed(
-    mine: HubCard, remote: Remote, folder: Path, run: Path, repo_id: str, revision: str | None, review: bool
+    mine: HubCard,
+    remote: Remote,
+    folder: Path,
+    run: Path,
+    repo_id: str,
+    revision: str | None,
+    review: bool,
+    learns: bool,
 ) -> HubCard:
     """The card of a folder with what was written into the one on the Hub since a push wrote it.
 
-    A licence that was given, changed or withdrawn there is taken over; words stay where the folder has the same card as
-    then.
+    The licence there counts where the folder states the one of its last push there, or none, which it does not
+    withdraw; words stay where the folder has the same card as then. A folder without a run.json has no notes of that,
+    so that a card that was edited there is not replaced.
 
     Args:
         mine: what `hub_card` makes of the folder.
@@ -96,6 +111,7 @@ def agreed(
         repo_id: as of `hub_card`.
         revision: as of `hub_card`.
         review: whether somebody looks at the difference before it counts: a pull request.
+        learns: whether the card becomes that of the folder.
 
     Raises:
         PushError: words were written there, and the folder has others; or that card cannot be read.
@@ -104,31 +120,38 @@ def agreed(
         return mine
     theirs = _readable(remote.read("README.md"), repo_id)
     said = values_of(remote.read("run.json")) if "run.json" in remote.files else {}
-    own, there, was = _licence(mine.text), _licence(theirs), (said.get("license"), said.get("license_link"))
-    # where nothing changed there, a folder without a licence has either withdrawn that one or never had it
-    taken = own == was or own[0] is None if there != was else own[0] is None and mine.before != was[0]
+    left = "" if said else _last_pushed(remote, repo_id)  # where no run.json tells of the last push
+    own, there, noted = _licence(mine.text), _licence(theirs), said.get("card_hash")
+    # a version before noted no link: whose name is as it was has the link that it had
+    link = said.get("license_link", (there if there[0] == said.get("license") else own)[1])
+    was = [said.get("license"), link] if said else _licence(left)
+    last = said.get("license_here") or was  # as the folder stated it then
+    same_run = mine.record is not None and _facts(said) == _facts(_values(mine))
+    # a folder that states none has withdrawn it where it stated it, as its notes tell, or those there of the same run
+    withdrawn = there == was == last and (mine.before == was[0] or same_run and not learns)
+    taken = not withdrawn if own[0] is None else mine.record is not None and own == last
     if taken and own != there:
         log.info("the licence that the card of %s states there is taken over: %s", repo_id, there[0] or "none")
         mine = hub_card(folder, repo_id, revision, _licence_lines(theirs))
-    noted = said.get("card_hash")
-    as_left = _hash(theirs) == noted if noted else bool(said) and _is_of_its_run(theirs, remote)
-    written = BLOCK.sub("", theirs).strip() and not as_left
-    if not written:
+    same_licence = mine.record is not None or there == _licence(mine.text)
+    if same_licence and words_of(theirs) == words_of(mine.text):
+        return _noted(mine, noted or _hash(mine.text))
+    if said:
+        as_left = _hash(theirs) == noted if noted else _is_of_its_run(theirs, remote)
+    else:
+        as_left = words_of(theirs) == words_of(left)
+    if as_left and (mine.record or there == was) or not BLOCK.sub("", theirs).strip():
         return mine
-    if words_of(theirs) == words_of(mine.text):
-        return _noted(mine, said.get("card_hash") or _hash(mine.text))
-    seen = _hash(theirs) == mine.seen  # so that what was edited there has been here too
-    ours = mine.record is None and not said and any(MESSAGE in title for title in remote.titles())
-    if ours or review and not seen:
-        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
-        return mine
-    same_card = mine.record is not None and mine.record.card_hash == said.get("card_hash")
-    if same_card or (mine.pristine and _facts(said) == _facts(_values(mine))):
+    same_card = mine.record is not None and mine.record.card_hash == noted
+    if same_card or (mine.pristine and same_run):
         log.info("the card of %s was edited on the Hub, and keeps its words", repo_id)
         kept = renamed(with_licence(theirs, _licence_lines(mine.text)), repo_id, revision)
-        return _noted(replace(mine, text=stated(kept, was[0])), said.get("card_hash"))
-    if seen:
-        return _noted(mine, said.get("card_hash"))
+        return _noted(replace(mine, text=stated(kept, was[0])), noted)
+    if _hash(theirs) == mine.seen:  # so that what was edited there has been here too
+        return _noted(mine, noted)
+    if review:
+        log.warning("the card of %s was edited on the Hub; that of %s takes its place", repo_id, run)
+        return mine
     raise PushError(
         f"The card of {repo_id} was written or edited on the Hub, and this push would put another in its place. Copy "
         f"what should stay into {run / 'README.md'} and delete README.md there (its history keeps it), or push to "
@@ -197,8 +220,14 @@ def _readable(content: bytes, repo_id: str) -> str:
     return card
 
 
-def _licence(card: str) -> tuple[str | None, str | None]:
-    return license_in(card), license_link_in(card)
+def _last_pushed(remote: Remote, repo_id: str) -> str:
+    """The card as the last push left it; "" where there was none."""
+    pushes = [sha for sha, title in remote.commits() if MESSAGE in title]
+    return _readable(remote.read("README.md", pushes[0]), repo_id) if pushes else ""
+
+
+def _licence(card: str) -> list[str | None]:
+    return [license_in(card), license_link_in(card)]
 
 
 def _licence_lines(card: str) -> str:

@@ -53,7 +53,7 @@ def push(
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
     makes no commit, and what an open pull request has opens no other. The folder stays as it is, but for the Hub id in
     its card and run.json once a push to main succeeded. What was written into the card on the Hub stays, or the push is
-    refused.
+    refused, as it always is where the folder has no run.json to note what was pushed.
     Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it
     calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
     PushError where the Hub did not take it.
@@ -89,12 +89,15 @@ def push_folder(
     branch = None if revision == "main" else revision
     files = contents(folder)
     mine = hub_card(folder, repo_id, branch)
-    there = [mine]
+    there, told = [mine], folder == run and not create_pr and branch is None
+    learns = told and os.access(folder, os.W_OK)
 
     def make(remote):
-        there[0] = card = agreed(mine, remote, folder, run, repo_id, branch, create_pr)
+        there[0] = card = agreed(mine, remote, folder, run, repo_id, branch, create_pr, learns)
         files["README.md"] = card.text.encode()
-        if card.record is not None:
+        if card.record is not None and mine.record is not None:
+            own, stays = [[r.license, r.license_link] for r in (mine.record, card.record)]
+            card.record.license_here = own if own != stays and not learns else None
             files["run.json"] = text_of(card.record).encode()
         had = _code_there(remote)
         stale = {name: None for name in remote.files if (is_ours(name) or name in had) and name not in files}
@@ -109,7 +112,7 @@ def push_folder(
     card = there[0]
     if not license_in(card.text):
         log.warning("the card of %s states no licence; add `license:` to the block at the top of its README.md", run)
-    if folder == run and not create_pr and branch is None and card.record is not None:
+    if told and card.record is not None:
         try:
             write_text(folder / "README.md", card.text)
             write_text(folder / "run.json", text_of(card.record))

@@ -45,14 +45,14 @@ class Uploaded:
 
 @dataclass
 class Remote:
-    """The repository as it is at one commit; `read(path)` gives a file of it, `holds` compares without that, and
-    `titles` are those of the commits up to it."""
+    """The repository as it is at one commit; `read(path)` gives a file of it, or of an earlier commit where one is
+    named, `holds` compares without that, and `commits` are the name and title of each up to it, newest first."""
 
     sha: str
     files: list[str]
-    read: Callable[[str], bytes]
+    read: Callable[..., bytes]
     holds: Callable[[dict[str, Content | None]], bool]
-    titles: Callable[[], list[str]]
+    commits: Callable[[], list[tuple[str, str]]]
 
 
 def upload(
@@ -110,9 +110,9 @@ class _Job:
         remote = Remote(
             sha,
             names,
-            lambda path: self.read(path, sha),
+            lambda path, at=sha: self.read(path, at),
             lambda some: self.is_there(some, sha),
-            lambda: [commit.title for commit in api.list_repo_commits(**where, revision=sha)],
+            lambda: [(commit.commit_id, commit.title) for commit in api.list_repo_commits(**where, revision=sha)],
         )
         wanted = self.make(remote)
         wanted = {path: content for path, content in wanted.items() if content is not None or path in names}

@@ -205,17 +205,24 @@ def test_no_disk_for_the_notes_is_no_failure(hub, run, caplog, monkeypatch):
     assert f"could not be noted in {run}: No space left on device" in caplog.text
 
 
-def test_a_card_without_a_run_says_that_it_takes_a_place(hub, run, caplog):
+def test_words_written_on_the_hub_of_a_folder_without_a_run_are_not_replaced(hub, run, caplog):
+    """It has no notes of the card that it was pushed with; the history of the Hub has it."""
     (run / "run.json").unlink()
     push(run, "org/pets")
-    edit(hub, licensed("license: mit"))
-    with caplog.at_level(logging.WARNING, "hf_lowlabel"):
-        push(run, "org/pets")
-    assert "license: mit" in card_there(hub)
     edit(hub, asking)
-    with caplog.at_level(logging.WARNING, "hf_lowlabel"):
+    (run / "metrics.json").write_text("{}")
+    there, before = hub.repos["model", "org/pets"].content(), listing(run)
+    with pytest.raises(PushError, match="written or edited on the Hub.*Copy what should stay.*Push it again"):
         push(run, "org/pets")
-    assert "was edited on the Hub; that of" in caplog.text and "license: mit" in card_there(hub)
+    assert hub.repos["model", "org/pets"].content() == there and listing(run) == before
+    with caplog.at_level(logging.WARNING, "hf_lowlabel"):
+        push(run, "org/pets", create_pr=True)  # somebody looks at the difference
+    assert "was edited on the Hub; that of" in caplog.text
+    (run / "README.md").write_text(asking((run / "README.md").read_text()))
+    push(run, "org/pets")
+    (run / "README.md").write_text((run / "README.md").read_text() + "\nA line of mine.\n")
+    push(run, "org/pets")
+    assert "Ask me anything." in card_there(hub) and "A line of mine." in card_there(hub)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["a page", "a page beside a run.json"])
