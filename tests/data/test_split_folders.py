@@ -158,26 +158,52 @@ def test_masks_in_the_folder_of_an_archive(tmp_path):
     assert load_segmentation(tmp_path, classes=["a", "b"], split="test").ids == ["test.png"]
 
 
-def test_masks_are_not_painted_where_lists_inside_are_unread(tmp_path):
+def test_lists_inside_that_are_unread_where_masks_are_painted_are_told(tmp_path):
     """Once masks lie beside the images, the folder that is given is opened itself, and the list was not read."""
     in_archive(tmp_path, ("ds/val.txt", "train/train0.png\n"))
-    with pytest.raises(UserError, match="val.txt in ds/ may say splits .* Give '.*ds'"):
+    with pytest.warns(UserWarning, match="val.txt in ds/ may say labels or splits.* Give '.*ds'"):
         find_places(tmp_path)
     assert [*find_places(tmp_path / "ds")] == ["train1.png", "train2.png"]
     pictures(tmp_path, "ds/train/train0_mask.png")
-    with pytest.raises(UserError, match="val.txt in ds/ may say splits"):
+    with pytest.warns(UserWarning, match="val.txt in ds/ may say labels or splits"):
         load_segmentation(tmp_path, classes=["a", "b"])
     (tmp_path / "ds/val.txt").unlink()
     assert len(find_places(tmp_path)) == len(load_segmentation(tmp_path, classes=["a", "b"])) == 3
 
 
 @pytest.mark.parametrize("opened", [load_source, several])
-def test_files_outside_and_inside_that_may_contradict_each_other_are_asked_about(tmp_path, opened):
+def test_files_inside_that_are_unread_beside_those_outside_are_told(tmp_path, opened):
     in_archive(tmp_path, ("ds/metadata.csv", BOTH), ("splits.csv", "file_name,split\nds/train/train0.png,val\n"))
-    with pytest.raises(UserError, match="splits.csv in .* and metadata.csv in ds/ may both say labels and splits"):
-        opened(tmp_path)
+    with pytest.warns(UserWarning, match="metadata.csv in ds/ may say labels or splits, and is not read"):
+        assert len(opened(tmp_path)) == 2 and opened(tmp_path, split="val").ids[0] == "ds/train/train0.png"
     (tmp_path / "splits.csv").unlink()
     assert len(opened(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["environment.yml", ".gitlab-ci.yml", "sample_submission.csv", "logs/run1.json", "._labels.csv"]
+)
+def test_files_of_something_else_outside_do_not_hide_those_inside(tmp_path, name):
+    (tmp_path / "logs").mkdir()
+    in_archive(tmp_path, ("ds/metadata.csv", BOTH), (name, "a,b\n1,2\n"))
+    assert load_source(tmp_path).has_target.sum() == 2 and len(load_source(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("name", ["info.json", "readme.xml", "._metadata.csv"])
+def test_files_of_something_else_inside_cost_nothing(tmp_path, name):
+    pictures(tmp_path, *(f"images/{split}/{i}.png" for split in ("train", "val") for i in "01"))
+    rows = "".join(f"images/{s}/{i}.png,{'ab'[int(i)]},{s}\n" for s in ("train", "val") for i in "01")
+    (tmp_path / "metadata.csv").write_text(f"file_name,label,split\n{rows}")
+    (tmp_path / "images" / name).write_text("{}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*may say labels")
+        assert load_source(tmp_path).labels.tolist() == [0, 1] and len(load_source(tmp_path, split="val")) == 2
+
+
+def test_one_class_that_may_be_a_folder_around_the_classes_is_told(tmp_path):
+    pictures(tmp_path, *(f"PetImages/{kind}/{i}.png" for kind in ("Cat", "Dog") for i in "01"))
+    with pytest.warns(UserWarning, match="one class, 'PetImages', which is a folder with Cat, Dog in it. Give"):
+        assert load_source(tmp_path).class_names == ["PetImages"]
 
 
 @pytest.mark.parametrize("opened", [load_source, several])

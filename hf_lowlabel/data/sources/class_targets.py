@@ -93,6 +93,8 @@ class ClassTargets(Targets):
             labels, names = class_indices(texts, others)
             if not in_splits:
                 tell_empty(root / around, names)
+            if len(names) == 1 and not around:
+                tell_one_class(names[0], below)
         kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
@@ -197,6 +199,17 @@ def tell_around(root: Path, around: str, undivided: bool) -> None:
     warnings.warn(
         f"All images of {root.name!r} lie in {around}/, and the folders in it are read as the classes.", stacklevel=4
     )
+
+
+def tell_one_class(name: str, ids: Sequence[str]) -> None:
+    """A class that is alone, in a folder with folders of images in it, may be a folder around the classes."""
+    inside = {id.split("/")[1] for id in ids if id.count("/") > 1}
+    if len(inside) > 1 and all(id.count("/") > 1 for id in ids):
+        warnings.warn(
+            f"All labeled images are of one class, {name!r}, which is a folder with {listed(sorted(inside), 5)} in it. "
+            f"Give the folder {name}/ itself if these are the classes.",
+            stacklevel=4,
+        )
 
 
 def class_folders(root: Path, around: str = "") -> set[str]:

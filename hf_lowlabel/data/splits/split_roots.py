@@ -28,6 +28,8 @@ from ..files.split_words import OF_IMAGES, besides, called_as_split, split_said,
 from ..files.table_files import TABLES
 
 SAYING = (*TABLES, *OTHER_TABLES, ".yaml", ".yml", ".xml")  # endings of files that may say labels or splits
+SAYS = {*"annotation annotations imagesets instances label labels lists meta metadata split splits".split()}
+OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 SURE = {*SPLITS["validation"], *SPLITS["test"]} - {"valid", "dev", "eval"}  # which hardly are classes
 
 
@@ -115,7 +117,8 @@ def way_to_splits(path: Path) -> list[Path]:
         if len(inside) != 1 or len(way) == 1 and split_folders(path)[0]:
             return []
         way.append(inside[0])
-        if sum(name in ALIASES for name in split_folders(way[-1])[0]) > 1:
+        splits = {name for name in split_folders(way[-1])[0] if name in ALIASES}
+        if len(splits) > 1 and not splits.isdisjoint(SPLITS["train"]):
             return way
     return []
 
@@ -147,48 +150,40 @@ def refuse_beside(path: Path) -> None:
 
 
 def opened_folder(path: Path, itself: bool = False) -> Path:
-    """The folder to open for a data set: where folders of splits have others around them, the one on the way to them
-    in which files say something.
-
-    Args:
-        path: the data set.
-        itself: it is opened as it is, since its masks are laid out in it.
-
-    Returns:
-        `path`, or a folder in it.
-
-    Raises:
-        UserError: files in two such folders may say something, or in another than `path` that is opened itself.
-    """
+    """The folder to open for a data set: where folders of splits have others around them, the first on the way to them
+    in which a file says something, which those in the next one then do not. itself: `path` in any case, since its masks
+    are laid out in it."""
     if sole_folder(path) is None:
         return path
     way = way_to_splits(path)
     saying = [(folder, name) for folder in way if (name := what_says(folder)) is not None]
-    if len(saying) > 1:
-        (outer, one), (inner, other) = saying[:2]
-        raise UserError(
-            f"{one} in {outer.name}/ and {other} in {inner.name}/ may both say labels and splits of the images in "
-            f"{str(way[-1])!r}. Move one of them elsewhere, or give {str(inner)!r}, where {one} is not read."
+    opened = path if itself else saying[0][0] if saying else way[-1]
+    if unread := next(((folder, name) for folder, name in saying if folder != opened), None):
+        inner, name = unread
+        warnings.warn(
+            f"{name} in {inner.name}/ may say labels or splits, and is not read where {opened.name!r} is opened. Give "
+            f"{str(inner)!r} to read it.",
+            stacklevel=5,
         )
-    if itself and saying and saying[0][0] != path:
-        inner, name = saying[0]
-        raise UserError(
-            f"{name} in {inner.name}/ may say splits of the images in it, and is not read where {path.name!r} is "
-            f"given. Give {str(inner)!r}."
-        )
-    return path if itself else saying[0][0] if saying else way[-1]
+    return opened
 
 
 def what_says(folder: Path) -> str | None:
-    """The name of a file in a folder, or of a folder of files without images in it, that may say labels or splits."""
+    """The name of a file in a folder, or of a folder of files without images in it, that by its name says labels or
+    splits."""
     for file in sorted(folder.iterdir()):
-        ending = ending_of(file.name)
-        if ending in SAYING or ending == ".txt" and splits_in(file.stem):
+        ending, says = ending_of(file.name), splits_in(file.stem)
+        if ending in (".yaml", ".yml"):
+            says = {"train"} if file.name in OF_YOLO else set()
+        elif ending in SAYING:
+            says |= words_in(file.stem) & SAYS
+        if says and ending in (*SAYING, ".txt") and not file.name.startswith("."):
             return file.name
     for one in subfolders(folder):
-        files = (file for _, _, files in walked(one) for file in files)
-        if not holds_images(one) and any(ending_of(file) in (*SAYING, ".txt") for file in files):
-            return f"{one.name}/"
+        if (words_in(one.name) & SAYS or splits_in(one.name)) and not holds_images(one):
+            files = (file for _, _, files in walked(one) for file in files)
+            if any(ending_of(file) in (*SAYING, ".txt") for file in files):
+                return f"{one.name}/"
     return None
 
 

@@ -18,11 +18,11 @@ from ..files.folders import ALIASES
 from ..files.split_words import split_said
 from ..files.table_files import plain_name
 from .pool import Listed, Pool, files_ending
+from .split_roots import OF_YOLO
 from .text_lists import lines_of
 
-OF_YOLO = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 LARGEST = 2**20  # bytes of a YAML file that is called otherwise
-SPLIT_KEYS = re.compile(rf"^['\"]?({'|'.join(ALIASES)})['\"]?\s*:", re.MULTILINE)
+SPLIT_KEYS = re.compile(rf"(?:^|[{{,])\s*['\"]?({'|'.join(ALIASES)})['\"]?\s*:", re.MULTILINE)
 
 
 def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
@@ -78,13 +78,12 @@ def given_in(said: dict[Any, Any]) -> list[tuple[str, str, str]]:
 
 def the_file(path: Path, pool: Pool) -> tuple[Path, dict[Any, Any]] | None:
     """data.yaml and what it says; else the only other file that says places of training and of a split which is held
-    out, one of which is there."""
+    out, both of which are there."""
     named = [path / name for name in OF_YOLO if (path / name).is_file()][:1]
     found = []
     for file in named or [file for file in files_ending(path, (".yaml", ".yml")) if file.is_file()]:
         if (said := content(file, bool(named))) is not None:
-            splits = {split for *_, split in given_in(said)}
-            if named or {"train"} < splits and any(place_of(path, *one, pool) for one in given_in(said)):
+            if named or {"train"} < {one[2] for one in given_in(said) if place_of(path, *one, pool) is not None}:
                 found.append((file, said))
     if len(found) > 1:
         warnings.warn(
