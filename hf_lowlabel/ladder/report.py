@@ -176,7 +176,7 @@ def said_needed(curve: Curve, goal: float, labels: int, words: str) -> str:
 
     if needed is None:
         return (
-            f"more than a hundred times as many {words} (at least {rounded(few)})"
+            f"probably more than a hundred times as many {words} ({rounded(few)} at best)"
             if few
             else f"{rounded(None)} {words}"
         )

@@ -352,7 +352,7 @@ def test_labels_for_a_goal_come_with_the_range_of_the_forecast():
     )
     assert (
         report.said_needed(curve(0.05), 0.98, 20, "labels")
-        == "more than a hundred times as many labels (at least 1,500)"
+        == "probably more than a hundred times as many labels (1,500 at best)"
     )
 
 
