@@ -62,7 +62,7 @@ def test_a_class_of_one_mask_does_not_count_and_is_named():
 def test_labels_of_one_class_an_image_stay_as_they_are(tallies):
     task = get_task("classification")
     assert task.judged(tallies) is tallies and task.said_left_out(tallies, NAMES) == []
-    assert task.said_left_out(np.ones((30, 3)), NAMES) == []  # whatever tallies are, where no class is lone
+    assert task.said_left_out(np.ones((30, 1)), NAMES) == []  # whatever tallies are, where no class is lone
 
 
 def test_a_class_that_is_not_learned_is_named_in_advice_and_card(tallies):
