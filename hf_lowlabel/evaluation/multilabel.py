@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ..errors import UserError
 
 DRAWS, FEWEST_DRAWS, WORK = 100, 20, 8_000_000  # of the images, for an error; probabilities looked at in all of them
-CHANCE, HARDLY = 1.28, 0.05  # standard errors, and area under the ROC curve, that say little over 1/2
+CHANCE, HARDLY = 1.28, 0.05  # standard errors, and area under the ROC curve, over 1/2 that say little
 THRESHOLD = 0.5  # above which a class counts as predicted
 
 
@@ -37,13 +37,14 @@ def multilabel_scores(
     Returns:
         "map", "f1_macro", "f1_micro" and "exact_match" (share of images all of whose classes are right), and by class
         "per_class" (AP), "per_class_f1", "per_class_images" (number of positive images) and "per_class_named" (on how
-        many it is predicted); "near_chance", the names of `near_chance`; "map_error", the standard error of mAP over
-        images, by drawing them again (bootstrap), None for fewer than 4.
+        many it is predicted); "near_chance" and "too_few", the names of `near_chance`; "map_error", the standard error
+        of mAP over images, by drawing them again (bootstrap), None for fewer than 4.
     """
     predicted = (probs > threshold).astype(np.int8)
     positives, called = targets.sum(0, dtype=np.int64), predicted.sum(0, dtype=np.int64)  # [K]
     hits = (targets & predicted).sum(0, dtype=np.int64)
     some = np.flatnonzero(positives)
+    near, few = ([class_names[k] for k in np.flatnonzero(some)] for some in near_chance(probs, targets))
     ap = np.atleast_1d(average_precision_score(targets[:, some], probs[:, some], average=None))
     f1 = 2 * hits[some] / (positives + called)[some]
     return {
@@ -58,18 +59,22 @@ def multilabel_scores(
         "per_class_f1": _of_all(f1, some, len(class_names)),
         "per_class_images": positives.tolist(),
         "per_class_named": called.tolist(),
-        "near_chance": [class_names[k] for k in np.flatnonzero(near_chance(probs, targets))],
+        "near_chance": near,
+        "too_few": few,
     }
 
 
 def near_chance(probs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Classes, bool [K], that are hardly told apart: with n+ images that have one and n- others, the area under the ROC
-    curve is within `HARDLY` or `CHANCE` sqrt((n+ + n- + 1) / (12 n+ n-)) of 1/2, its error where ranks are random."""
+    """Classes that are hardly told apart, and others of which too few images say whether they are, bool [2, K].
+
+    The area under the ROC curve is within `HARDLY` of 1/2, or only within `CHANCE` times its error where ranks are
+    random, sqrt((n+ + n- + 1) / (12 n+ n-)) with n+ images that have the class and n- others."""
     n, shown = len(targets), targets.sum(0)
-    near = np.zeros(targets.shape[1], bool)
+    near = np.zeros((2, targets.shape[1]), bool)
     for k in np.flatnonzero((shown > 0) & (shown < n)):
         error = ((n + 1) / (12 * shown[k] * (n - shown[k]))) ** 0.5
-        near[k] = roc_auc_score(targets[:, k], probs[:, k]) < 0.5 + max(HARDLY, CHANCE * error)
+        over = roc_auc_score(targets[:, k], probs[:, k]) - 0.5
+        near[:, k] = over <= HARDLY, HARDLY < over < CHANCE * error
     return near
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..data.labels.labels import NOTHING, class_order, parts_of
-from ..data.labels.several import contradiction, contradicts, list_fault, lists_among
+from ..data.labels.several import COMMA, contradiction, contradicts, list_fault, lists_among
 from ..text import series
 from .label_rows import SHOWN
 
@@ -21,9 +21,9 @@ def several_hint(one: str, other: str, several: bool) -> str:
 
 
 def list_faults(labels: dict[str, str], where: dict[str, str], classes: Iterable[str]) -> list[str]:
-    """Classes that are lists of classes, as "a, b" or "a/b", where they are not known themselves."""
+    """Classes that are lists of classes, as "a, b", where they are not known themselves."""
     of = {part: where[id] for id, label in reversed(labels.items()) for part in parts_of(label)}
-    lists = lists_among([*of, *classes])
+    lists = lists_among([*of, *classes], signs=COMMA)
     return [f"{of[name]}: {list_fault(name, parts)}" for name, parts in lists.items() if name not in {*classes}]
 
 

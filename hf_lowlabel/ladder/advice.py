@@ -125,7 +125,7 @@ def doubtful_of_several(tallies: np.ndarray, rows: np.ndarray, names: list[str])
     """
     p, given = tallies[:, 0], tallies[:, 1] > 0.5
     own = np.maximum(np.where(given, p, 1 - p), 1e-12)
-    deaf = near_chance(p, given) | lone(given)
+    deaf = near_chance(p, given)[0] | lone(given)
     usual = np.stack([usual_of(1 - p, ~given), usual_of(p, given)])  # [2, K]
     apart = (own < 0.5) & (1 - own >= np.where(given, usual[0], usual[1])) & ~deaf
     odds = (WRONG / p.shape[1] / (1 - WRONG) * (1 - own) / own * apart).sum(1)

@@ -265,6 +265,6 @@ def next_to_label(
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
-    usual = usual_leads(p)
+    usual = usual_leads(p, kind)
     said = [said_of(p[i], doubt[i], ready.names, ready.task.doubts[0], kind, usual) for i in chosen]
     return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x

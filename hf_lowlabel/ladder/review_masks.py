@@ -26,6 +26,7 @@ from ..labeling.mask_places import find_places
 from ..labeling.next_steps import why_not_mixed
 from ..labeling.other_rounds import goes_on
 from ..tasks import get_task
+from ..tasks.classification_card import any_bad
 from ..tasks.disagreement import disagreements
 from ..tasks.parts import Examples
 from ..text import percent, series
@@ -75,7 +76,7 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     if len(split.labeled) < 2:
         raise UserError("There is one mask, and each is judged by the others. Paint more.")
     task: Any = get_task(config.task)
-    data = replace(config.data, split=str(run / "split.json"), num_labels=None, max_bad=1.0)  # the run judged
+    data = any_bad(replace(config.data, split=str(run / "split.json"), num_labels=None))
     dataset = task.open(data)
     model = task.load(run, device=device)
     labeled = task.held(model, data, dataset, split.resolve(dataset).labeled, split.class_names, "labeled")

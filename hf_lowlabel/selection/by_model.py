@@ -172,14 +172,15 @@ def as_trained(task: Task, model: str, data: DataArguments) -> DataArguments:
     return replace(data, **known)
 
 
-def usual_leads(p: np.ndarray) -> np.ndarray:
+def usual_leads(p: np.ndarray, kind: Kind) -> np.ndarray | None:
     """How far the probabilities [n, K] of a class are from 1/2 on the mean of the images, [K]: one in the middle is no
-    doubt of an image where it is there on every other too, as of a class that is not learned."""
-    return np.abs(p - 0.5).mean(0)
+    doubt of an image where it is there on every other too, as of a class that is not learned. None where an image has
+    no several classes."""
+    return np.abs(p - 0.5).mean(0) if kind.several else None
 
 
 def said_of(
-    p: np.ndarray, unsure: float, names: list[str], by: str, kind: Kind, usual: np.ndarray
+    p: np.ndarray, unsure: float, names: list[str], by: str, kind: Kind, usual: np.ndarray | None
 ) -> tuple[tuple[str, float] | None, str]:
     """(what a model takes an image for, why it is chosen).
 
@@ -193,7 +194,7 @@ def said_of(
             "margin": f"two classes are within {percent(1 - unsure, 0)} of each other, on the mean of its pixels",
         }
         return None, words.get(by, f"its pixels are in doubt by {percent(unsure, 0)} (100 %: all classes as likely)")
-    if kind.several:
+    if usual is not None:
         lead = np.abs(p - 0.5)
         near = [k for k in np.argsort(lead, kind="stable") if CERTAIN < p[k] < 1 - CERTAIN]
         near = [k for k in near if lead[k] < UNUSUAL * usual[k]][:3]

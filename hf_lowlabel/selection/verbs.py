@@ -192,7 +192,7 @@ def select(
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
         seen = looked.doubt if looked else None
-        usual = usual_leads(seen.p) if seen else np.zeros(0)
+        usual = usual_leads(seen.p, kind) if seen else None
         said = {
             source.ids[found.indices[r]]: said_of(seen.p[r], seen.unsure[r], looked.names, strategy, kind, usual)
             for r in rows

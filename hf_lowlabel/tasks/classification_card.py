@@ -164,8 +164,8 @@ def confusion_figures(metrics: dict[str, Any], names: list[str], *, pixels: bool
     return []
 
 
-def judged(data: DataArguments) -> DataArguments:
-    """For images of a finished run, which has judged how many of all may be unreadable."""
+def any_bad(data: DataArguments) -> DataArguments:
+    """For images of a finished run, which has refused data of which too many are unreadable."""
     return replace(data, max_bad=1.0)
 
 
@@ -173,7 +173,7 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     """The most confident wrong answers among the test images."""
     model = task.load(folder)
     at = chosen[spread(len(chosen), MOST_TESTED)]
-    images = task.held(model, judged(config.data), dataset, at, names, "test")
+    images = task.held(model, any_bad(config.data), dataset, at, names, "test")
     p, y = task.predictions(model, images.cache), images.targets.numpy()
     guess, sure = p.argmax(1), p.max(1)
     wrong = np.flatnonzero(guess != y)

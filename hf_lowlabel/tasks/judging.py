@@ -15,7 +15,8 @@ from .parts import Examples, LeftOut
 
 
 class Judging(abc.ABC):
-    """The part of a task that makes a score of tallies, float64 [n, ..., K] of n images (`Task.tallies`)."""
+    """The part of a task that makes a score of tallies of n images (`Task.tallies`), here float64 [n, 2, K]:
+    probabilities, and 1 where a class is the image's."""
 
     label_words: ClassVar[str]
 
@@ -44,9 +45,11 @@ class Judging(abc.ABC):
 
     def said_left_out(self, tallies: np.ndarray, names: list[str]) -> list[str]:
         """Sentences on classes that are not judged by labels left out, or are not learned."""
+        if not (lone := self.lone(tallies)).any():
+            return []
         number, of = self.shown(tallies), f"of the {len(tallies)} {self.label_words}"
-        alone = [f"{names[k]} ({number[k]} {of})" for k in np.flatnonzero(self.lone(tallies))]
-        return [f"The score is without {listed(alone, 5)}, which labels left out say nothing of."] if alone else []
+        alone = [f"{names[k]} ({number[k]} {of})" for k in np.flatnonzero(lone)]
+        return [f"The score is without {listed(alone, 5)}, which labels left out say nothing of."]
 
 
 class JudgingMasks(Judging):

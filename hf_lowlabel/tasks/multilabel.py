@@ -153,5 +153,5 @@ class MultiLabel(Classification):
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
     ) -> list[Section]:
         model, some = self.load(folder), chosen[card.spread(len(chosen), card.MOST_TESTED)]
-        images = self.held(model, card.judged(config.data), dataset, some, names, "test")
+        images = self.held(model, card.any_bad(config.data), dataset, some, names, "test")
         return several.findings(self.predictions(model, images.cache), images, dataset, names)

@@ -41,9 +41,9 @@ def limits(record: RunRecord) -> list[str]:
 
 
 def unlearned(metrics: dict[str, Any], quoted: Callable[[str], str] = str) -> list[str]:
-    """What is said of classes that are hardly better than chance, or named on all images; [] where there is none."""
+    """What is said of classes that are hardly better than chance, perhaps so, or named on all images; [] for none."""
     keys = ("class_names", "per_class", "per_class_images", "per_class_named")
-    found, near, n = [], metrics.get("near_chance") or (), metrics.get("images")
+    found, few, near, n = list[str](), list[str](), metrics.get("near_chance") or (), metrics.get("images")
     for name, ap, shown, named in zip(*(metrics.get(key) or () for key in keys), strict=False):
         words = []
         if name in near:
@@ -54,8 +54,10 @@ def unlearned(metrics: dict[str, Any], quoted: Callable[[str], str] = str) -> li
         if named == n > shown:
             words.append("is named on all images")
         found += [f"{quoted(name)} {' and '.join(words)}"] if words else []
+        few += [f"{quoted(name)} (on {shown} of {n} images)"] if name in (metrics.get("too_few") or ()) else []
     more = [f"and so are {len(found) - MOST_UNLEARNED} more classes"] if len(found) > MOST_UNLEARNED else []
-    return ["; ".join([*found[:MOST_UNLEARNED], *more])] if found else []
+    said = ["; ".join([*found[:MOST_UNLEARNED], *more])] if found else []
+    return [*said, f"{listed(few, MOST_UNLEARNED)} cannot be told from chance with so few"] if few else said
 
 
 def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:

@@ -144,7 +144,7 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     """The test images whose masks came out worst, by the mean IoU of each."""
     model, window = task.load(folder), config.views.window
     at = chosen[classification_card.spread(len(chosen), MOST_SEGMENTED)]
-    images = task.held(model, classification_card.judged(config.data), dataset, at, names, "test")
+    images = task.held(model, classification_card.any_bad(config.data), dataset, at, names, "test")
     worst: list[tuple[float, int, tuple]] = []
 
     def keep(i: int, image: Tensor, target: Tensor, p: Tensor) -> None:

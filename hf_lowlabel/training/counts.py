@@ -65,18 +65,17 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
 
 
 def tell_lists(counts: dict[str, int]) -> None:
-    """Warn of classes that are several others at once, as `a|b` or `a/b`. counts: labels by class."""
+    """Warn of classes that are several others at once, as `a|b`, or may be, as `a/b`. counts: labels by class."""
     often = Counter(part for name in counts for part in raw_parts(name))
     lists = lists_among(counts, [part for part, count in often.items() if count > 1])
     if several := [name for name, count in counts.items() if count and (name in lists or ";" in name)]:
         count, parts = sum(counts[name] for name in several), lists.get(several[0], raw_parts(several[0]))
-        written = "" if parts == raw_parts(several[0]) else f". Write {';'.join(parts)} for it"
-        log.warning(
-            "%s such as %r name several at once: --task multilabel learns each of the classes%s",
-            "1 label" if count == 1 else f"{count} labels",
-            several[0],
-            written,
-        )
+        if all(len(raw_parts(name)) > 1 for name in several):
+            what = f"name{'s' if count == 1 else ''} several at once: --task multilabel"
+        else:
+            what = f"may name several at once; if so, --task multilabel with {';'.join(parts)}"
+        labels = "1 label" if count == 1 else f"{count} labels"
+        log.warning("%s such as %r %s learns each of the classes", labels, several[0], what)
 
 
 def count_names(labels: Iterable[str | None], several: bool) -> dict[str, int]:

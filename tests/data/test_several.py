@@ -1,7 +1,6 @@
 """Labels of several classes in one cell: commas, contradictions, empty lists, wherever such a cell is read."""
 
 import json
-import re
 import warnings
 
 import datasets
@@ -60,11 +59,25 @@ def test_classes_between_commas_are_told_apart_from_names_with_commas(photos, re
 
 @pytest.mark.parametrize("sign", ["/", "+", "&", " and ", " / ", "&,"])
 @pytest.mark.parametrize("read", [beside, given])
-def test_other_signs_between_classes_are_told_apart_too(photos, read, sign):
+def test_other_signs_may_stand_between_classes_or_in_a_name(photos, read, sign, recwarn):
     both = "cat, dog and owl" if sign == "&," else f"cat{sign}dog"
-    with pytest.raises(UserError, match=f"'{re.escape(both)}' would be one class, and 'cat' and 'dog'.*write cat;dog"):
-        read(photos, [both, "cat;owl", "dog"])
-    assert read(photos, [both, "cat;owl", "none"])["0.png"] == [both]  # one of its own: there is no dog
+    write = "cat;dog;owl" if sign == "&," else "cat;dog"
+    assert read(photos, [both, "cat", "dog", "owl"])["0.png"] == [both]
+    told = [str(one.message) for one in recwarn if "for several" in str(one.message)]
+    assert len(told) == 1 and repr(both) in told[0] and told[0].endswith(f"Write {write} for several.")
+    recwarn.clear()
+    for labels in ([both, "cat;owl", "dog"], [f"['{both}']", "['cat']", "['dog']"]):  # which state what is a list
+        assert read(photos, labels)["0.png"] == [both]
+    assert not any("for several" in str(one.message) for one in recwarn)
+
+
+@pytest.mark.parametrize("name", ["salt and pepper", "salt/pepper", "salt & pepper", "salt+pepper"])
+def test_a_class_called_as_a_list_is_one_in_data_that_states_its_lists(name, recwarn):
+    labels = [["salt"], ["pepper"], [name], ["salt", "pepper"]]
+    frame = pd.DataFrame({"image": [Image.new("RGB", (8, 8)) for _ in labels], "label": labels})
+    found = open_dataset(frame, MultiLabelTargets())
+    assert [*found.class_names] == sorted(["salt", "pepper", name]) and (found.labels.sum(1) == [1, 1, 1, 2]).all()
+    assert not any("for several" in str(one.message) for one in recwarn)
 
 
 def test_folders_are_no_labels_of_several_classes(photos, recwarn):
@@ -217,6 +230,13 @@ def test_commas_between_classes_are_told_from_commas_in_names(photos, read):
     for labels in (["daisy, pink", "pink, daisy", "Bubo, owl"], ["owl, barn", "owl, snowy", "hen, red", "hen, big"]):
         with pytest.raises(UserError, match="may be several classes with commas between them, or the name of one. W"):
             read(photos, labels)
+
+
+@pytest.mark.parametrize("read", [beside, given, in_memory])
+def test_a_name_with_another_sign_does_not_keep_commas_from_standing_between_classes(photos, read):
+    with pytest.warns(UserWarning, match="commas as in 'blue, red' are taken to stand between classes"):
+        found = read(photos, ["red, blue", "blue, red", "black and white", "black", "white"])
+    assert {*found["0.png"]} == {"red", "blue"} and found["2.png"] == ["black and white"]
 
 
 @pytest.mark.parametrize("read", [beside, given])

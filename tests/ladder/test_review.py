@@ -330,3 +330,13 @@ def test_a_class_is_in_doubt_by_what_is_usual_of_it_and_not_where_it_is_not_lear
     p[:, 0] = np.where(base, 0.9, 0.1)  # now it is learned, and 9 is labeled with it alone
     p[9, 0] = 0.95
     assert (9,) in [one.rows for one in doubtful_of_several(np.stack([p, given], 1), np.arange(30), names)]
+
+
+def test_a_doubt_of_a_class_with_few_labels_is_no_less_one():
+    """Two images of 40 have `rare`: one of them is hardly it, and one that is labeled without it is most likely it."""
+    given = np.zeros((40, 2))
+    given[:2, 0], given[::2, 1] = 1, 1
+    p = np.stack([np.linspace(0.05, 0.01, 40), given[:, 1] * 0.9 + 0.05], 1)
+    p[[0, 1, 7], 0] = 0.9, 0.03, 0.97
+    found = doubtful_of_several(np.stack([p, given], 1), np.arange(40), ["rare", "usual"])
+    assert [one.rows for one in found] == [(1,), (7,)]

@@ -62,6 +62,7 @@ def test_a_class_of_one_mask_does_not_count_and_is_named():
 def test_labels_of_one_class_an_image_stay_as_they_are(tallies):
     task = get_task("classification")
     assert task.judged(tallies) is tallies and task.said_left_out(tallies, NAMES) == []
+    assert task.said_left_out(np.ones((30, 1)), NAMES) == []  # whatever tallies are, where no class is lone
 
 
 def test_a_class_that_is_not_learned_is_named_in_advice_and_card(tallies):
@@ -73,8 +74,27 @@ def test_a_class_that_is_not_learned_is_named_in_advice_and_card(tallies):
     limits = task.limits(RunRecord("multilabel", class_names=NAMES, metrics=metrics))
     (line,) = [line for line in limits if "chance" in line]
     assert line.startswith("On the test images, `daisy` is hardly better than chance") and "`rose`" not in line
-    old = {key: value for key, value in metrics.items() if key not in ("near_chance", "per_class_named")}
+    old = {key: value for key, value in metrics.items() if key not in ("near_chance", "too_few", "per_class_named")}
     assert not any("chance" in line for line in task.limits(RunRecord("multilabel", class_names=NAMES, metrics=old)))
     tallies[:, 0, 0] = tallies[:, 1, 0] * 0.2 + 0.6  # told apart, and called everywhere nevertheless
     (said,) = [line for line in task.said_left_out(tallies, NAMES) if "daisy" in line]
     assert said == "By labels left out, daisy is named on all images."
+
+
+@pytest.mark.parametrize("shown", [2, 38])
+def test_of_a_class_with_few_images_it_is_said_that_they_are_few(shown):
+    """Two images have it, or are without it, and a network ranks them as one that has learned it: 0.74 of the pairs."""
+    task, y = get_task("multilabel"), np.stack([np.arange(40) < shown, np.arange(40) % 2 > 0], 1).astype(float)
+    p = np.stack([np.linspace(0.4, 0.1, 40), y[:, 1] * 0.8 + 0.1], 1)
+    rare = np.flatnonzero(y[:, 0] == (shown == 2))
+    place = [5, 15] if shown == 2 else [24, 34]  # by rank, the likeliest first
+    rest = [k for k in range(40) if k not in place]
+    p[rare, 0], p[np.setdiff1d(np.arange(40), rare), 0] = p[place, 0], p[rest, 0]
+    said = task.said_left_out(np.stack([p, y], 1), NAMES[:2])
+    assert said == [f"By labels left out, daisy (on {shown} of 40 images) cannot be told from chance with so few."]
+    metrics = MultiLabelScores(NAMES[:2]).compute(predictions=p, references=y.astype(np.int8))
+    assert metrics["near_chance"] == [] and metrics["too_few"] == ["daisy"]
+    limits = task.limits(RunRecord("multilabel", class_names=NAMES[:2], metrics=metrics))
+    assert f"On the test images, `daisy` (on {shown} of 40 images) cannot be told from chance with so few." in limits
+    more = np.concatenate([np.stack([p, y], 1)] * 20)  # as well ranked, of many images
+    assert task.said_left_out(more, NAMES[:2]) == []

@@ -84,8 +84,17 @@ def test_a_class_without_a_label_is_named_before_and_at_the_end(photos, tmp_path
     [
         (("cat|dog", "cat", "dog"), "4 labels such as 'cat|dog' name several at once: --task multilabel learns each"),
         (("cat|dog", "cat|owl", "dog|owl"), "12 labels such as 'cat|dog' name several"),
-        (("cat/dog", "cat", "dog"), "4 labels such as 'cat/dog' name several.* Write cat;dog for it"),
-        (("cat and dog", "cat", "dog", "cat + dog"), "6 labels such as 'cat [+] dog' name several"),
+        (
+            ("cat/dog", "cat", "dog"),
+            "4 labels such as 'cat/dog' may name several at once; if so, --task multilabel with cat;dog learns",
+        ),
+        (("cat and dog", "cat", "dog", "cat + dog"), "6 labels such as 'cat [+] dog' may name several"),
+        (
+            ("cat|dog", "cat", "dog", "cat + dog"),
+            "6 labels such as .* may name several at once; if so, --task multilabel with cat;dog",
+        ),
+        (("cat|dog", *["cat", "dog"] * 6), "1 label such as 'cat|dog' names several at once: --task"),
+        (("cat/dog", *["cat", "dog"] * 6), "1 label such as 'cat/dog' may name several"),
         (("black/white", "black", "red"), None),
         (("pets|cat", "pets|dog", "birds|owl"), None),
     ],
@@ -111,9 +120,12 @@ def test_what_is_certain_is_no_doubt():
 def test_a_class_in_doubt_on_every_image_is_no_reason_to_ask():
     names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
     p = np.array([[0.45, 0.66, 0.02], [0.99, 0.62, 0.01], [0.01, 0.7, 0.99], [0.98, 0.64, 0.6]])
-    said = [said_of(one, 0.5, names, "margin", kind, usual_leads(p))[1] for one in p]
+    said = [said_of(one, 0.5, names, "margin", kind, usual_leads(p, kind))[1] for one in p]
     assert said[0] == "in doubt: cat (45 %)" and said[3] == "in doubt: sky (60 %)"
     assert said[1] == "no class alone is in doubt, probably cat;dog (62 %)"
+    one = kind_of("classification")  # a copy of all probabilities is made for several classes alone
+    assert usual_leads(p, one) is None
+    assert said_of(p[0], 0.5, names, "margin", one, None) == (("dog", 0.66), "in doubt: dog (66 %) or cat (45 %)")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Commas in labels of several classes: between the classes, or of their names."""
+"""Commas and other signs in labels of several classes: between the classes, or of their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import UserError
 from .labels import is_list, raw_parts
 from .numbers import NUMBER
-from .several import lists_among
+from .several import COMMA, lists_among, parts_between
 
 
 def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> list[Any]:
@@ -29,10 +29,11 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
     """
     names = {cell.strip() for cell in cells if isinstance(cell, str)}
     other = any(isinstance(cell, (list, tuple, dict)) for cell in cells)
-    with_commas = sorted(name for name in names - {*known} if "," in name)
-    if not with_commas or other or any(is_list(name) or len(raw_parts(name)) > 1 for name in names):
+    if other or any(is_list(name) or len(raw_parts(name)) > 1 for name in names):
         return [*cells]
-    if lists_among(names):  # which are refused, with what to write
+    with_commas = sorted(name for name in names - {*known} if "," in name)
+    tell_lists(names - {*known, *with_commas}, where, names | {*known})
+    if not with_commas or lists_among(names, signs=COMMA):  # which are refused, with what to write
         return [*cells]
     parts = {name: [part for part in map(str.strip, name.split(",")) if part] for name in with_commas}
     alone = Counter(part for some in parts.values() for part in {*some})
@@ -42,7 +43,7 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
     touching, whole = ([n for n in with_commas if test(counts[p] > 1 for p in parts[n])] for test in (any, all))
     lists = touching == with_commas and (moves or whole == with_commas)
     first = (whole or touching or with_commas)[0]
-    several, one = ";".join(parts[first]), f'["{first}"]'
+    several, one = ";".join(parts_between(first, names) or parts[first]), f'["{first}"]'
     alike = sum(any(alone[part] > 1 for part in some) for some in parts.values())
     if not lists and all(map(NUMBER.fullmatch, names)):  # decimal commas, and no classes at all (`of_numbers`)
         return [*cells]
@@ -58,3 +59,13 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
         stacklevel=4,
     )
     return [parts.get(cell.strip(), cell) if isinstance(cell, str) else cell for cell in cells] if lists else [*cells]
+
+
+def tell_lists(names: Collection[str], where: str, known: Collection[str]) -> None:
+    """A warning of names that may be lists of those known, as "a/b": no fault, as many a class is called "a and b"."""
+    lists = lists_among(names, known)
+    if first := next(iter(lists), None):
+        warnings.warn(
+            f"{where}: labels such as {first!r} count as one class each. Write {';'.join(lists[first])} for several.",
+            stacklevel=5,
+        )

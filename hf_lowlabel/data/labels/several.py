@@ -17,7 +17,8 @@ from ...text import brief, series
 from .labels import NOTHING, is_list, label_text, raw_parts
 
 PRINTED = re.compile(r"\[\s*(\d\.?|True|False)(\s+(\d\.?|True|False))+\s*\]")  # an array of NumPy in a CSV
-BETWEEN = (";", r"\|", ",", "/", r"\+", "&", " and ")  # what people write between classes
+COMMA = (",",)
+BETWEEN = (";", r"\|", *COMMA, "/", r"\+", "&", " and ")  # what people write between classes, and in names
 
 
 def label_list(value: Any, where: str, names: Sequence[str] | None = None) -> list[str] | None:
@@ -143,20 +144,23 @@ def contradiction(some: Sequence[str]) -> str:
     return f"says that no class applies ({NOTHING}) and names {series(some)}; keep one of both"
 
 
-def parts_between(name: str, names: Collection[str]) -> list[str]:
-    """The classes that a name lists with a sign of `BETWEEN` between them, where all are of `names`; else none."""
-    for sign in (*BETWEEN, "|".join(BETWEEN)):
+def parts_between(name: str, names: Collection[str], signs: Sequence[str] = BETWEEN) -> list[str]:
+    """The classes that a name lists with one of the signs between them, or several, where all are of `names`; else
+    none."""
+    for sign in (*signs, "|".join(signs)):
         parts = [part.strip() for part in re.split(sign, name)]
         if len(parts) > 1 and all(part in names for part in parts):
             return parts
     return []
 
 
-def lists_among(names: Iterable[str], known: Iterable[str] = ()) -> dict[str, list[str]]:
-    """The names that are such lists, and their classes. known: more that can be in them."""
+def lists_among(
+    names: Iterable[str], known: Iterable[str] = (), signs: Sequence[str] = BETWEEN
+) -> dict[str, list[str]]:
+    """The names that may be such lists, and their classes. known: more that can be in them."""
     names = {*names}
     every = names.union(known)
-    return {name: parts for name in sorted(names) if (parts := parts_between(name, every))}
+    return {name: parts for name in sorted(names) if (parts := parts_between(name, every, signs))}
 
 
 def list_fault(name: str, parts: Sequence[str]) -> str:

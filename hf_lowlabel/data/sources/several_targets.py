@@ -24,6 +24,7 @@ from ..labels.labels import NOTHING, RULES, LabelRules, class_order, joined, lab
 from ..labels.multi_hot import is_hot, multi_hot
 from ..labels.numbers import of_numbers
 from ..labels.several import (
+    COMMA,
     label_list,
     list_fault,
     lists_among,
@@ -138,7 +139,7 @@ class MultiLabelTargets(Targets):
                 if known
                 else class_order({n for some in lists for n in some or ()})
             )
-            for name, parts in () if known else lists_among(names).items():
+            for name, parts in () if known else lists_among(names, signs=COMMA).items():
                 id = next(id for id, labels in zip(ids, lists) if name in (labels or ()))
                 raise UserError(f"Image {id!r} of {where}: {list_fault(name, parts)}.")
             tell_alike(names)
