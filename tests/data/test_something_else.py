@@ -109,6 +109,76 @@ def test_a_yes_of_most_images_is_no_split(tmp_path, column, least):
     assert len(load_source(tmp_path)) == 3
 
 
+def counted(tmp_path, head, *cells, where="folder", text="not read", **how):
+    """(the source, how many warnings there are with a text) of images with such cells in a table."""
+    pictures(tmp_path, *(f"{i}.png" for i in range(len(cells))))
+    if where == "folder":
+        given = table(tmp_path, "labels.csv", f"file_name,{head}", *(f"{i}.png,{row}" for i, row in enumerate(cells)))
+    else:
+        rows = [[str(tmp_path / f"{i}.png"), *row.split(",")] for i, row in enumerate(cells)]
+        given = pandas.DataFrame(rows, columns=["path", *head.split(",")])
+    return told(given, text, **how)
+
+
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("asked", [None, "label", "kind"])
+def test_is_train_beside_other_flags_says_the_split_where_a_column_says_labels(tmp_path, where, asked):
+    rows = [f"{'ab'[i % 2]},{int(i < 4)},{i % 2}" for i in range(6)]
+    head = f"{asked or 'Label'},is_train,is_cropped"
+    for split, count in {"train": 4, "test": 2}.items():
+        source, said = counted(tmp_path, head, *rows, where=where, split=split, label_column=asked)
+        assert len(source) == count and not said and source.class_names == ["a", "b"]
+    source, said = counted(tmp_path, "note,is_train,is_cropped", *rows, where=where, text="'is_train' is not read")
+    assert len(source) == 6 and said == 1, "it may be a class"
+    assert len(counted(tmp_path, head, *rows, where=where, label_column="is_cropped")[0]) == 6, "it may be a class too"
+
+
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("head", ["is_valid,is_test", "is_test,is_valid"])
+def test_each_flag_is_judged_by_its_own_share(tmp_path, where, head):
+    cells = "1,0 1,0 0,1 0,1 0,0 0,0".split()
+    for split in ("train", "validation", "test"):
+        source, said = counted(tmp_path, f"label,{head}", *(f"a,{one}" for one in cells), where=where, split=split)
+        assert len(source) == 2 and not said
+    cells = "1,0 1,0 1,0 1,0 0,1 0,0".split()
+    assert len(counted(tmp_path, f"label,{head}", *(f"a,{one}" for one in cells), where=where)[0]) == 1
+    cells = "1,0 1,0 1,0 1,0 1,1 0,1".split()
+    source, said = counted(tmp_path, f"label,{head}", *(f"a,{one}" for one in cells), where=where)
+    assert len(source) == 4 and said == 1, "the first may say that an image is sound, the second is a split"
+
+
+@pytest.mark.parametrize("where", ["folder", "frame"])
+def test_a_flag_of_most_images_beside_a_column_of_splits_is_not_told(tmp_path, where):
+    cells = "train,1 train,1 train,1 test,1 test,1 train,0".split()
+    source, said = counted(tmp_path, "label,split,is_valid", *(f"a,{one}" for one in cells), where=where)
+    assert len(source) == 4 and not said
+
+
+@pytest.mark.parametrize("cells", ["eval valid", "dev testing", "test", "Eval"])
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("column", ["usage", "phase", "Data Set"])
+def test_a_column_that_often_says_something_else_needs_training(tmp_path, column, where, cells):
+    rows = [f"a,{cells.split()[i % (1 + cells.count(' '))]}" for i in range(4)]
+    source, said = counted(tmp_path, f"label,{column}", *rows, where=where)
+    assert len(source) == 4 and said == 1
+    source, said = counted(tmp_path, f"label,{column}", *rows, "a,", where=where)
+    assert len(source) == 1 and not said, "an empty cell is of training"
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "metadata.csv", "train.csv", "train_labels.csv", "train/metadata.csv"])
+@pytest.mark.parametrize(
+    "column, cells", [("is_valid", "1 1 1 0"), ("phase", "dev eval dev eval"), ("part", "train test train test")]
+)
+def test_a_column_that_is_not_read_is_told_once(tmp_path, name, column, cells):
+    folder = "train/" if "/" in name else ""
+    pictures(tmp_path, *(f"{folder}{i}.png" for i in range(4)))
+    rows = (f"{i}.png,a,{cell}" for i, cell in enumerate(cells.split()))
+    table(tmp_path, name, f"file_name,label,{column}", *rows)
+    for _ in range(2):
+        source, count = told(tmp_path, f"'{column}' is not read as the split")
+        assert len(source) == 4 and count == 1
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("column", ["folder", "subject", "case"])
 @pytest.mark.parametrize("name", ["image_id", "id"])

@@ -68,7 +68,7 @@ def read_metadata(
     file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
     if file is None:  # that of training may have all
         named = split_named(split)
-        file = next((table.file for table in called_so(path, False, label) if named in table.splits), None)
+        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
     if file is None:
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
@@ -86,7 +86,7 @@ def read_metadata(
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
     rows = [row for _, row in numbered]
     name, named = column_called(columns, FILE_COLUMNS), None
-    splits = split_column({column: [row.get(column) for row in rows] for column in columns}, label)
+    splits = split_column({c: [row.get(c) for row in rows] for c in columns}, label, tell=False)  # the division tells
     if splits is not None:
         named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
         name = named.column

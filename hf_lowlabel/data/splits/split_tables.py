@@ -101,7 +101,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         cells = {key: [row.get(key) for row in rows] for key in columns}
-        said = split_column(cells, label)
+        said = split_column(cells, label, tell=False)  # a table that is called so needs no column
         if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
