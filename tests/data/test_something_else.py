@@ -8,7 +8,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from hf_lowlabel import load_source
+from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.errors import MissingSplit
@@ -191,13 +191,23 @@ def test_a_column_of_names_counts_before_one_of_folders(tmp_path, column, name):
 
 @pytest.mark.parametrize("head", ["folder,image_id", "subject", "case,id"])
 def test_folders_that_are_all_there_are_not_held_out(tmp_path, head):
-    """They are classes, whose images are called alike."""
+    """They are classes, whose images are called alike; a name beside them says which."""
     pictures(tmp_path, *(f"{name}/00{i}.png" for i in range(4) for name in ("cat", "dog")))
     table(tmp_path, "test.csv", head, *(f"{name}{',003' * head.count(',')}" for name in ("cat", "dog")))
     source, count = told(tmp_path, "test.csv is not read, though it may list the images of split 'test'")
-    assert len(source) == 8 and count == 1
+    assert (len(source), count) == ((6, 0) if "," in head else (8, 1))
+    if "," in head:
+        assert load_source(tmp_path, split="test").ids == ["cat/003.png", "dog/003.png"]
     table(tmp_path, "test.csv", head, f"dog{',003' * head.count(',')}")
     assert load_source(tmp_path, split="test").ids == [f"dog/00{i}.png" for i in range(4)], "as of one patient"
+
+
+def test_a_folder_and_a_file_name_say_an_image_together(tmp_path):
+    pictures(tmp_path, *(f"{name}/00{i}.png" for i in range(4) for name in ("cat", "dog")))
+    table(tmp_path, "test.csv", "folder,file_name", "cat,003.png")
+    assert load_source(tmp_path, split="test").ids == ["cat/003.png"] and len(load_source(tmp_path)) == 7
+    (tmp_path / "test.csv").write_text("folder,image_id\n")
+    assert len(load_source(tmp_path)) == 8, "it says nothing yet"
 
 
 def test_patients_in_both_tables_that_name_images(tmp_path):
@@ -276,12 +286,50 @@ def test_files_with_more_in_their_names_are_no_hindrance(tmp_path, name, text, f
     assert source.fingerprint == load_source(tmp_path).fingerprint, "as if it were not there"
 
 
+@pytest.mark.parametrize("name", ["train_labels.csv", "metadata_train.csv"])
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_rows_too_many_of_a_table_with_more_in_its_name_are_left_out(tmp_path, name, folder):
+    pictures(tmp_path, *(f"{folder}{i}.png" for i in range(3)))
+    table(tmp_path, name, "file_name,label", "0.png,a", "1.png,b", "2.png,a", "gone.png,b")
+    source, count = told(tmp_path, f"1 file names in {name} have no image and are passed over, such as 'gone.png'")
+    assert source.labels.tolist() == [0, 1, 0] and count == 1
+    with pytest.raises(UserError, match=f"1 file names in {name} have no image"):
+        load_source(tmp_path, label_column="label")
+
+
+def test_rows_too_many_of_held_out_images_are_left_out_where_a_folder_says_the_split(tmp_path):
+    pictures(tmp_path, *(f"{split}/{split}{i}.png" for split in ("train", "test") for i in range(3)))
+    table(tmp_path, "test_labels.csv", "file_name,label", "test0.png,a", "test1.png,b", "gone.png,b")
+    assert len(load_source(tmp_path)) == 3
+    source, count = told(tmp_path, "1 file names in test_labels.csv have no image and are passed over", split="test")
+    assert source.has_target.tolist() == [True, True, False] and count
+    for i in range(3):
+        (tmp_path / f"test/test{i}.png").rename(tmp_path / f"train/test{i}.png")
+    with pytest.raises(UserError, match="1 file names in test_labels.csv have no image"):
+        load_source(tmp_path)
+
+
 def test_two_tables_with_more_in_their_names_are_told(tmp_path):
     pictures(tmp_path, "0.png", "1.png")
     table(tmp_path, "train_labels.csv", "file_name,label", "0.png,a")
     (tmp_path / "train_labels.json").write_text('[{"file_name": "0.png", "label": "b"}]')
     source, count = told(tmp_path, "train_labels.csv and train_labels.json in ")
     assert len(source) == 2 and not source.has_target.any() and count
+
+
+@pytest.mark.parametrize("folder", ["", "images/"])
+@pytest.mark.parametrize("preview", ["test_set", "more/test_set"])
+@pytest.mark.parametrize("column, name", [("file_name", "{}.png"), ("image_id", "{}"), ("picture", "{}.png")])
+def test_a_table_that_an_image_is_called_as_lists_others(tmp_path, folder, preview, column, name):
+    pictures(tmp_path, f"{preview}.png", *(f"{folder}{i}.png" for i in range(4)))
+    table(tmp_path, "train_set.csv", "file_name,label", "0.png,a", "1.png,b")
+    table(tmp_path, "test_set.csv", column, *(name.format(i) for i in (2, 3)))
+    if column == "picture":
+        with pytest.raises(UserError, match="The column 'picture' of test_set.csv names images of split 'test'"):
+            load_source(tmp_path)
+        return
+    assert load_source(tmp_path, split="test").ids == [f"{folder}2.png", f"{folder}3.png"]
+    assert len(load_source(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("folder", ["", "images/"])

@@ -129,8 +129,10 @@ def read_metadata(
         raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
     found = placed(file, root, ids, names, named.ids if named is not None else None)
     missing = [given for given, id in zip(names, found) if id is None]
-    if missing and not rules.skip_missing:
+    if missing and not (rules.skip_missing or loose):
         raise no_image(file, missing, ids, name)
+    if missing and loose:
+        tell_lost(file, missing)
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
     columns = [c for c in columns if c not in apart]
@@ -156,6 +158,12 @@ def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:
     if str(row[marked]).strip() not in ("1", "1.0"):
         return rest
     return {column: cell if column_called([column], FILE_COLUMNS) else None for column, cell in rest.items()}
+
+
+def tell_lost(file: Path, lost: Sequence[str]) -> None:
+    warnings.warn(
+        f"{len(lost)} file names in {file.name} have no image and are passed over, such as {lost[0]!r}.", stacklevel=6
+    )
 
 
 def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str) -> UserError:

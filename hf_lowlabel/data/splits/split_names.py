@@ -71,8 +71,8 @@ def split_column(cells: Mapping[str, Sequence], asked: str | None = None, tell: 
     }
     for column, why in unread.items() if tell else ():
         warnings.warn(
-            f"The column {column!r} is not read as the split of an image, since {why}. If it is that, call it split and "
-            "write train, validation or test in each of its cells.",
+            f"The column {column!r} is not read as the split of an image, since {why}. If it is that, call it split "
+            "and write train, validation or test in each of its cells.",
             stacklevel=4,
         )
     return flags
