@@ -101,17 +101,21 @@ def says_splits(cells: Iterable[Any]) -> bool:
 def of_flags(cells: Mapping[str, Sequence], asked: str | None) -> tuple[SplitColumn | None, dict[str, str]]:
     """(by columns of yes and no such as is_valid, of which one says both; those that may say something else, and why).
 
-    is_train may be a class beside is_car, where no other column says labels, unless each row is of one split. One that
-    alone holds out more than half may say that an image is sound, but where no row is of two. asked: the label column
-    that is asked for."""
+    is_train may be a class beside is_car, where no column says labels or each row is of one of both, unless each row is
+    of one split. One that holds out more than half may say that an image is sound, unless no row is of two splits.
+    asked: the label column that is asked for."""
     names = [column for column in cells if column != asked]
     called = {column_called(names, words.split()): of for words, of in FLAGS.items()}
     known = {column: of for column, of in called.items() if column is not None}
     others = {column: cells[column] for column in cells if column not in known and begins_with_is(column)}
     train, unread = column_called([*known], TRAINING), dict[str, str]()
-    labels = column_called([*cells], LABEL_COLUMNS) if asked is None else asked
-    may_be_class = (labels is None or begins_with_is(labels)) and bool(beside := switches(others))
-    if train is not None and may_be_class and one_of_columns({column: cells[column] for column in known}) is None:
+    unlabeled, beside = asked is None and column_called([*cells], LABEL_COLUMNS) is None, switches(others)
+    if (
+        train is not None
+        and beside
+        and (unlabeled or one_of_columns({train: cells[train], **others}) is not None)
+        and one_of_columns({column: cells[column] for column in known}) is None
+    ):
         del known[train]
         if {0, 1} <= {*switches({train: cells[train]}).get(train, ())}:
             unread[train] = f"it may be a class as {[*beside][0]!r} beside it"
