@@ -8,7 +8,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from hf_lowlabel import load_source
+from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.errors import MissingSplit
@@ -109,6 +109,81 @@ def test_a_yes_of_most_images_is_no_split(tmp_path, column, least):
     assert len(load_source(tmp_path)) == 3
 
 
+def counted(tmp_path, head, *cells, where="folder", text="not read", **how):
+    """(the source, how many warnings there are with a text) of images with such cells in a table."""
+    pictures(tmp_path, *(f"{i}.png" for i in range(len(cells))))
+    if where == "folder":
+        given = table(tmp_path, "labels.csv", f"file_name,{head}", *(f"{i}.png,{row}" for i, row in enumerate(cells)))
+    else:
+        rows = [[str(tmp_path / f"{i}.png"), *row.split(",")] for i, row in enumerate(cells)]
+        given = pandas.DataFrame(rows, columns=["path", *head.split(",")])
+    return told(given, text, **how)
+
+
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("asked", [None, "label", "kind"])
+def test_is_train_beside_other_flags_says_the_split_where_a_column_says_labels(tmp_path, where, asked):
+    rows = [f"{'ab'[i % 2]},{int(i < 4)},{i % 2}" for i in range(6)]
+    head = f"{asked or 'Label'},is_train,is_cropped"
+    for split, count in {"train": 4, "test": 2}.items():
+        source, said = counted(tmp_path, head, *rows, where=where, split=split, label_column=asked)
+        assert len(source) == count and not said and source.class_names == ["a", "b"]
+    source, said = counted(tmp_path, "note,is_train,is_cropped", *rows, where=where, text="'is_train' is not read")
+    assert len(source) == 6 and said == 1, "it may be a class"
+    assert len(counted(tmp_path, head, *rows, where=where, label_column="is_cropped")[0]) == 4, (
+        "the one that is asked for"
+    )
+    rows = ["a,1,0", "a,1,0", "b,0,1", "b,0,1"]
+    source, said = counted(tmp_path, "label,is_train,is_bus", *rows, where=where, text="'is_train' is not read")
+    assert len(source) >= 4 and said == 1, "each image is of one of both"
+
+
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("head", ["is_valid,is_test", "is_test,is_valid"])
+def test_each_flag_is_judged_by_its_own_share(tmp_path, where, head):
+    cells = "1,0 1,0 0,1 0,1 0,0 0,0".split()
+    for split in ("train", "validation", "test"):
+        source, said = counted(tmp_path, f"label,{head}", *(f"a,{one}" for one in cells), where=where, split=split)
+        assert len(source) == 2 and not said
+    cells = "1,0 1,0 1,0 1,0 0,1 0,0".split()
+    assert len(counted(tmp_path, f"label,{head}", *(f"a,{one}" for one in cells), where=where)[0]) == 1
+    cells = "1,0 1,0 1,0 1,0 1,1 0,1".split()
+    source, said = counted(tmp_path, f"label,{head}", *(f"a,{one}" for one in cells), where=where)
+    assert len(source) == 4 and said == 1, "the first may say that an image is sound, the second is a split"
+
+
+@pytest.mark.parametrize("where", ["folder", "frame"])
+def test_a_flag_of_most_images_beside_a_column_of_splits_is_not_told(tmp_path, where):
+    cells = "train,1 train,1 train,1 test,1 test,1 train,0".split()
+    source, said = counted(tmp_path, "label,split,is_valid", *(f"a,{one}" for one in cells), where=where)
+    assert len(source) == 4 and not said
+
+
+@pytest.mark.parametrize("cells", ["eval valid", "dev testing", "test", "Eval"])
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("column", ["usage", "phase", "Data Set"])
+def test_a_column_that_often_says_something_else_needs_training(tmp_path, column, where, cells):
+    rows = [f"a,{cells.split()[i % (1 + cells.count(' '))]}" for i in range(4)]
+    source, said = counted(tmp_path, f"label,{column}", *rows, where=where)
+    assert len(source) == 4 and said == 1
+    source, said = counted(tmp_path, f"label,{column}", *rows, "a,", where=where)
+    assert len(source) == 1 and not said, "an empty cell is of training"
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "metadata.csv", "train.csv", "train_labels.csv", "train/metadata.csv"])
+@pytest.mark.parametrize(
+    "column, cells", [("is_valid", "1 1 1 0"), ("phase", "dev eval dev eval"), ("part", "train test train test")]
+)
+def test_a_column_that_is_not_read_is_told_once(tmp_path, name, column, cells):
+    folder = "train/" if "/" in name else ""
+    pictures(tmp_path, *(f"{folder}{i}.png" for i in range(4)))
+    rows = (f"{i}.png,a,{cell}" for i, cell in enumerate(cells.split()))
+    table(tmp_path, name, f"file_name,label,{column}", *rows)
+    for _ in range(2):
+        source, count = told(tmp_path, f"'{column}' is not read as the split")
+        assert len(source) == 4 and count == 1
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("column", ["folder", "subject", "case"])
 @pytest.mark.parametrize("name", ["image_id", "id"])
@@ -121,13 +196,23 @@ def test_a_column_of_names_counts_before_one_of_folders(tmp_path, column, name):
 
 @pytest.mark.parametrize("head", ["folder,image_id", "subject", "case,id"])
 def test_folders_that_are_all_there_are_not_held_out(tmp_path, head):
-    """They are classes, whose images are called alike."""
+    """They are classes, whose images are called alike; a name beside them says which."""
     pictures(tmp_path, *(f"{name}/00{i}.png" for i in range(4) for name in ("cat", "dog")))
     table(tmp_path, "test.csv", head, *(f"{name}{',003' * head.count(',')}" for name in ("cat", "dog")))
     source, count = told(tmp_path, "test.csv is not read, though it may list the images of split 'test'")
-    assert len(source) == 8 and count == 1
+    assert (len(source), count) == ((6, 0) if "," in head else (8, 1))
+    if "," in head:
+        assert load_source(tmp_path, split="test").ids == ["cat/003.png", "dog/003.png"]
     table(tmp_path, "test.csv", head, f"dog{',003' * head.count(',')}")
     assert load_source(tmp_path, split="test").ids == [f"dog/00{i}.png" for i in range(4)], "as of one patient"
+
+
+def test_a_folder_and_a_file_name_say_an_image_together(tmp_path):
+    pictures(tmp_path, *(f"{name}/00{i}.png" for i in range(4) for name in ("cat", "dog")))
+    table(tmp_path, "test.csv", "folder,file_name", "cat,003.png")
+    assert load_source(tmp_path, split="test").ids == ["cat/003.png"] and len(load_source(tmp_path)) == 7
+    (tmp_path / "test.csv").write_text("folder,image_id\n")
+    assert len(load_source(tmp_path)) == 8, "it says nothing yet"
 
 
 def test_patients_in_both_tables_that_name_images(tmp_path):
@@ -206,12 +291,50 @@ def test_files_with_more_in_their_names_are_no_hindrance(tmp_path, name, text, f
     assert source.fingerprint == load_source(tmp_path).fingerprint, "as if it were not there"
 
 
+@pytest.mark.parametrize("name", ["train_labels.csv", "metadata_train.csv"])
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_rows_too_many_of_a_table_with_more_in_its_name_are_left_out(tmp_path, name, folder):
+    pictures(tmp_path, *(f"{folder}{i}.png" for i in range(3)))
+    table(tmp_path, name, "file_name,label", "0.png,a", "1.png,b", "2.png,a", "gone.png,b")
+    source, count = told(tmp_path, f"1 file names in {name} have no image and are passed over, such as 'gone.png'")
+    assert source.labels.tolist() == [0, 1, 0] and count == 1
+    with pytest.raises(UserError, match=f"1 file names in {name} have no image"):
+        load_source(tmp_path, label_column="label")
+
+
+def test_rows_too_many_of_held_out_images_are_left_out_where_a_folder_says_the_split(tmp_path):
+    pictures(tmp_path, *(f"{split}/{split}{i}.png" for split in ("train", "test") for i in range(3)))
+    table(tmp_path, "test_labels.csv", "file_name,label", "test0.png,a", "test1.png,b", "gone.png,b")
+    assert len(load_source(tmp_path)) == 3
+    source, count = told(tmp_path, "1 file names in test_labels.csv have no image and are passed over", split="test")
+    assert source.has_target.tolist() == [True, True, False] and count
+    for i in range(3):
+        (tmp_path / f"test/test{i}.png").rename(tmp_path / f"train/test{i}.png")
+    with pytest.raises(UserError, match="1 file names in test_labels.csv have no image"):
+        load_source(tmp_path)
+
+
 def test_two_tables_with_more_in_their_names_are_told(tmp_path):
     pictures(tmp_path, "0.png", "1.png")
     table(tmp_path, "train_labels.csv", "file_name,label", "0.png,a")
     (tmp_path / "train_labels.json").write_text('[{"file_name": "0.png", "label": "b"}]')
     source, count = told(tmp_path, "train_labels.csv and train_labels.json in ")
     assert len(source) == 2 and not source.has_target.any() and count
+
+
+@pytest.mark.parametrize("folder", ["", "images/"])
+@pytest.mark.parametrize("preview", ["test_set", "more/test_set"])
+@pytest.mark.parametrize("column, name", [("file_name", "{}.png"), ("image_id", "{}"), ("picture", "{}.png")])
+def test_a_table_that_an_image_is_called_as_lists_others(tmp_path, folder, preview, column, name):
+    pictures(tmp_path, f"{preview}.png", *(f"{folder}{i}.png" for i in range(4)))
+    table(tmp_path, "train_set.csv", "file_name,label", "0.png,a", "1.png,b")
+    table(tmp_path, "test_set.csv", column, *(name.format(i) for i in (2, 3)))
+    if column == "picture":
+        with pytest.raises(UserError, match="The column 'picture' of test_set.csv names images of split 'test'"):
+            load_source(tmp_path)
+        return
+    assert load_source(tmp_path, split="test").ids == [f"{folder}2.png", f"{folder}3.png"]
+    assert len(load_source(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("folder", ["", "images/"])

@@ -289,13 +289,13 @@ def test_a_column_in_words_that_are_not_known_is_told(tmp_path, column, cells, s
 
 
 def test_a_flag_beside_a_column_of_splits_that_holds_out_less_is_told(tmp_path):
-    pictures(tmp_path, *(f"{i}.png" for i in range(3)))
-    rows = ["0.png,a,train,0", "1.png,b,train,1", "2.png,a,test,1"]
+    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    rows = ["0.png,a,train,0", "1.png,b,train,1", "2.png,a,test,1", "3.png,a,train,0"]
     table(tmp_path, "labels.csv", "file_name,label,split,is_test", *rows)
     with pytest.warns(UserWarning, match="The column 'split' says the split of an image, and 'is_test' is not read"):
-        assert load_source(tmp_path).ids == ["0.png", "1.png"]
+        assert load_source(tmp_path).ids == ["0.png", "1.png", "3.png"]
     rows[1] = "1.png,b,train,0"
     table(tmp_path, "labels.csv", "file_name,label,split,is_test", *rows)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*is not read")
-        assert load_source(tmp_path).ids == ["0.png", "1.png"]
+        assert load_source(tmp_path).ids == ["0.png", "1.png", "3.png"]

@@ -182,7 +182,7 @@ def test_a_column_of_yes_and_no_says_the_split(of_kind, kind, column, flags):
 def test_a_column_of_another_name_that_says_splits_is_told(of_kind):
     for kind in ("frame", "classes"):
         with pytest.warns(
-            UserWarning, match="'part' says test, train, .*val and is not read as the split .* Call it spl"
+            UserWarning, match="'part' is not read as the split .* it says test, train, .*val, and all .* call it spl"
         ):
             load_source(of_kind(kind, "part", ["train", "test", "val"] * 2))
     with warnings.catch_warnings():

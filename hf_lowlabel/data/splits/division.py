@@ -14,9 +14,9 @@ import numpy as np
 
 from ...errors import MissingSplit, UserError
 from ...text import series
-from ..files.folders import ALIASES, UNLABELED
+from ..files.folders import ALIASES, UNLABELED, WITH_MORE
 from ..files.split_words import called_as_split
-from .metadata import no_image
+from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
 from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
 from .split_names import split_named
@@ -154,7 +154,8 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
         if lost and part.split in HELD and len(lost) == len(part.found) and pool.has_training:
             tell_absent(part.file, part.split, lost)
         elif lost and part.split in HELD:
-            if not skip_missing:
+            by_folder = pool.lie_in(part.split, [id for _, id in part.found if id is not None])  # so is all the rest
+            if not (skip_missing or by_folder and part.file.stem.lower() in WITH_MORE):
                 raise no_image(part.file, lost, pool.every.ids, "the names")
             tell_lost(part.file, lost)
         for id in (id for _, id in part.found if id is not None):
@@ -199,12 +200,6 @@ def lowest_called(folder: str) -> tuple[str, str] | None:
             return folder, said
         folder = folder.rpartition("/")[0]
     return None
-
-
-def tell_lost(file: Path, lost: Sequence[str]) -> None:
-    warnings.warn(
-        f"{len(lost)} file names in {file.name} have no image and are passed over, such as {lost[0]!r}.", stacklevel=6
-    )
 
 
 def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, list[Path], str | None]:

@@ -68,7 +68,7 @@ def read_metadata(
     file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
     if file is None:  # that of training may have all
         named = split_named(split)
-        file = next((table.file for table in called_so(path, False, label) if named in table.splits), None)
+        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
     if file is None:
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
@@ -86,7 +86,7 @@ def read_metadata(
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
     rows = [row for _, row in numbered]
     name, named = column_called(columns, FILE_COLUMNS), None
-    splits = split_column({column: [row.get(column) for row in rows] for column in columns}, label)
+    splits = split_column({c: [row.get(c) for row in rows] for c in columns}, label, tell=False)  # the division tells
     if splits is not None:
         named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
         name = named.column
@@ -129,8 +129,10 @@ def read_metadata(
         raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
     found = placed(file, root, ids, names, named.ids if named is not None else None)
     missing = [given for given, id in zip(names, found) if id is None]
-    if missing and not rules.skip_missing:
+    if missing and not (rules.skip_missing or loose):
         raise no_image(file, missing, ids, name)
+    if missing and loose:
+        tell_lost(file, missing)
     kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
     columns = [c for c in columns if c not in apart]
@@ -156,6 +158,12 @@ def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:
     if str(row[marked]).strip() not in ("1", "1.0"):
         return rest
     return {column: cell if column_called([column], FILE_COLUMNS) else None for column, cell in rest.items()}
+
+
+def tell_lost(file: Path, lost: Sequence[str]) -> None:
+    warnings.warn(
+        f"{len(lost)} file names in {file.name} have no image and are passed over, such as {lost[0]!r}.", stacklevel=6
+    )
 
 
 def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str) -> UserError:

@@ -37,7 +37,8 @@ def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = No
     files = metadata_files(folder, own, more=True)
     files = files if masks else [file for file in [metadata_file(folder, own, more=True)] if file]
     loose = {file: masks or file.stem.lower() in WITH_MORE for file in files}
-    found = [table for file in files if (table := with_splits(file, loose[file], label)) is not None]
+    tell = own is None or split_named(own) == "train"  # a folder of held-out images needs no column
+    found = [table for file in files if (table := with_splits(file, loose[file], label, tell=tell)) is not None]
     if len(found) > 1:
         raise UserError(
             f"Both {' and '.join(table.file.name for table in found)} in {str(folder)!r} have a column of splits. Keep "
@@ -47,10 +48,10 @@ def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = No
 
 
 def called_so(
-    path: Path, masks: bool, label: str | None = None, read: Callable[[Path], Rows] = read_table
+    path: Path, masks: bool, label: str | None = None, read: Callable[[Path], Rows] = read_table, tell: bool = True
 ) -> list[SplitTable]:
     """The tables called train or splits whose column says another split than train. label: the label column that is
-    asked for."""
+    asked for. tell: a warning of columns that are not read."""
     files = [file for split, file in tables_of_splits(path) if split == "train"]
     files += [
         file
@@ -58,14 +59,15 @@ def called_so(
         if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
     ]
     loose = {file: masks or file.stem.lower() not in ALIASES for file in files}  # which may be of something else
-    found = [table for file in files if (table := with_splits(file, loose[file], label, read)) is not None]
+    found = [table for file in files if (table := with_splits(file, loose[file], label, read, tell)) is not None]
     return [table for table in found if {*table.splits} != {"train"}]
 
 
 def with_splits(
-    file: Path, loose: bool, label: str | None, read: Callable[[Path], Rows] = read_table
+    file: Path, loose: bool, label: str | None, read: Callable[[Path], Rows] = read_table, tell: bool = True
 ) -> SplitTable | None:
-    """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning."""
+    """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning. tell:
+    a warning of a column that is not read."""
     try:
         numbered = read(file)
     except NoTable:  # which is said where labels are read
@@ -75,7 +77,7 @@ def with_splits(
             raise
         warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
         return None
-    said = split_column(cells_of(numbered), label)
+    said = split_column(cells_of(numbered), label, tell)
     return SplitTable(file, numbered, said) if said is not None else None
 
 

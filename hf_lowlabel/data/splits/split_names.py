@@ -11,7 +11,7 @@ from ...errors import UserError
 from ...text import series
 from ..files.folders import ALIASES, SPLITS
 from ..labels.columns import column_called
-from ..labels.labels import NO_LABEL
+from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.numbers import NUMBER
 from ..labels.ticks import one_of_columns, switches
 
@@ -39,44 +39,43 @@ class SplitColumn(NamedTuple):
         return self.columns[0]
 
 
-def split_column(cells: Mapping[str, Sequence], asked: str | None = None) -> SplitColumn | None:
-    """What names the split of each image, of the columns of a table but for the label column that is asked for; a
-    warning of one that seems to, and is not read."""
-    flags = of_flags(cells, asked)
-    many = flags is not None and mostly_held(flags)
+def split_column(cells: Mapping[str, Sequence], asked: str | None = None, tell: bool = True) -> SplitColumn | None:
+    """What names the split of each image, of the columns of a table but for the label column that is asked for. tell:
+    a warning of one that seems to, and is not read."""
+    flags, unread = of_flags(cells, asked)
     cells = {column: values for column, values in cells.items() if column != asked}
     named = {column: word for word in SPLIT_COLUMNS if (column := column_called(list(cells), (word,))) is not None}
     for column, word in named.items():
         said = list(map(split_text, cells[column]))
         found = {*said} - {""}
-        two_kinds = word in WEAK and {*said} <= {"dev", "eval"}  # of something else, such as code
-        if found and found <= ALIASES and not two_kinds:
-            tell_flags(column, said, flags)
+        trains = word not in WEAK or "train" in map(split_named, said)  # else it may be of something else, such as code
+        if found and found <= ALIASES and trains:
+            if tell:
+                tell_flags(column, said, flags)
             return SplitColumn((column,), said)
         odd = sorted(found - ALIASES)
         unknown = word not in WEAK and 2 <= len(found) <= FEW and not any(NUMBER.fullmatch(text) for text in odd)
-        if found & ALIASES or unknown:
+        if tell and (found & ALIASES or unknown):
             says = f"{series(odd[:5] or sorted(found))}{' too' * bool(odd and found & ALIASES)}"
             warnings.warn(
-                f"The column {column!r} is not read as the split of an image, since it says {says}. Write train, "
-                "validation or test in each of its cells, or nothing; or call it otherwise, if it says no splits.",
+                f"The column {column!r} is not read as the split of an image, since it says {says}"
+                f"{'' if odd else ', and train of none'}. Write train, validation or test in each of its cells, or "
+                "nothing; or call it otherwise, if it says no splits.",
                 stacklevel=4,
             )
-    if flags is not None and not many:
-        return flags
-    if flags is not None:
+    others = (column for column in cells if tell and flags is None and column not in named)
+    unread |= {
+        column: f"it says {series(sorted({*map(split_text, cells[column])} - {''}))}, and all are learned from"
+        for column in others
+        if says_splits(cells[column])
+    }
+    for column, why in unread.items() if tell else ():
         warnings.warn(
-            f"The column {flags.name!r} is not read as the split of an image, since it says yes of more than half of "
-            "them. If it is that, call it split and write train, validation or test in each of its cells.",
+            f"The column {column!r} is not read as the split of an image, since {why}. If it is that, call it split "
+            "and write train, validation or test in each of its cells.",
             stacklevel=4,
         )
-    for column in (column for column in cells if column not in named and says_splits(cells[column])):
-        warnings.warn(
-            f"The column {column!r} says {series(sorted({*map(split_text, cells[column])} - {''}))} and is not read as "
-            "the split of an image. Call it split if it is that, since all images are learned from else.",
-            stacklevel=4,
-        )
-    return None
+    return flags
 
 
 def tell_flags(column: str, said: Sequence[str], flags: SplitColumn | None) -> None:
@@ -99,30 +98,39 @@ def says_splits(cells: Iterable[Any]) -> bool:
     return "train" in found and not found.isdisjoint(("validation", "test"))
 
 
-def mostly_held(flags: SplitColumn) -> bool:
-    """Whether columns such as is_valid alone hold out more than half: they may say that an image is sound."""
-    held = sum(one not in ("train", "") for one in flags.said)
-    return column_called(flags.columns, TRAINING) is None and held * 2 > len(flags.said)
+def of_flags(cells: Mapping[str, Sequence], asked: str | None) -> tuple[SplitColumn | None, dict[str, str]]:
+    """(by columns of yes and no such as is_valid, of which one says both; those that may say something else, and why).
 
-
-def of_flags(cells: Mapping[str, Sequence], asked: str | None) -> SplitColumn | None:
-    """By columns of yes and no such as is_valid, of which one says both; not by is_train beside is_car, where it may
-    be a class, unless each row is of one split by them. asked: the label column that is asked for."""
+    is_train may be a class beside is_car, where no column says labels or each row is of one of both, unless each row is
+    of one split. One that holds out more than half may say that an image is sound, unless no row is of two splits.
+    asked: the label column that is asked for."""
     names = [column for column in cells if column != asked]
     called = {column_called(names, words.split()): of for words, of in FLAGS.items()}
     known = {column: of for column, of in called.items() if column is not None}
     others = {column: cells[column] for column in cells if column not in known and begins_with_is(column)}
-    train = column_called([*known], TRAINING)
-    if train is not None and switches(others) and one_of_columns({column: cells[column] for column in known}) is None:
+    train, unread = column_called([*known], TRAINING), dict[str, str]()
+    unlabeled, beside = asked is None and column_called([*cells], LABEL_COLUMNS) is None, switches(others)
+    if (
+        train is not None
+        and beside
+        and (unlabeled or one_of_columns({train: cells[train], **others}) is not None)
+        and one_of_columns({column: cells[column] for column in known}) is None
+    ):
         del known[train]
+        if {0, 1} <= {*switches({train: cells[train]}).get(train, ())}:
+            unread[train] = f"it may be a class as {[*beside][0]!r} beside it"
     ticks = switches({c: cells[c] for c in known})
     full = {c: v if known[c][0] == "train" else [int(one or 0) for one in v] for c, v in ticks.items()}  # "": no
     ticks = {c: v for c, v in full.items() if {0, 1} <= {*v}}
+    if len(ticks) < 2 or any(row.count(1) > 1 for row in zip(*ticks.values())):
+        over = [c for c, v in ticks.items() if known[c][0] != "train" and v.count(1) * 2 > len(v)]
+        unread |= dict.fromkeys(over, "it says yes of more than half of them")
+        ticks = {c: v for c, v in ticks.items() if c not in over}
     if not ticks:
-        return None
+        return None, unread
     rows = ([known[c][not v] for c, v in zip(ticks, row) if v is not None] for row in zip(*ticks.values()))
     said = [next((one for one in row if one != "train"), "train") if row else "" for row in rows]
-    return SplitColumn(tuple(ticks), said)
+    return SplitColumn(tuple(ticks), said), unread
 
 
 def begins_with_is(column: str) -> bool:

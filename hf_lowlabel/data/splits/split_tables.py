@@ -18,11 +18,12 @@ from ..annotations.annotated import Annotations, Objects
 from ..annotations.annotation_files import read_annotations
 from ..annotations.placing import place_images
 from ..files.folder_names import MASK_FOLDERS
-from ..files.folders import ALIASES, EXTENSIONS, WITH_MORE, is_text, metadata_files, parquet, subfolders
+from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_files, parquet, subfolders
 from ..files.split_words import OF_IMAGES, called_as_split, is_called, split_said
 from ..files.table_files import TABLES, NoTable, plain_name, stem
 from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, column_called, without_header
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
+from ..labels.numbers import NUMBER
 from ..labels.ticks import emptied, one_of_columns
 from .pool import Listed, Pool, files_ending, tell_unread
 from .split_names import OF_ALL, SplitColumn, split_column, split_named
@@ -34,23 +35,19 @@ OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
 
 
 def tables_of_splits(path: Path, pool: Pool | None = None) -> list[tuple[str, Path]]:
-    """(split, table) of those in a folder that are called as a split, but for one beside each image. pool: all images,
-    where they are known; then those that are not read are told."""
+    """(split, table) of those in a folder that are called as a split, but for one of each image. pool: all images,
+    where they are known; then those of no image that are not read are told."""
     every = [file for file in path.iterdir() if is_text(file.name)]
     named = sorted(file for file in every if file.suffix.lower() in TABLES and not parquet(file))
     said = {file: split_said([file.stem]) for file in named}
     called = [
         (split, file) for split in OF_IMAGES for file in named if said[file] == split and is_called(file.stem, split)
     ]
-    if any(file.stem.lower() not in ALIASES for _, file in called):
-        images = (
-            {stem(file.name) for file in every if file.suffix.lower() in EXTENSIONS} if pool is None else pool.stems
-        )
-        called = [(split, file) for split, file in called if file.stem.lower() in ALIASES or file.stem not in images]
     numbered = [(split, file) for split, file in called if re.search(r"\d", file.stem)]
     count = Counter(split for split, _ in numbered)
     series = [one for one in numbered if count[one[0]] > SERIES]
-    if pool is not None and (held := [file.name for split, file in series if split != "train"]):
+    held = [file.name for of, file in series if pool is not None and of != "train" and file.stem not in pool.stems]
+    if held:
         warnings.warn(
             f"{held[0]} and {len(held) - 1} more tables in {path.name!r} that are called so with a number are not read "
             "for splits of images. Put their rows into one table, if they list what is held out.",
@@ -88,7 +85,9 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
                 continue
             rows = [row for _, row in pool.read(file)]
         except NoTable as error:
-            if split != "train" and not pool.all_in_splits and (not is_json(file) or pictures_in(file) is None):
+            of_all = file.stem.lower() in ALIASES or file.stem not in pool.stems  # else it may be of one image
+            seems = of_all and split != "train" and not pool.all_in_splits
+            if seems and (not is_json(file) or pictures_in(file) is None):
                 tell_unread(file, split, str(error))
             continue
         except UserError as error:
@@ -99,9 +98,11 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             if split != "train":  # which is said where its column is looked for
                 warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
             continue
+        if of_one_image(file, split, rows, pool):
+            continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         cells = {key: [row.get(key) for row in rows] for key in columns}
-        said = split_column(cells, label)
+        said = split_column(cells, label, tell=False)  # a table that is called so needs no column
         if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
         column = column_called(columns, FILE_COLUMNS)
@@ -109,6 +110,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             refuse_other_split(file, split, said, rows, column, pool)
         names = [name for row in rows if (name := plain_name(row.get(column)))] if column is not None else []
         found = list(zip(names, pool.match(names, split)))
+        if any(id is None and is_picture(name) for name, id in found):
+            found = below_folders(columns, rows, split, pool) or found
         there = sum(id is not None for _, id in found)
         if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not any(map(is_picture, names)):
             if split != "train":
@@ -118,9 +121,11 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             aside = file.stem.lower() in WITH_MORE and column_called(columns, BOX_COLUMNS) is not None
             ours = label is not None or not aside and not left_to_folders(file, pool.every.ids)
             yield Listed(split, file, found, labeled and ours)
-        elif split != "train" and (found := in_folders(columns, rows, pool)):
+        elif split == "train":
+            continue
+        elif found := in_folders(columns, rows, pool) or below_folders(columns, rows, split, pool):
             yield Listed(split, file, found)
-        elif split != "train":  # a column called image_id may hold ids of something else
+        else:  # a column called image_id may hold ids of something else
             refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
 
 
@@ -134,6 +139,24 @@ def in_folders(columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> list
     found = [(name, id) for name in names for id in pool.below(name) or [None]]
     ids = {id for _, id in found if id is not None}
     return found if ids and not ids >= {id for id in pool.every.ids if "/" in id} else []
+
+
+def below_folders(columns: Sequence[str], rows: Sequence[dict], split: str, pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of each row, where a column of folders and one of names say the image together."""
+    above, name = (column_called(columns, names) for names in (FOLDER_COLUMNS, FILE_COLUMNS))
+    names = [f"{plain_name(row.get(above))}/{plain_name(row.get(name))}" for row in rows] if above and name else []
+    ids = pool.match(names, split)
+    return [] if None in ids else list(zip(names, ids))
+
+
+def of_one_image(file: Path, split: str, rows: Sequence[dict], pool: Pool) -> bool:
+    """Whether a table that an image is called as says nothing of another image: it may lie beside each."""
+    if file.stem.lower() in ALIASES or file.stem not in pool.stems:
+        return False
+    cells = {(column_called([key], FILE_COLUMNS), plain_name(cell)) for row in rows for key, cell in row.items()}
+    names = {name for called, name in cells if name and (called or not NUMBER.fullmatch(name))}  # others are ages
+    found = pool.match(sorted(names), split)
+    return all(id is None or stem(id.rpartition("/")[2]) == file.stem for id in found)
 
 
 def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> bool:

@@ -10,6 +10,7 @@ from ...errors import MissingSplit
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, spellings
 from ..labels.columns import TEXT, column_called
+from ..labels.labels import LABEL_COLUMNS
 from .split_names import MAY_SAY, begins_with_is, split_column, split_named, split_text
 
 FIRST = 100  # cells of a column of another name that are looked at
@@ -84,7 +85,7 @@ def of_rows(rows, label: str | None) -> tuple[str | None, list[str]]:
     named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
     named += filter(begins_with_is, rows.column_names)  # which may be classes beside is_train
     cells = {column: cells_in(rows, column) for column in rows.column_names if may_say(rows, column, column in named)}
-    found = split_column(cells, label)
+    found = split_column(cells, column_called(rows.column_names, LABEL_COLUMNS) if label is None else label)
     return (found.name, [text or "train" for text in found.said]) if found is not None else (None, [])
 
 
