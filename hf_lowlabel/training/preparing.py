@@ -230,10 +230,8 @@ def caches_of(
     """The images that are trained on, and the labeled ones. total: as in `Prepared`."""
     with of_all(config, total, len(at.train)) as data:
         training, labeled = task.caches(model, data, dataset, at)
-    if hasattr(
-        training, "max_bad"
-    ):  # what streams goes on counting, by itself; no other cache goes on without an image
-        training.max_bad = config.data.max_bad
+    if hasattr(training, "beside"):  # what streams goes on counting; no other cache goes on without an image
+        training.max_bad, training.beside = config.data.max_bad, total - len(at.train)
     return training, labeled
 
 
