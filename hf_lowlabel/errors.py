@@ -22,11 +22,11 @@ class Nameless(UserError):
 
 
 class TooManyBad(UserError):
-    """More images cannot be read than may be left out; skipped: (id, reason) of each."""
+    """More images cannot be read than may be left out; skipped: (id, reason) of each. count: of those seen."""
 
-    def __init__(self, message: str, skipped: Iterable[tuple[str, str]] = ()):
+    def __init__(self, message: str, skipped: Iterable[tuple[str, str]], count: int):
         super().__init__(message)
-        self.skipped = list(skipped)
+        self.skipped, self.count = list(skipped), count
 
 
 class Diverged(UserError):

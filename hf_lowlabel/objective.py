@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import numbers
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -309,7 +310,8 @@ def build_objective(
         priors: float [num_images, num_classes], prior pseudo-labels.
 
     Raises:
-        UserError: for a name or a hyperparameter there is none of, or one that should be a number.
+        UserError: for a name or a hyperparameter there is none of, that the class sets itself, or that should be a
+            number.
     """
     cls: Any = find(method) if isinstance(method, str) else method
     own, rules = keywords(cls), keywords(cls.rule_class)
@@ -321,12 +323,13 @@ def build_objective(
             given["rule"] = cls.rule_class(**{k: v for k, v in given.items() if k in rules})
         objective: Objective = cls(network, **{k: v for k, v in given.items() if k in own})
         return objective
-    except (
-        RuntimeError,
-        ArithmeticError,
-        MemoryError,
-        TypeError,
-    ) as error:  # sizes below zero or beyond memory; told twice
+    except TypeError as error:
+        told = re.search(r"(multiple values|unexpected keyword).*argument '(\w+)'", str(error))
+        if told is None or told[2] not in arguments:  # a fault in lines of the class
+            raise
+        how = f"sets {told[2]} itself" if told[1] == "multiple values" else f"does not take {told[2]}"
+        raise UserError(f"{name_of(cls)} {how}. Leave it out of method_args.") from error
+    except (RuntimeError, ArithmeticError, MemoryError) as error:  # as of sizes below zero, or beyond memory
         if not arguments:
             raise
         said = " ".join(str(error).split())[:200]

@@ -47,9 +47,11 @@ CountOrNone = Annotated[int, Limits(min=0)]
 def parameters_of(taker: Callable[..., Any] | None) -> dict[str, tuple[inspect.Parameter, dict[str, Any]]]:
     """What a class or function is told by name, each parameter with the names of its module.
 
-    These are the keyword-only ones; of a class also those with a default, or behind the network, which comes first,
-    and where it passes **keywords on those of the classes that it is derived from.
+    These are the keyword-only ones; of a class also those with a default, or behind the first, which is the network of
+    a method that is not on frozen features, and where it passes **keywords on those of the classes that it is derived
+    from.
     """
+    network_first = getattr(taker, "frozen", None) is False
     out: dict[str, tuple[inspect.Parameter, dict[str, Any]]] = {}
     for owner in getattr(taker, "__mro__", (taker,)):
         made = vars(owner).get("__init__") if isinstance(owner, type) else owner
@@ -57,7 +59,7 @@ def parameters_of(taker: Callable[..., Any] | None) -> dict[str, tuple[inspect.P
             continue
         parameters = inspect.signature(made).parameters.values()
         for at, p in enumerate(parameters):
-            named = isinstance(owner, type) and (at > 1 or p.default is not p.empty)
+            named = isinstance(owner, type) and (at > 1 or p.default is not p.empty and not network_first)
             if p.kind is p.KEYWORD_ONLY or p.kind is p.POSITIONAL_OR_KEYWORD and named:
                 out.setdefault(p.name, (p, getattr(made, "__globals__", {})))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):

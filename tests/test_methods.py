@@ -140,12 +140,52 @@ def test_hyperparameters_of_ones_own_need_no_star_and_may_be_those_of_the_base()
     assert (own.tau, own.ema_decay) == (0.7, 0.5) and build_objective(Passing, Network(), {}).ema_decay == 0.999
     with pytest.raises(UserError, match="tau of passing is 2. It must be a share from 0 to 1"):
         build_objective(Passing, Network(), {"tau": 2})
-    with pytest.raises(UserError, match="passing cannot be built with .*multiple values.*ema_buffers"):
+    with pytest.raises(UserError, match="^passing sets ema_buffers itself. Leave it out of method_args.$"):
         build_objective(Passing, Network(), {"ema_buffers": "copy"})
     own = build_objective(PassingFixMatch, Network(), {"beyond": 3, "lambda_u": 2.0, "tau": 0.5}, num_images=7)
     assert (own.beyond, own.lambda_u) == (3, 2.0)
     with pytest.raises(UserError, match="passing-fix-match needs beyond. Give it by method_args"):
         build_objective(PassingFixMatch, Network(), {}, num_images=7)
+
+
+class WithoutNetwork(Plain):
+    def __init__(self, model=None, tau=0.3, **more):
+        super().__init__(model, **more)
+        self.tau = len(tau) if tau == 1 else tau
+
+
+class OfThree(Plain):
+    def __init__(self, model, **more):
+        super().__init__(model, num_classes=3, **more)
+
+
+class Dropping(Plain):
+    def __init__(self, model, num_classes, **more):
+        FinetuneObjective.__init__(self, model, **more)
+
+
+class PositionalRule(Rule):
+    def __init__(self, tau=0.5):
+        super().__init__()
+        self.tau = tau
+
+
+def test_what_a_class_of_ones_own_is_told_first_is_the_network():
+    """Whatever its default; of a rule it is a hyperparameter."""
+    assert hyperparameters(WithoutNetwork) == {"tau": 0.3, "weight": 1.0}
+    ruled = type("Ruled", (FixMatch,), {"rule_class": PositionalRule})
+    assert hyperparameters(ruled)["tau"] == 0.5 and build_objective(ruled, Network(), {"tau": 0.7}).rule.tau == 0.7
+
+
+def test_a_fault_in_a_class_of_ones_own_is_not_one_of_its_hyperparameters():
+    with pytest.raises(TypeError, match="has no len"):
+        build_objective(WithoutNetwork, Network(), {"tau": 1})
+    with pytest.raises(TypeError, match="multiple values .*'num_classes'"):
+        build_objective(OfThree, Network(), {"weight": 2.0})
+    with pytest.raises(UserError, match="byol cannot be built with .*hidden.* Give other hyperparameters"):
+        build_objective("byol", Network(), {"hidden": 10**14})  # beyond any memory
+    with pytest.raises(UserError, match="^dropping does not take weight. Leave it out of method_args.$"):
+        build_objective(Dropping, Network(), {"weight": 2.0})
 
 
 def test_nothing_about_a_method_is_required_of_a_class():

@@ -32,13 +32,13 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
     net = network.model
     before = np.asarray(ready.training.indices)  # one cache may have seen that an image is bad, where another streams
     at = ready.at._replace(train=before)
-    training, labeled = caches_of(ready.task, net, config, ready.dataset, ready.chosen, at)
+    training, labeled = caches_of(ready.task, net, config, ready.dataset, at, ready.total)
     lost = np.setdiff1d(positions(ready.labeled), positions(labeled))
     if ready.task.climbs and not len(lost):  # what is known of images goes by their place
         lost = np.setdiff1d(before, training.indices)
     if len(lost):
         raise not_any_more(ready.dataset.ids[lost[0]])
-    held = held_out(ready.task, net, config, ready.dataset, ready.chosen, ready.at)
+    held = held_out(ready.task, net, config, ready.dataset, ready.chosen, ready.at, ready.total)
     return replace(ready, config=config, network=network, training=training, labeled=labeled, held=held)
 
 

@@ -82,6 +82,7 @@ class Run:
 class Prepared:
     """All that a run has before it fits anything.
 
+    total: images of all its parts as they were chosen, of which `max_bad` is a share.
     held: part ("validation", "test") -> images that are not trained on. unseen: part -> positions of those that are no
     copies of labeled ones, of parts that have copies. head: what a fresh head was fitted to, "probe" or "priors".
     """
@@ -99,6 +100,7 @@ class Prepared:
     held: dict[str, Examples]
     recorder: Recorder
     unseen: Mapping[str, np.ndarray]
+    total: int
     head: str | None = None
 
     @property
@@ -130,17 +132,18 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
         config = config.replace(learning_rate=rate)
     elif "adapter_width" in task.takes:
         config = branched(config, model)
-    training, labeled = caches_of(task, model, config, dataset, chosen, at)
+    total = len(at.train) + len(at.validation) + len(chosen.test_at)
+    training, labeled = caches_of(task, model, config, dataset, at, total)
     dataset, chosen, at = without_unreadable(task, dataset, chosen, at, labeled)
-    held = held_out(task, model, config, dataset, chosen, at)
-    check_bad(training, labeled, held, config, len(at.train) + sum(map(len, (at.validation, chosen.test_at))))
+    held = held_out(task, model, config, dataset, chosen, at, total)
+    check_bad(training, labeled, held, config, total)
     seen = pictures(labeled) if len(labeled.members) else []
     shown = {part: pictures(images) for part, images in held.items()}
     unseen = apart(seen, held, shown)
     if some := {part: kept for part, kept in unseen.items() if len(kept)}:
         chosen = replace(chosen, test_at=some.get("test", chosen.test_at))
         at = at._replace(validation=some.get("validation", at.validation))
-        held = held_out(task, model, config, dataset, chosen, at)
+        held = held_out(task, model, config, dataset, chosen, at, total)
     free = np.flatnonzero(~np.isin(training.indices, at.labeled))
     held_pictures = {picture for found in shown.values() for picture in found} - {*seen, ""}
     kept = out_of_pool(training, free, list(held.values()), held_pictures)
@@ -160,9 +163,8 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     recorder.shown = None if shows is None else dict(zip(names, shows.sum(0).tolist(), strict=True))
     if task.labeling == "mask":
         tell_without(recorder.labels().without)
-    return Prepared(
-        task, config, folder, accelerator, dataset, chosen, at, network, training, labeled, held, recorder, unseen
-    )
+    made = (network, training, labeled, held, recorder, unseen, total)
+    return Prepared(task, config, folder, accelerator, dataset, chosen, at, *made)
 
 
 def among(training: Any, labeled: Examples, kept: np.ndarray) -> Examples:
@@ -210,39 +212,41 @@ def labeled_alone(
 
 
 def held_out(
-    task: Task, model: nn.Module, config: Config, dataset: ImageDataset, chosen: Chosen, at: SplitIndices
+    task: Task, model: nn.Module, config: Config, dataset: ImageDataset, chosen: Chosen, at: SplitIndices, total: int
 ) -> dict[str, Examples]:
-    """Part -> the images of it, of those that have any."""
+    """Part -> the images of it, of those that have any. total: as in `Prepared`."""
     parts = {"validation": (dataset, at.validation), "test": (chosen.test, chosen.test_at)}
     names, held = chosen.split.class_names, {}
     for part, (source, rows) in parts.items():
         if len(rows):
-            with of_all(config, chosen, at, len(rows)) as data:
+            with of_all(config, total, len(rows), part) as data:
                 held[part] = task.held(model, data, source, rows, names, part)
     return held
 
 
 def caches_of(
-    task: Task, model: nn.Module, config: Config, dataset: ImageDataset, chosen: Chosen, at: SplitIndices
+    task: Task, model: nn.Module, config: Config, dataset: ImageDataset, at: SplitIndices, total: int
 ) -> tuple[Any, Examples]:
-    """The images that are trained on, and the labeled ones."""
-    with of_all(config, chosen, at, len(at.train)) as data:
+    """The images that are trained on, and the labeled ones. total: as in `Prepared`."""
+    with of_all(config, total, len(at.train)) as data:
         training, labeled = task.caches(model, data, dataset, at)
-    for cache in (training, labeled.cache):
-        if hasattr(cache, "max_bad"):  # what streams goes on counting, by itself
-            cache.max_bad = config.data.max_bad
+    if hasattr(training, "beside"):  # what streams goes on counting; no other cache goes on without an image
+        training.max_bad, training.beside = config.data.max_bad, total - len(at.train)
     return training, labeled
 
 
 @contextlib.contextmanager
-def of_all(config: Config, chosen: Chosen, at: SplitIndices, count: int) -> Iterator[DataArguments]:
-    """Settings by which a part of `count` images may lack as many as all parts together; what is too much is said of
-    all."""
-    total = len(at.train) + len(at.validation) + len(chosen.test_at)
+def of_all(config: Config, total: int, count: int, held: str = "") -> Iterator[DataArguments]:
+    """Settings by which a part of `count` images may lack as many as all `total` together; what is too much is said of
+    all. held: the name of a part that scores are of, which may lack one image, or a tenth of itself."""
+    share = config.data.max_bad
+    own = max(share, 0.1) if held else 1.0
+    most = min(share * total, max(1, own * count)) + 1e-6  # which a rounded quotient would fall below
     try:
-        yield replace(config.data, max_bad=min(1.0, config.data.max_bad * total / max(count, 1)))
+        yield replace(config.data, max_bad=min(1.0, most / max(count, 1)))
     except TooManyBad as error:
-        check_share(error.skipped, total, config.data.max_bad)
+        for among, allowed in ((total, share), (error.count, own), (error.count, share)):
+            check_share(error.skipped, among, allowed, held if among < total else "")
         raise
 
 

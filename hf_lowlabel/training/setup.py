@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 from torch import nn
 
 from ..arguments import Config, ModelArguments, TrainingArguments
@@ -78,8 +78,8 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
 def one_of_several() -> bool:
     """Whether accelerate's launcher was asked for more than the one process that it started, as on a CPU: it sets an
     address to meet at, and neither a rank nor how many there are."""
-    said = os.environ
-    return "ACCELERATE_MIXED_PRECISION" in said and "MASTER_ADDR" in said and "WORLD_SIZE" not in said
+    said = os.environ  # a cluster may set an address by itself
+    return parse_flag_from_env("ACCELERATE_USE_CPU") and "MASTER_ADDR" in said and "WORLD_SIZE" not in said
 
 
 def across(accelerator: Accelerator, objective: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """Images that cannot be read any more while training streams: what is known of an image is never said of another."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from hf_lowlabel import FinetuneObjective, finetune, pretrain
+from hf_lowlabel.arguments import Config
+from hf_lowlabel.data.caches import decoding
 from hf_lowlabel.data.caches.decoding import SquareDecoder
 from hf_lowlabel.data.caches.image_cache import StreamingCache, build_cache
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.pixels.images import BadImage
-from hf_lowlabel.errors import UserError
+from hf_lowlabel.errors import TooManyBad, UserError
 from hf_lowlabel.evaluation.inference import features_of, seen_by_all
 from hf_lowlabel.training.callbacks import Callback
+from hf_lowlabel.training.preparing import caches_of
 from hf_lowlabel.training.streams import ViewStream
 from hf_lowlabel.views.table import build_view
 from hf_lowlabel.views.transforms import Separate
@@ -116,6 +120,21 @@ class Seen(FinetuneObjective):
         gray = (known["image"].mean((1, 2, 3)) * std + mean) * 255 / GRAY
         Seen.pairs |= set(zip(gray.round().int().tolist(), known["target"].tolist(), strict=True))
         return {"loss": cross_entropy(self.model(known["image"]).logits, known["target"])}
+
+
+def test_what_streams_goes_on_counting_over_all_that_take_part(photos, monkeypatch):
+    """Two of ten are a tenth of all twenty."""
+    monkeypatch.setattr(decoding, "LOOK", 5)
+    config = Config.from_flat("finetune", dict(dataset=str(photos), max_bad=0.1))
+    cache = cache_of(photos, workers=0, vital=np.array([], np.int64))
+    task, at = Mock(caches=lambda *_: (cache, None)), Mock(train=np.arange(10))
+    training, _ = caches_of(task, None, config, None, at, 20)
+    for name in ("a/2.png", "b/7.png"):
+        spoil(photos / name)
+    assert len(training.take(torch.arange(10))) == 10
+    spoil(photos / "a/4.png")
+    with pytest.raises(TooManyBad, match="3 of 20 images cannot be used .*at most 10.0 % of them"):
+        training.take(torch.arange(10))
 
 
 class Spoils(Callback):

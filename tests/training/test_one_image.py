@@ -49,9 +49,12 @@ def test_a_batch_that_cannot_be_cut_is_refused_before_data_is_read(verb, method)
 def test_one_process_where_several_were_asked_for_is_said(monkeypatch, tmp_path, caplog):
     """What `accelerate launch --num_processes 2 --cpu` sets, and with one process."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    setup.start_accelerator(TrainingArguments(), tmp_path)
-    assert "torchrun" not in caplog.text
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    for name, value in (("ACCELERATE_USE_CPU", "True"), ("MASTER_ADDR", "127.0.0.1"), ("ACCELERATE_USE_CPU", "False")):
+        monkeypatch.setenv(name, value)
+        if (name, value) != ("MASTER_ADDR", "127.0.0.1"):  # an address alone may be that of a cluster
+            setup.start_accelerator(TrainingArguments(), tmp_path)
+            assert "torchrun" not in caplog.text
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     setup.start_accelerator(TrainingArguments(), tmp_path)
     assert "starts one. Start them with torchrun --nproc-per-node=N" in caplog.text
 

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from hf_lowlabel import finetune, load_segmentation, load_source, make_split, report
-from hf_lowlabel.arguments import DataArguments
+from hf_lowlabel.arguments import Config, DataArguments
+from hf_lowlabel.data.caches.decoding import check_share
 from hf_lowlabel.data.splits.splits import Split
-from hf_lowlabel.errors import UserError
+from hf_lowlabel.errors import TooManyBad, UserError
 from hf_lowlabel.hub.push import _in_use
 from hf_lowlabel.labeling.server import only_one
 from hf_lowlabel.labeling.to_label import BEGUN, alone
+from hf_lowlabel.ladder.sizes import rebuilt
+from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.folder import claim, release
+from hf_lowlabel.training.preparing import of_all, prepare
 
 from .conftest import SEGMENT, SMALL, rewrite
 
@@ -71,6 +75,51 @@ def test_bad_images_are_counted_over_all_that_take_part(task, photos, masked, tm
     spoil(other)
     with pytest.raises(UserError, match=f"2 of {len(source)} images cannot be used .*at most 6.0 % of them may be bad"):
         finetune(**given, output_dir=str(tmp_path / "none"))
+    spoil(root / ("images" if masks else "") / f"{test[1].split('.')[0]}.png")
+    with pytest.raises(UserError, match="2 of 3 test images cannot be used .*at most 30.0 % .*, or --max-bad 0.67 to"):
+        finetune(**given | dict(max_bad=0.3), output_dir=str(tmp_path / "none"))
+
+
+def test_a_run_may_go_on_without_as_many_images_as_it_began(photos, tmp_path):
+    """The one of 24 that may be bad is no more than that when the copies are gone, nor at another size."""
+    root, task = tmp_path / "data", get_task("classification")
+    shutil.copytree(photos / "labeled", root)
+    split = make_split(load_source(str(root)))
+    test, held, (first, *_) = [*split.labeled][:3], [*split.labeled][3:5], [*split.labeled][5:]
+    labeled = {id: name for id, name in split.labeled.items() if id not in (*test, *held)}
+    shutil.copy(root / first, root / held[0])
+    spoil(root / test[0])
+    source = load_source(str(root))
+    split = replace(split, labeled=labeled, test=test, validation=held, fingerprint=source.fingerprint)
+    split.save(tmp_path / "split.json")
+    given = dict(dataset=str(root), method="supervised", split=str(tmp_path / "split.json"), max_bad=1 / 24)
+    config = resolve(Config.from_flat("finetune", {**SMALL, **given, "unlabeled_ratio": None}))
+    ready = prepare(task, config, tmp_path / "run")
+    assert (len(ready.held["validation"].members), len(ready.held["test"].members), ready.total) == (1, 2, 24)
+    assert len(rebuilt(ready, image_size=8).held["test"].members) == 2
+
+
+@pytest.mark.parametrize("held", ["", "test"])
+@pytest.mark.parametrize("lost, seen", [(3, 10), (10, 10)])
+def test_the_share_that_is_said_is_one_that_was_given(held, lost, seen):
+    """Where a look at some images of a part is too much, while all parts together could lack as many."""
+    config = Config.from_flat("finetune", dict(dataset="x", max_bad=0.05))
+    with pytest.raises(TooManyBad) as error, of_all(config, 400, 100, held) as data:
+        check_share([(str(i), "cut off") for i in range(lost)], seen, data.max_bad)
+    assert f"{lost} of {seen} {held} images".replace("  ", " ") in str(error.value)
+    most = f"at most {10 if held else 5}.0 % of them" if lost < seen else "none is left"
+    assert most in str(error.value)
+
+
+@pytest.mark.parametrize("held, fine, bad", [("", 50, 51), ("test", 4, 5)])
+def test_a_part_that_scores_are_of_may_lack_a_tenth_of_itself(held, fine, bad):
+    """39 of 40 test images are few beside 5,000 others, and a score of one image says nothing."""
+    config = Config.from_flat("finetune", dict(dataset="x", max_bad=0.01))
+    part = 40 if held else 4960
+    with of_all(config, 5000, part, held) as data:
+        check_share([("a", "cut off")] * fine, part, data.max_bad)
+    with pytest.raises(TooManyBad), of_all(config, 5000, part, held) as data:
+        check_share([("a", "cut off")] * bad, part, data.max_bad)
 
 
 def spoil(file) -> None:

@@ -335,15 +335,13 @@ def in_threads(
             yield result
 
 
-def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float) -> None:
-    """Raises TooManyBad when more than the share `max_bad` of `count` images, or all, are `skipped`."""
+def check_share(skipped: list[tuple[str, str]], count: int, max_bad: float, part: str = "") -> None:
+    """Raises TooManyBad when more than the share `max_bad` of `count` images, or all, are `skipped`. part: of these."""
     if len(skipped) > max_bad * count or len(skipped) == count:
         shown = "; ".join(f"{id!r}: {reason}" for id, reason in skipped[:5])
         needed = math.ceil(100 * len(skipped) / max(count, 1)) / 100
         larger = f", or --max-bad {needed:g} to leave them out" if max_bad and needed < 1 else ""
         most = f"at most {percent(max_bad)} of them may be bad" if len(skipped) < count else "none is left"
-        raise TooManyBad(
-            f"{len(skipped)} of {count} images cannot be used ({shown}), and {most}. Repair or remove the "
-            f"files{larger}.",
-            skipped,
-        )
+        said = f"{len(skipped)} of {count} {part} images".replace("  ", " ")
+        why = f"{said} cannot be used ({shown}), and {most}. Repair or remove the files{larger}."
+        raise TooManyBad(why, skipped, count)

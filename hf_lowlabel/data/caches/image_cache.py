@@ -138,6 +138,7 @@ class StreamingCache:
     """
 
     nbytes = 0
+    beside = 0  # images of other caches that `max_bad` is a share of too
 
     def __init__(
         self,
@@ -219,7 +220,7 @@ class StreamingCache:
             if (id, reason) not in self.skipped:
                 self.skipped.append((id, reason))
                 log.warning("image %r cannot be used (%s): the next one takes its place", id, reason)
-                check_share(self.skipped, max(self.seen, decoding.LOOK), self.max_bad)
+                check_share(self.skipped, max(self.seen, decoding.LOOK) + self.beside, self.max_bad)
         return images
 
 
