@@ -9,6 +9,8 @@ import copy
 import math
 import numbers
 import re
+import traceback
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -323,16 +325,15 @@ def build_objective(
             given["rule"] = cls.rule_class(**{k: v for k, v in given.items() if k in rules})
         objective: Objective = cls(network, **{k: v for k, v in given.items() if k in own})
         return objective
-    except TypeError as error:
-        told = re.search(r"(multiple values|unexpected keyword).*argument '(\w+)'", str(error))
-        if told is None or told[2] not in arguments:  # a fault in lines of the class
-            raise
-        how = f"sets {told[2]} itself" if told[1] == "multiple values" else f"does not take {told[2]}"
-        raise UserError(f"{name_of(cls)} {how}. Leave it out of method_args.") from error
-    except (RuntimeError, ArithmeticError, MemoryError) as error:  # as of sizes below zero, or beyond memory
+    except (TypeError, RuntimeError, ArithmeticError, MemoryError) as error:  # as of sizes below zero, or beyond memory
         if not arguments:
             raise
-        said = " ".join(str(error).split())[:200]
+        told = re.search(r"multiple values.*argument '(\w+)'", str(error))
+        if told is not None and told[1] in arguments:
+            raise UserError(f"{name_of(cls)} sets {told[1]} itself. Leave it out of method_args.") from error
+        said, inside = " ".join(str(error).split())[:200], traceback.extract_tb(error.__traceback__)[1:2]
+        at = "".join(f"{Path(one.filename).name}, line {one.lineno}: " for one in inside)
         raise UserError(
-            f"{name_of(cls)} cannot be built with {arguments} ({said}). Give other hyperparameters."
+            f"{name_of(cls)} cannot be built with {arguments} ({at}{said}). Give other hyperparameters, or mend the "
+            "class."
         ) from error

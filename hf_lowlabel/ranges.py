@@ -51,13 +51,12 @@ def parameters_of(taker: Callable[..., Any] | None) -> dict[str, tuple[inspect.P
     a method that is not on frozen features, and where it passes **keywords on those of the classes that it is derived
     from.
     """
-    network_first = getattr(taker, "frozen", None) is False
     out: dict[str, tuple[inspect.Parameter, dict[str, Any]]] = {}
     for owner in getattr(taker, "__mro__", (taker,)):
         made = vars(owner).get("__init__") if isinstance(owner, type) else owner
         if made is None or made is object.__init__:
             continue
-        parameters = inspect.signature(made).parameters.values()
+        parameters, network_first = inspect.signature(made).parameters.values(), getattr(owner, "frozen", None) is False
         for at, p in enumerate(parameters):
             named = isinstance(owner, type) and (at > 1 or p.default is not p.empty and not network_first)
             if p.kind is p.KEYWORD_ONLY or p.kind is p.POSITIONAL_OR_KEYWORD and named:

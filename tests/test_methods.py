@@ -177,14 +177,32 @@ def test_what_a_class_of_ones_own_is_told_first_is_the_network():
     assert hyperparameters(ruled)["tau"] == 0.5 and build_objective(ruled, Network(), {"tau": 0.7}).rule.tau == 0.7
 
 
-def test_a_fault_in_a_class_of_ones_own_is_not_one_of_its_hyperparameters():
-    with pytest.raises(TypeError, match="has no len"):
+class Mixin:
+    def __init__(self, tau=0.5, **more):
+        super().__init__(**more)
+        self.tau = tau
+
+
+class Mixed(Mixin, Plain):
+    def __init__(self, model, **more):
+        super().__init__(model=model, **more)
+
+
+def test_what_a_mixin_is_told_is_a_hyperparameter():
+    assert hyperparameters(Mixed)["tau"] == 0.5 and build_objective(Mixed, Network(), {"tau": 0.7}).tau == 0.7
+
+
+def test_a_fault_in_a_class_of_ones_own_says_the_line():
+    at = r"cannot be built with \{.*\} \(test_methods.py, line \d+: "
+    with pytest.raises(UserError, match=f"{at}object of type 'int' has no len.*or mend the class"):
         build_objective(WithoutNetwork, Network(), {"tau": 1})
-    with pytest.raises(TypeError, match="multiple values .*'num_classes'"):
+    with pytest.raises(UserError, match=f"{at}.*multiple values .*'num_classes'"):
         build_objective(OfThree, Network(), {"weight": 2.0})
+    with pytest.raises(TypeError, match="multiple values .*'num_classes'"):
+        build_objective(OfThree, Network(), {})
     with pytest.raises(UserError, match="byol cannot be built with .*hidden.* Give other hyperparameters"):
         build_objective("byol", Network(), {"hidden": 10**14})  # beyond any memory
-    with pytest.raises(UserError, match="^dropping does not take weight. Leave it out of method_args.$"):
+    with pytest.raises(UserError, match=f"^dropping {at}.*unexpected keyword argument 'weight'"):
         build_objective(Dropping, Network(), {"weight": 2.0})
 
 

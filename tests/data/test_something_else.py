@@ -359,3 +359,10 @@ def test_many_numbered_tables_are_told_at_once(tmp_path):
     for i in range(2, 12):
         (tmp_path / f"test_{i}.csv").unlink()
     assert load_source(tmp_path, split="test").ids == ["0.png", "1.png"]
+
+
+def test_a_weak_column_of_validation_and_test_alone_is_one_of_splits(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
+    rows = "".join(f"{i}.png,a,{'test' if i < 2 else 'val'}\n" for i in range(6))
+    (tmp_path / "metadata.csv").write_text(f"file_name,label,set\n{rows}")
+    assert len(load_source(tmp_path, split="test")) == 2 and len(load_source(tmp_path, split="validation")) == 4

@@ -245,3 +245,11 @@ def test_folders_beside_sure_splits_are_left_out(tmp_path, names):
     pictures(tmp_path, *(f"{name}.png" for name in names.split()))
     with pytest.warns(UserWarning, match="are read as splits, and the images in .* beside them are left out"):
         assert len(load_source(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("around", ["images", "archive"])
+def test_folders_that_are_all_held_out_are_not_learned_from(tmp_path, around):
+    pictures(tmp_path, *(f"{around}/{split}/{kind}/0.png" for split in ("val", "test") for kind in ("cat", "dog")))
+    with pytest.raises(MissingSplit):
+        load_source(tmp_path)
+    assert load_source(tmp_path, split="test").class_names == ["cat", "dog"]

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pandas
 import pytest
+from PIL import Image
 
 from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.data.given_images import given_images
@@ -246,3 +247,10 @@ def test_rows_of_split_unlabeled_are_said_to_wait_for_their_option(of_kind, kind
     with pytest.warns(UserWarning, match="3 of 6. 2 more are of split 'unlabeled', which are read only where"):
         assert load_source(data).ids == ["0", "3", "5"]
     assert load_source(data, split="unlabeled").ids == ["1", "4"]
+
+
+def test_data_with_splits_of_its_own_are_not_told_of_columns_that_may_say_some(recwarn):
+    images = [Image.new("RGB", (8, 8), (i * 40, 0, 0)) for i in range(4)]
+    some = datasets.Dataset.from_dict({"image": images, "label": ["a", "b"] * 2, "set": ["test"] * 4})
+    load_source(datasets.DatasetDict(train=some, test=some.select([0, 1])), split="test")
+    assert not any("is not read as the split" in str(one.message) for one in recwarn)

@@ -530,3 +530,10 @@ def test_tables_of_several_divisions_are_told(tmp_path):
         write(tmp_path, f"train{fold}.csv", "file_name", *(f"cat_{i}.jpg" for i in range(6) if i != fold))
     with pytest.warns(UserWarning, match="they are 4 lists of several divisions, and nothing is held out by them"):
         assert len(load_source(tmp_path)) == 6
+
+
+def test_blank_lines_of_a_foreign_yaml_cost_no_time():
+    """Each was tried as the beginning of all that follow."""
+    from hf_lowlabel.data.splits.yolo_places import SPLIT_KEYS
+
+    assert not SPLIT_KEYS.findall("\n" * 200_000) and SPLIT_KEYS.findall("{train: a, val: b}") == ["train", "val"]

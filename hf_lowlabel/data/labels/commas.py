@@ -28,11 +28,12 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
         UserError: the labels may be lists, and may be names.
     """
     names = {cell.strip() for cell in cells if isinstance(cell, str)}
+    plain = {cell.strip() for cell in cells if isinstance(cell, str) and not is_list(cell)}
+    tell_lists({part.strip() for cell in plain for part in raw_parts(cell)} - {*known}, where, known)
     other = any(isinstance(cell, (list, tuple, dict)) for cell in cells)
     if other or any(is_list(name) or len(raw_parts(name)) > 1 for name in names):
         return [*cells]
     with_commas = sorted(name for name in names - {*known} if "," in name)
-    tell_lists(names - {*known, *with_commas}, where, names | {*known})
     if not with_commas or lists_among(names, signs=COMMA):  # which are refused, with what to write
         return [*cells]
     parts = {name: [part for part in map(str.strip, name.split(",")) if part] for name in with_commas}
@@ -63,7 +64,7 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
 
 def tell_lists(names: Collection[str], where: str, known: Collection[str]) -> None:
     """A warning of names that may be lists of those known, as "a/b": no fault, as many a class is called "a and b"."""
-    lists = lists_among(names, known)
+    lists = lists_among([name for name in names if "," not in name], {*names, *known})
     if first := next(iter(lists), None):
         warnings.warn(
             f"{where}: labels such as {first!r} count as one class each. Write {';'.join(lists[first])} for several.",

@@ -48,7 +48,10 @@ def split_column(cells: Mapping[str, Sequence], asked: str | None = None, tell: 
     for column, word in named.items():
         said = list(map(split_text, cells[column]))
         found = {*said} - {""}
-        trains = word not in WEAK or "train" in map(split_named, said)  # else it may be of something else, such as code
+        both = bool(found & {"val", "validation"} and found & {"test", "testing"})
+        trains = (
+            word not in WEAK or both or "train" in map(split_named, said)
+        )  # else it may be of code, as dev and eval
         if found and found <= ALIASES and trains:
             if tell:
                 tell_flags(column, said, flags)

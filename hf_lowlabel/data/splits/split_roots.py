@@ -118,7 +118,7 @@ def way_to_splits(path: Path) -> list[Path]:
             return []
         way.append(inside[0])
         splits = {name for name in split_folders(way[-1])[0] if name in ALIASES}
-        if len(splits) > 1 and not splits.isdisjoint(SPLITS["train"]):
+        if len(splits) > 1 and (splits <= SURE or not splits.isdisjoint(SPLITS["train"])):
             return way
     return []
 

@@ -85,7 +85,8 @@ def of_rows(rows, label: str | None) -> tuple[str | None, list[str]]:
     named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
     named += filter(begins_with_is, rows.column_names)  # which may be classes beside is_train
     cells = {column: cells_in(rows, column) for column in rows.column_names if may_say(rows, column, column in named)}
-    found = split_column(cells, column_called(rows.column_names, LABEL_COLUMNS) if label is None else label)
+    asked = column_called(rows.column_names, LABEL_COLUMNS) if label is None else label
+    found = split_column(cells, asked, tell=not has_splits(rows))
     return (found.name, [text or "train" for text in found.said]) if found is not None else (None, [])
 
 

@@ -22,7 +22,7 @@ from .split_roots import OF_YOLO
 from .text_lists import lines_of
 
 LARGEST = 2**20  # bytes of a YAML file that is called otherwise
-SPLIT_KEYS = re.compile(rf"(?:^|[{{,])\s*['\"]?({'|'.join(ALIASES)})['\"]?\s*:", re.MULTILINE)
+SPLIT_KEYS = re.compile(rf"(?:^|[{{,])[ \t]*['\"]?({'|'.join(ALIASES)})['\"]?\s*:", re.MULTILINE)
 
 
 def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
