@@ -80,13 +80,14 @@ def has_splits(rows) -> bool:
     return len(rows.info.splits or ()) > 1 or not asked_in(str(rows.split or "train")) & {"train"}
 
 
-def of_rows(rows, label: str | None) -> tuple[str | None, list[str]]:
-    """The column that says the split of each row, and that split; (None, []) where there is none."""
+def of_rows(rows, label: str | None, tell: bool = True) -> tuple[str | None, list[str]]:
+    """The column that says the split of each row, and that split; (None, []) where there is none. tell: as in
+    `split_column`."""
     named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
     named += filter(begins_with_is, rows.column_names)  # which may be classes beside is_train
     cells = {column: cells_in(rows, column) for column in rows.column_names if may_say(rows, column, column in named)}
     asked = column_called(rows.column_names, LABEL_COLUMNS) if label is None else label
-    found = split_column(cells, asked, tell=not has_splits(rows))
+    found = split_column(cells, asked, tell)
     return (found.name, [text or "train" for text in found.said]) if found is not None else (None, [])
 
 
@@ -160,7 +161,7 @@ def unlabeled_too(named: Sequence[str], split: str) -> str:
 
 def tell_unread(rows, split: str, where: str, label: str | None) -> None:
     """A warning where a column says other splits than those that the data has of its own."""
-    column, named = of_rows(rows, label)
+    column, named = of_rows(rows, label, tell=False)
     if others := sorted({*named} - asked_in(split)):
         warnings.warn(
             f"The column {column!r} of {where} is not read: the data has splits of its own, and rows of split "
