@@ -14,7 +14,7 @@ from .foreign_names import no_such_setting
 from .view_arguments import ViewArguments as ViewArguments
 
 if TYPE_CHECKING:
-    from .handed import Data, Model
+    from .input_types import Data, Model
     from .methods import AnyMethod
 else:  # types that import torch and datasets are for type checkers alone
     AnyMethod = Data = Model = Any

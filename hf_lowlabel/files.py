@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
-from .parts import part_of, sweep
+from .partial_files import part_of, sweep
 from .text import brief
 
 SEAL = "checksums.json"

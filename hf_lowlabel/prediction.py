@@ -16,13 +16,14 @@ from .data.caches.decoding import cores, in_threads
 from .data.caches.image_cache import workers_are_there
 from .data.files.folders import CONVERT
 from .data.given_images import Given, Images, given_images, look_at
-from .data.left_out import write_left_out
 from .data.masks.mask_faults import check_masks
 from .data.pages import opened_pages
 from .data.pixels.images import BadImage, decoding, load_rgb
+from .data.skipped import write_left_out
 from .distributed import barrier, interactive, is_main_process
 from .errors import MissingSplit, UserError, at_least
 from .files import as_folder, by_name, filling, write_json
+from .missing_inputs import refuse_no_model, refuse_written
 from .models.checkpoint_resolver import model_config
 from .models.lending import given_back
 from .records import RunRecord
@@ -32,11 +33,10 @@ from .tasks.base import Task
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures
 from .tasks.testing import report_folder, test_images
 from .text import brief
-from .there import refuse_no_model, refuse_written
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from .handed import Model
+    from .input_types import Model
 else:  # its parts are not imported for their names alone
     Model = Any
 

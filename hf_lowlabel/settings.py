@@ -9,11 +9,11 @@ from .arguments import Config, known_settings, marked
 from .errors import UserError, one_image, unknown
 from .fields import check
 from .methods import METHODS, Method, check_hyperparameters, find, hyperparameters, methods_for, name_of
+from .missing_inputs import refuse_no_data
 from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
 from .text import brief, in_memory
-from .there import refuse_no_data
 from .views.table import VIEWS, read_by
 
 GENTLE = 0.1  # of a paper's learning rate, where training starts from a fitted head (LP-FT, Kumar et al. 2022)

@@ -28,8 +28,8 @@ from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.methods import find
 from hf_lowlabel.objective import build_objective
 from hf_lowlabel.tasks.caching import labeled_positions, square_statistics
+from hf_lowlabel.training.batches import ViewStream
 from hf_lowlabel.training.optim import learning_rate
-from hf_lowlabel.training.streams import ViewStream
 from hf_lowlabel.views import build_view
 from hf_lowlabel.views.transforms import Separate
 

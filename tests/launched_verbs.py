@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from hf_lowlabel import cli
 from hf_lowlabel.hub import push
-from hf_lowlabel.ladder import keeping
+from hf_lowlabel.ladder import search_state
 
 
 def run(folder: Path, argv: list[str]) -> None:
@@ -36,14 +36,14 @@ def counted(folder: Path, argv: list[str]) -> None:
 
 def late(folder: Path, argv: list[str]) -> None:
     """`auto` whose first process takes its time to note down what the others read."""
-    write = keeping.write_json
+    write = search_state.write_json
 
     def later(*args):
         time.sleep(1)
         write(*args)
 
     if os.environ["RANK"] == "0":
-        keeping.write_json = later
+        search_state.write_json = later
     run(folder, argv)
 
 

@@ -12,7 +12,7 @@ def no_flush(setattr: Callable[[Any, str, Any], None]) -> None:
 
 def fewer_pixels(setattr: Callable[[Any, str, Any], None], most: float = 1500) -> None:
     """Probes and neighbours of pixels look at `most` of all masks. What samples them is itself tested as it is."""
-    from hf_lowlabel.tasks import left_out, pixels
+    from hf_lowlabel.tasks import cross_validation, pixels
 
     sampled = getattr(pixels.sampled, "whole", pixels.sampled)
 
@@ -20,7 +20,7 @@ def fewer_pixels(setattr: Callable[[Any, str, Any], None], most: float = 1500) -
         return sampled(features, divisor, labeled, min(asked, most))
 
     few.whole = sampled
-    for module in (pixels, left_out):
+    for module in (pixels, cross_validation):
         setattr(module, "sampled", few)
 
 

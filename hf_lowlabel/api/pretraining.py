@@ -17,7 +17,7 @@ from ..training.preparing import Run
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
-    from ..handed import Data, Model, Stream
+    from ..input_types import Data, Model, Stream
     from ..methods import AnyMethod
 
 

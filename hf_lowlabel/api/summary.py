@@ -9,8 +9,8 @@ from ..hub.card_parts import columns
 from ..settings import recorded
 from ..tasks import get_task, of_record
 from ..text import clock
-from ..training.counts import without
-from ..training.left_out import left_out_words
+from ..training.class_counts import without
+from ..training.cross_validated import left_out_words
 from ..training.loop import Loop
 from ..training.preparing import Run
 from ..training.recording import peak_memory

@@ -11,7 +11,7 @@ import warnings
 
 from ..errors import UserError, unknown
 from ..text import say, speaks
-from .alone import by_the_first, is_first, launched
+from .first_process import by_the_first, is_first, launched
 from .signals import EndBySignals
 
 # verb -> the file of this folder that has a function of its name, and what it does

@@ -10,7 +10,7 @@ from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_fold
 from ..errors import UserError, above_zero, at_least
 from ..files import read_json
 from ..text import say
-from .alone import is_first
+from .first_process import is_first
 from .flags import Parser, data_source, label_flags, mask_flags, refuse_absent, search_flags
 from .output import print_json
 
@@ -51,7 +51,7 @@ def auto(argv: list[str]) -> int:
         )
         return 0
     from ..api.summary import summarise
-    from ..labeling.kinds import kind_of
+    from ..labeling.answer_kinds import kind_of
     from ..labeling.mask_places import why_not_painted
     from ..labeling.next_steps import why_not_mixed
     from ..ladder.report import why_less
@@ -96,7 +96,7 @@ def of_round(args: argparse.Namespace) -> dict[str, Any]:
 def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
-    from ..labeling.kinds import kind_of
+    from ..labeling.answer_kinds import kind_of
     from ..labeling.labels import Asked
     from ..labeling.next_steps import remember
     from ..labeling.pages import label

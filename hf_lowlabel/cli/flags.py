@@ -12,8 +12,8 @@ from ..arguments import DataArguments, known_settings
 from ..commands import MASKS, SOURCE
 from ..errors import UserError, unknown
 from ..fields import Setting, check
+from ..missing_inputs import refuse_missing_data, refuse_missing_labels, refuse_missing_split
 from ..tasks import EMBEDDED, check_task
-from ..there import refuse_missing_data, refuse_missing_labels, refuse_missing_split
 from .output import json_flag
 
 UNLABELED = (

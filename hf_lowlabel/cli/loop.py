@@ -26,7 +26,7 @@ def loop(argv: list[str]) -> int:
     of_mask = data_flags_given(given, MASKS)
     from dataclasses import asdict
 
-    from ..labeling.kinds import kind_of
+    from ..labeling.answer_kinds import kind_of
     from ..labeling.pages import label
     from ..ladder.rounds import State, loop
 

@@ -11,7 +11,7 @@ from ..arguments import DataArguments
 from ..commands import MASKS, SOURCE, auto_command, command, data_flags as given_data
 from ..errors import UserError, at_least
 from ..text import say, series
-from .alone import is_first
+from .first_process import is_first
 from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag, refuse_absent, setting_flags
 from .output import json_flag, key_values, print_json
 
@@ -24,7 +24,7 @@ def split(argv: list[str]) -> int:
     _check_split(args)
     data = data_source(args)
     refuse_absent(args, data.dataset, args.task)
-    from ..data.left_out import list_left_out
+    from ..data.skipped import list_left_out
     from ..prediction import refuse_foreign
     from ..tasks import get_task
 
@@ -40,8 +40,8 @@ def split(argv: list[str]) -> int:
     else:
         from ..data.splits.splits import Split
         from ..labeling.importing import drawn_from, import_labels
-        from ..tasks.parts import label_rules
-        from ..training.counts import count_names, tell_misspelt
+        from ..tasks.data_classes import label_rules
+        from ..training.class_counts import count_names, tell_misspelt
 
         several = task.labeling == "classes"
         split, found = import_labels(
@@ -191,7 +191,7 @@ def select(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     at_least("budget", args.budget, 1)
     refuse_absent(args, args.dataset, args.task)
-    from ..labeling.kinds import kind_of
+    from ..labeling.answer_kinds import kind_of
     from ..selection.verbs import select
 
     args.strategy_args = key_values(args.strategy_args, "--strategy-args")

@@ -10,7 +10,7 @@ from ..errors import UserError, unknown
 from ..fields import Setting
 from ..foreign_names import no_such_setting
 from ..methods import METHODS, methods_for
-from ..there import refuse_no_data
+from ..missing_inputs import refuse_no_data
 from ..yaml_files import read_yaml
 from .flags import Parser, as_flag, flag, refuse_absent, refuse_out_of_range
 from .output import json_flag, key_values, print_json

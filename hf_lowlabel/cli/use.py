@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from ..errors import at_least
+from ..missing_inputs import refuse_missing_images, refuse_no_model, refuse_written
 from ..text import say
-from ..there import refuse_missing_images, refuse_no_model, refuse_written
 from .flags import Parser, data_flags, mask_flags, max_bad_flag, refuse_absent
 from .output import json_flag, print_json
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..missing_inputs import or_a_model, refuse_missing_images
 from ..text import brief
-from ..there import or_a_model, refuse_missing_images
 from .files.folder_names import in_mask_folders
 from .files.folders import walk
 from .files.mask_names import masks_among

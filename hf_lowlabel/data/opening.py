@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingSplit, UserError
-from ..there import refuse_missing_data
+from ..missing_inputs import refuse_missing_data
 from .dataset import ImageDataset
 from .files.folders import CONVERT, is_table
 from .files.table_files import TABLES

@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import UserError
 from ..evaluation.neighbors import neighbours, unit
 from .linear import NEVER, LeastSquares, softmax
-from .silent import spoken
+from .uninformative import without_uninformative
 
 MASSES = ("labels", "graph")
 NEIGHBOURS, ALPHA, ROUNDS = 20, 0.9, 5
@@ -239,7 +239,7 @@ class Pool:
 
         Rows that say nothing send nothing.
         """
-        priors = spoken(priors)
+        priors = without_uninformative(priors)
         y = weight * priors / np.maximum(priors.sum(0, keepdims=True), 1e-12)
         return self.graph.solve(y.astype(np.float64), alpha, tolerance=1e-4)
 

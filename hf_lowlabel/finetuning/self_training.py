@@ -20,8 +20,8 @@ from ..errors import UserError
 from ..objective import FinetuneObjective
 from ..ranges import BelowOne, Share, Weight
 from .functional import predict
-from .silent import spoken
 from .temporal_consistency import Predictions
+from .uninformative import without_uninformative
 
 
 class SelfTraining(FinetuneObjective):
@@ -67,7 +67,7 @@ class SelfTraining(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_l, self.share = lambda_u, lambda_l, share
         self.previous = Predictions(*priors.shape)
-        self.register_buffer("priors", spoken(priors))
+        self.register_buffer("priors", without_uninformative(priors))
         self.kept = float((self.priors.sum(1) > 0).double().mean())
         if not self.kept:
             raise UserError("The prior has a pseudo-label for none of the images. Give another --prior.")

@@ -19,7 +19,7 @@ from ..objective import OncePerStep
 from ..ranges import BelowOne, Count, Positive, Share, Weight
 from .functional import align, sharpen
 from .memory import RunningMean, follow, write_
-from .silent import spoken
+from .uninformative import without_uninformative
 
 
 class Rule(OncePerStep):
@@ -204,7 +204,7 @@ class Prior(Rule):
 
     The paper does not say whether averages of a rule (FreeMatch's, AdaMatch's) see p or its mix with the prior; here
     all of a rule sees the mix. The other reading changes thresholds while t <= until. Of an image whose prior says
-    nothing (silent.py) the rule sees p.
+    nothing (uninformative.py) the rule sees p.
     """
 
     unguarded = of_images = ("priors",)
@@ -212,7 +212,7 @@ class Prior(Rule):
     def __init__(self, rule: Rule, priors: Tensor, *, until: float = 0.0586):
         super().__init__()
         self.rule, self.until = rule, until
-        self.register_buffer("priors", spoken(priors))
+        self.register_buffer("priors", without_uninformative(priors))
 
     def forward(self, p: Tensor, index: Tensor, p_labeled: Tensor, t: float) -> tuple[Tensor, Tensor]:
         if t <= self.until:

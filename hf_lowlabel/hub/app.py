@@ -27,7 +27,7 @@ from ..records import RunRecord
 from ..tasks import TASKS, get_task, of_record, read_record
 from ..tasks.base import Task
 from ..tasks.classification_card import spread
-from ..tasks.parts import MODEL_FILES
+from ..tasks.data_classes import MODEL_FILES
 from .card import license_values, summary
 from .push import check_weights
 

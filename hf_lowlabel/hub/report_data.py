@@ -21,7 +21,7 @@ from ..tasks import get_task, of_record
 from ..tasks.backbone import starting_backbone
 from ..tasks.classification import eval_view
 from ..tasks.classification_card import spread
-from ..tasks.parts import Section
+from ..tasks.data_classes import Section
 from ..yaml_files import read_yaml
 
 log = logging.getLogger("hf_lowlabel")

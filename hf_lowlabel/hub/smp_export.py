@@ -15,7 +15,7 @@ from ..distributed import is_main_process
 from ..errors import UserError
 from ..files import A_RUN, by_name, whole_folder
 from ..licences import card_in
-from ..tasks.parts import photo_code
+from ..tasks.data_classes import photo_code
 from ..tasks.segmentation import Segmentation
 from ..tasks.segmenters import brought_code
 from .once import by_another

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..data.dataset import ImageDataset
 from ..data.pixels.images import BadImage
-from .kinds import kind_of
+from .answer_kinds import kind_of
 from .labels import Asked
 from .suggestions import Suggestions
 

@@ -16,11 +16,11 @@ from ..data.splits.drawing import make_split
 from ..data.splits.splits import Split, manifest, warn_without_label
 from ..errors import UserError
 from ..text import series
-from .gone import folder_of_labels, of_there
-from .kinds import kind_of
+from .answer_kinds import kind_of
 from .label_rows import LabelFaults
 from .label_studio import is_export, read_label_studio
 from .labels import Asked, Labels, read_labels
+from .missing_photos import folder_of_labels, of_there
 from .other_rounds import after_reviews, refuse_unfinished, taken_off
 
 

@@ -12,7 +12,7 @@ from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called
 from ..data.labels.labels import joined
 from ..errors import UserError
 from ..files import read_json
-from .kinds import CONTROL, kind_of
+from .answer_kinds import CONTROL, kind_of
 from .label_rows import refuse
 from .labels import Asked, Labels, class_faults, clean, find_names
 

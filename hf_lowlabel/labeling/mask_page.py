@@ -27,6 +27,7 @@ from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
 from .class_names import alike, typed
+from .display import answer_of
 from .labels import Asked
 from .mask_assist import Assistant
 from .mask_classes import check_name, given_classes, shared_with_data
@@ -35,7 +36,6 @@ from .mask_starts import Segmenter, superpixels
 from .mask_watch import Watch
 from .next_steps import after_masks
 from .server import BINARY, Answer
-from .shown import answer_of
 from .suggestions import read_suggestions
 
 

@@ -16,7 +16,7 @@ from ..data.pixels.masks import list_classes
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..yaml_files import read_yaml
-from .kinds import kind_of
+from .answer_kinds import kind_of
 from .labels import Asked
 
 BUILT_IN = ("digits", "shapes")

@@ -19,10 +19,10 @@ from ..commands import DONE, command
 from ..data.labels.labels import LabelRules
 from ..errors import UserError
 from ..files import read_json, write_json
-from .kinds import kind_of
+from .answer_kinds import kind_of
+from .history import FOLDERS, is_plan, one_list, tell_renamed
 from .labels import Asked, Labels, read_labels, write_labels, write_text
 from .server import only_one
-from .steps import FOLDERS, is_plan, one_list, tell_renamed
 
 NOTE = "loop.json"  # what data the rounds in a folder are about
 INTENT = "renaming.json"  # what a renaming is about to do, in the folder it was asked for in

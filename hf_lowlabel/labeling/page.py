@@ -21,13 +21,13 @@ from ..commands import command
 from ..data.labels.labels import is_list, joined, label_text, parts_of
 from ..errors import UserError
 from ..files import whole
+from .answer_kinds import kind_of
 from .class_names import alike, check_text, typed
-from .kinds import kind_of
+from .history import in_words, one_list, one_more, put, read_steps, replayed, value_of, with_name
 from .labels import Asked, Labels, clean, read_classes, write_labels, write_text
 from .next_steps import after_labels
 from .other_rounds import INTENT, NONE, beside, elsewhere, labels_in, left_over, noted, planned
 from .server import Answer, only_one, picture
-from .steps import in_words, one_list, one_more, put, read_steps, replayed, value_of, with_name
 from .suggestions import read_suggestions
 
 CHANGED = "Not saved: {!r} was changed in another tab or by hand, and is {} now."

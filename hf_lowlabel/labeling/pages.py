@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .kinds import kind_of
+from .answer_kinds import kind_of
 from .labels import Asked
 from .mask_classes import of_the_data
 from .mask_page import MaskSession, Shown

@@ -12,9 +12,9 @@ from ..data.pixels.images import BadImage, load_rgb, open_image
 from ..errors import UserError
 from ..files import read_bytes
 from ..text import listed
+from .display import file_to_show
 from .labels import Asked
 from .other_rounds import beside
-from .shown import file_to_show
 
 log = logging.getLogger("hf_lowlabel")
 

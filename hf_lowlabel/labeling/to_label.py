@@ -25,12 +25,12 @@ from ..data.pixels.images import BadImage
 from ..errors import UserError
 from ..files import SEAL, filling, seal
 from ..locks import open_alone, open_locked
+from .answer_kinds import kind_of
 from .contact_sheet import contact_sheet
-from .kinds import kind_of
+from .display import file_to_show
 from .label_studio import label_studio_config, label_studio_tasks
 from .labels import Asked, write_text
 from .next_steps import HERE
-from .shown import file_to_show
 from .suggestions import Suggestions, write_suggestions
 
 log = logging.getLogger("hf_lowlabel")

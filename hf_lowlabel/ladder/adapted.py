@@ -28,14 +28,14 @@ from ..tasks.attempts import ADAPTATION
 from ..text import percent
 from ..training import pretrain
 from ..training.preparing import Prepared
+from .class_names import ByNames
 from .clock import Clock
 from .encoders import Features
 from .frozen import climb
-from .keeping import TRIALS, features_of_encoder, read_kept
-from .names import ByNames
+from .image_side import rebuilt
 from .planning import SPENT
 from .rungs import Tried, clearly_more
-from .sizes import rebuilt
+from .search_state import TRIALS, features_of_encoder, read_kept
 from .trained import hushed
 
 log = logging.getLogger("hf_lowlabel")

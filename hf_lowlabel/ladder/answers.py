@@ -15,14 +15,14 @@ from ..data.files.table_files import stem
 from ..data.masks.mask_folders import find_files, layout
 from ..data.splits.splits import Split
 from ..errors import UserError
-from ..labeling.kinds import Kind
+from ..labeling.answer_kinds import Kind
 from ..labeling.labels import Asked
 from ..labeling.mask_import import import_masks
 from ..labeling.mask_places import find_places, why_not_painted
 from ..labeling.next_steps import why_not_mixed
 from ..labeling.other_rounds import labels_in, places
 from ..tasks.base import Task
-from ..tasks.parts import as_path, of_images_alone
+from ..tasks.data_classes import as_path, of_images_alone
 from ..text import listed
 from .first_labels import masks_at_first
 

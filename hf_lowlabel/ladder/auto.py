@@ -25,27 +25,27 @@ from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..distributed import join_processes
 from ..errors import UserError
+from ..labeling.answer_kinds import kind_of
 from ..labeling.importing import drawn_from, import_labels
-from ..labeling.kinds import kind_of
 from ..labeling.mask_places import refuse_half
 from ..labeling.next_steps import why_not_mixed
 from ..tasks import get_task
 from ..tasks.base import Task
-from ..tasks.parts import as_path, label_rules
+from ..tasks.data_classes import as_path, label_rules
 from ..training.preparing import Run, check_labels, prepare
 from .answers import without_masks
-from .asked import DRAW, checked
+from .class_names import by_names, check_names, with_names
 from .from_words import from_words
-from .keeping import check_unseen, claimed, readable, take_up
-from .names import by_names, check_names, with_names
 from .on_features import from_features, name_of
 from .on_training import from_training
 from .report import Advice
+from .request import DRAW, checked
 from .rungs import Tried
+from .search_state import check_unseen, claimed, readable, take_up
 from .trials import Trial
 
 if TYPE_CHECKING:
-    from ..handed import Data, Model
+    from ..input_types import Data, Model
 
 log = logging.getLogger("hf_lowlabel")
 MINUTES = 20.0

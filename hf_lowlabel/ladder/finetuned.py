@@ -14,17 +14,17 @@ import numpy as np
 from ..distributed import barrier
 from ..finetuning.linear import left_out_in_turn
 from ..hub.callback import CardCallback
+from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
-from ..tasks.parts import Attempt
 from ..text import percent
 from ..training.preparing import Prepared, Run
 from ..training.priors import save_priors
 from ..training.run import train
 from .encoders import Features
 from .frozen import said, wanted
-from .keeping import TRIALS
 from .on_training import configs_of
 from .rungs import PROBE, Rung, Tried, clearly_more
+from .search_state import TRIALS
 from .trained import Trials
 
 log = logging.getLogger("hf_lowlabel")

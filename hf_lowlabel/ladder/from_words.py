@@ -31,7 +31,10 @@ from ..training.preparing import prepare
 from ..training.priors import load_priors, save_priors
 from .advice import Remark
 from .advice_files import write_advice
-from .keeping import (
+from .class_names import said_of_images
+from .on_features import Answer
+from .report import Advice
+from .search_state import (
     TRIALS,
     check_same,
     features_of_encoder,
@@ -41,9 +44,6 @@ from .keeping import (
     read_kept,
     readable,
 )
-from .names import said_of_images
-from .on_features import Answer
-from .report import Advice
 
 
 def from_words(

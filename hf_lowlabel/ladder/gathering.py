@@ -14,10 +14,10 @@ from ..data.labels.labels import class_order, parts_of
 from ..data.splits.splits import Split, manifest
 from ..errors import UserError
 from ..files import read_json, write_json
-from ..labeling.gone import folder_of_labels, of_there
+from ..labeling.answer_kinds import kind_of
 from ..labeling.importing import by_part
-from ..labeling.kinds import kind_of
 from ..labeling.labels import Asked, write_labels
+from ..labeling.missing_photos import folder_of_labels, of_there
 from ..labeling.other_rounds import GONE, INTENT, NOTE, after_reviews, beside, labels_in, places, refresh
 from ..labeling.page import Session
 from ..labeling.same_images import compared

@@ -10,7 +10,7 @@ from typing import TypeVar
 from ..distributed import barrier, is_main_process
 from ..errors import Diverged
 from ..files import read_json, write_json
-from .keeping import TRIALS, forget_last
+from .search_state import TRIALS, forget_last
 
 log = logging.getLogger("hf_lowlabel")
 One = TypeVar("One")

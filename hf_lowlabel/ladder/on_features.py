@@ -22,16 +22,16 @@ from ..training.preparing import Prepared, Run, check_labels, close
 from ..training.priors import save_priors
 from .adapted import adapt
 from .advice_files import write_advice
+from .class_names import ByNames
 from .encoders import Features
 from .estimates import curve_of
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
 from .frozen import climb, rounds_of
-from .keeping import ENCODERS, ROUNDS, features_of_encoder, note, noted
+from .image_side import rebuilt
 from .last_run import first_that_ends, said_diverged
-from .names import ByNames
 from .report import Advice, advise, said_tested
 from .rungs import Tried
-from .sizes import rebuilt
+from .search_state import ENCODERS, ROUNDS, features_of_encoder, note, noted
 
 log = logging.getLogger("hf_lowlabel")
 CLIMB = 0.5  # share of the time left that the frozen rungs may take

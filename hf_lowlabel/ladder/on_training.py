@@ -22,11 +22,11 @@ from ..evaluation.near_copies import copies_of_each, copies_tested
 from ..finetuning.graph import rooted
 from ..finetuning.linear import group_of
 from ..hub.callback import CardCallback
-from ..labeling.kinds import kind_of
+from ..labeling.answer_kinds import kind_of
 from ..selection.by_model import said_of, spread_out, usual_leads
-from ..tasks.doubts import Doubt
+from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
-from ..tasks.parts import Attempt
+from ..tasks.uncertainty import Doubt
 from ..training import frozen
 from ..training.preparing import Prepared
 from ..training.run import train as train_network
@@ -34,13 +34,13 @@ from . import advice as find
 from .advice import Remark
 from .advice_files import write_advice
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
+from .fair_sample import Likeness, likeness, some_without
 from .folds import spread_over_folds
-from .keeping import TRIALS, features_of_encoder, readable
+from .image_side import at_fitting_side
 from .last_run import first_that_ends, said_diverged
-from .likeness import Likeness, likeness, some_without
 from .planning import FOLDS
 from .report import HELP, Advice, between, said_images, said_unlike
-from .sizes import at_fitting_side
+from .search_state import TRIALS, features_of_encoder, readable
 from .trained import Trials, hushed
 from .trials import Trial, gain_over, ranked, score_interval
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from ..distributed import of_first
-from ..tasks.parts import Attempt
+from ..tasks.data_classes import Attempt
 
 log = logging.getLogger("hf_lowlabel")
 FOLDS = (3, 2)  # tried in this order, as time allows

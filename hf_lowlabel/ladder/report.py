@@ -15,7 +15,7 @@ from . import advice as find
 from .advice import Remark
 from .encoders import Features
 from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
-from .likeness import Likeness, likeness, some_without
+from .fair_sample import Likeness, likeness, some_without
 from .rungs import Tried
 
 

@@ -27,8 +27,8 @@ from ..labeling.next_steps import why_not_mixed
 from ..labeling.other_rounds import goes_on
 from ..tasks import get_task
 from ..tasks.classification_card import any_bad
+from ..tasks.data_classes import Examples
 from ..tasks.disagreement import disagreements
-from ..tasks.parts import Examples
 from ..text import percent, series
 from .review import SAME_LOOP
 

@@ -28,7 +28,7 @@ from ..commands import DONE
 from ..data.splits.splits import Split
 from ..errors import UserError, above_zero, at_least
 from ..files import A_MODEL, COPY, by_name, filling, read_json, write_text
-from ..labeling.kinds import kind_of
+from ..labeling.answer_kinds import kind_of
 from ..labeling.labels import Asked
 from ..labeling.other_rounds import NOTE, number_of, places
 from ..selection.by_model import is_finished
@@ -52,8 +52,8 @@ from .auto import BUDGETS, MINUTES, NoLabels, auto
 from .estimates import Interval
 from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
-from .keeping import OtherSearch
 from .next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
+from .search_state import OtherSearch
 
 
 @dataclass(frozen=True)

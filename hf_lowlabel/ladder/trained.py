@@ -30,15 +30,15 @@ from ..files import whole, write_json
 from ..finetuning.linear import first_of_each, group_of
 from ..models.lora import merged
 from ..models.quiet import unsaid
-from ..tasks.parts import Attempt
+from ..tasks.data_classes import Attempt
 from ..training.callbacks import Callback
 from ..training.frozen import beside_labels
 from ..training.preparing import Prepared, network_of
 from ..training.run import fitted
 from .clock import Clock
 from .folds import spread_over_folds
-from .keeping import read_kept
 from .planning import FOLDS, SPENT, settle
+from .search_state import read_kept
 from .trials import Trial, left_of_error
 
 log = logging.getLogger("hf_lowlabel")

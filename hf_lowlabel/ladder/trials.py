@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tasks.parts import Attempt
-from ..training.left_out import redrawn
+from ..tasks.data_classes import Attempt
+from ..training.cross_validated import redrawn
 from .estimates import USUAL, Interval
 from .rungs import tried_words
 

@@ -23,7 +23,7 @@ from ..text import brief
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
-from .opening import refuse_spoiled
+from .saved_models import refuse_spoiled
 from .timm_checkpoint import head_names, head_shapes, saved_cfg, timm_names
 from .transformers_layout import read_encoder
 from .translation_own import own_names

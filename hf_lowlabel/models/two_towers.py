@@ -18,7 +18,7 @@ from ..files import verify
 from . import transformers_layout as layout
 from .checkpoint_resolver import address, fetcher, model_config, without_safetensors
 from .image_processors import preprocessing_of
-from .opening import ADAPTER, whole_model
+from .saved_models import ADAPTER, whole_model
 
 SENTENCES = 256  # in one pass of the text tower
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")

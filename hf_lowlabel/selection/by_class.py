@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..finetuning.silent import says
+from ..finetuning.uninformative import informative
 
 
 def shared_out(budget: int, sizes: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def within_classes(
         pick: rows of a class, and how many -> which of them.
     """
     count = priors.shape[1]
-    likely = np.where(says(priors[rows]), priors[rows].argmax(1), count)
+    likely = np.where(informative(priors[rows]), priors[rows].argmax(1), count)
     sizes = np.bincount(likely, minlength=count + 1)
     shares = shared_out(min(budget, int(sizes[:count].sum())), sizes[:count])
     shares = np.append(shares, budget - shares.sum())

@@ -21,11 +21,11 @@ from ..data.labels.labels import joined
 from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..finetuning.graph import rooted
-from ..labeling.kinds import Kind
+from ..labeling.answer_kinds import Kind
 from ..ranges import Share
 from ..records import RunRecord
 from ..tasks.base import Task
-from ..tasks.doubts import Doubt
+from ..tasks.uncertainty import Doubt
 from ..text import percent
 from ..yaml_files import read_yaml
 from .feature_file import Features

@@ -31,7 +31,7 @@ from ..data.pixels.images import square_of
 from ..distributed import all_rows, all_texts, barrier, choose_device, interactive, rank, world
 from ..errors import UserError
 from ..models import create_backbone
-from ..models.layout import best_layout
+from ..models.memory_format import best_layout
 from ..views.table import build_view
 from .feature_file import Features, collect, file_in, read
 

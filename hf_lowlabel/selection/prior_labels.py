@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arguments import DataArguments
-from ..data.left_out import write_left_out
+from ..data.skipped import write_left_out
 from ..data.splits.splits import Split, SplitIndices
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least, unknown

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..evaluation.classification import expected_calibration_error
 from ..finetuning.functional import sinkhorn
 from ..finetuning.graph import Graph
-from ..finetuning.silent import says
+from ..finetuning.uninformative import informative
 from .as3l import RUNS
 from .clustering import constrained_kmeans
 
@@ -130,13 +130,13 @@ def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
     stays so: it takes its share of the classes that no other row is of, and is no answer.
     """
     z = torch.from_numpy(priors.astype(np.float64) + 1e-9)
-    return np.where(says(priors)[:, None], sinkhorn(z, rounds).float().numpy(), priors)
+    return np.where(informative(priors)[:, None], sinkhorn(z, rounds).float().numpy(), priors)
 
 
 def harden(priors: np.ndarray) -> np.ndarray:
     """The most likely class of every row alone; a row that says nothing stays uniform."""
     hard = np.eye(priors.shape[1], dtype=np.float32)[priors.argmax(1)]
-    return np.where(says(priors)[:, None], hard, 1 / np.float32(priors.shape[1]))
+    return np.where(informative(priors)[:, None], hard, 1 / np.float32(priors.shape[1]))
 
 
 def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[str, float | int]:
@@ -152,7 +152,7 @@ def report(priors: np.ndarray, truth: np.ndarray, labeled: np.ndarray) -> dict[s
         image; and where the truth is known, accuracy of the most likely class and expected calibration error of the
         images that some label reached.
     """
-    rest, reached = np.setdiff1d(np.arange(len(priors)), labeled), says(priors)
+    rest, reached = np.setdiff1d(np.arange(len(priors)), labeled), informative(priors)
     known = rest[(truth[rest] >= 0) & reached[rest]]
     confidence = priors.max(1)
     out = {

@@ -14,14 +14,14 @@ import numpy as np
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.left_out import write_left_out
 from ..data.pixels.masks import list_classes
+from ..data.skipped import write_left_out
 from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..files import A_MODEL, by_name
-from ..labeling.kinds import Kind, kind_of
+from ..labeling.answer_kinds import Kind, kind_of
 from ..labeling.labels import Asked, read_classes
 from ..labeling.mask_places import why_not_painted
 from ..labeling.next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
@@ -30,16 +30,16 @@ from ..methods import check_arguments
 from ..prediction import task_of
 from ..ranges import settings_of
 from ..tasks import get_task
-from ..tasks.doubts import Doubt
+from ..tasks.uncertainty import Doubt
 from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
+from .already_labeled import labels_so_far
 from .by_class import within_classes
 from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of, usual_leads
 from .clustering import backend
 from .feature_file import Features
 from .features import extract
 from .reasons import reasons
-from .so_far import labels_so_far
 from .strategies import STRATEGIES, choose, identical
 
 log = logging.getLogger("hf_lowlabel")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .parts import Attempt
+from .data_classes import Attempt
 
 _CLASSES: dict[str, Any] = dict(head_init="priors", metric_for_best_model="last", batch_size=16, optimizer="sgd")
 _CLASSES |= dict(learning_rate=3e-3, max_grad_norm=1.0, freeze_norm=True)

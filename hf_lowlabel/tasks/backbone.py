@@ -13,7 +13,7 @@ from torch import nn
 from ..arguments import Config
 from ..distributed import choose_device
 from ..models import LowLabelBackbone, brings_code, create_backbone
-from ..models.opening import open_model
+from ..models.saved_models import open_model
 from ..records import Metric, RunRecord
 from ..text import cell
 from .classification_card import load_code

@@ -35,11 +35,11 @@ from ..records import Metric, Row, RunRecord
 from ..text import listed
 from ..views.transforms import BatchTransform
 from .choosing import choose_split
-from .doubts import Doubting
+from .data_classes import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
 from .judging import Judging
 from .networks import Network
-from .parts import MODEL_FILES, Attempt, Chosen, Examples, Section, as_path
 from .speaker import Speaker
+from .uncertainty import Doubting
 
 log = logging.getLogger("hf_lowlabel")
 LEADS_TO_CODE = {"auto_map", "custom_pipelines"}  # keys by which transformers finds code that is not its own

@@ -12,7 +12,7 @@ from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..errors import UserError
 from ..text import percent
-from .parts import Chosen
+from .data_classes import Chosen
 
 log = logging.getLogger("hf_lowlabel")
 

@@ -25,20 +25,20 @@ from ..evaluation.checkpoints import sel
 from ..evaluation.inference import features_of, logits_of, logits_of_features, predict_images
 from ..evaluation.metrics import classification_metrics, softmax
 from ..finetuning.graph import weight_by_class
+from ..missing_inputs import refuse_no_model
 from ..models import LowLabelForImageClassification, create_classifier
-from ..models.opening import open_model
+from ..models.saved_models import open_model
 from ..records import Metric, Row, RunRecord
-from ..there import refuse_no_model
 from ..views.table import View, build_view
 from ..views.transforms import BatchTransform, Separate
 from . import classification_card as card
 from .attempts import CLASSIFICATION
 from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
+from .cross_validation import of_classes
+from .data_classes import PRETRAINING, Attempt, Examples, LeftOut, Section, label_rules
 from .foundation import LABELS
-from .left_out import of_classes
 from .networks import Network, timm_network
-from .parts import PRETRAINING, Attempt, Examples, LeftOut, Section, label_rules
 
 SEL_IMAGES = 2000  # unlabeled images at most by which the saved weights are chosen
 MOST_PROBED = 10_000  # labels; above it the probe would take longer than it is worth

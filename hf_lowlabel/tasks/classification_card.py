@@ -19,7 +19,7 @@ from ..evaluation.classification import wilson
 from ..models import brings_code
 from ..records import RunRecord
 from ..text import code, listed, percent
-from .parts import Section, photo_code
+from .data_classes import Section, photo_code
 
 MOST_BARS = 20  # classes listed in a chart
 LARGEST_CONFUSION = 60  # classes of a confusion matrix that can be read

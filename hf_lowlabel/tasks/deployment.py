@@ -17,7 +17,7 @@ from ..evaluation.multilabel import THRESHOLD
 from ..evaluation.segmentation import as_seen
 from .base import Task
 from .classification import eval_view
-from .parts import photo_code
+from .data_classes import photo_code
 from .segmentation import seen
 
 HEAD = """import json

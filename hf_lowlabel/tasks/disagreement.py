@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from .left_out import guesses_of_masks
-from .parts import Examples
+from .cross_validation import guesses_of_masks
+from .data_classes import Examples
 
 BORDER = 0.02  # of the shorter side: wrong pixels up to so near to the border of a region are no region of their own
 LEAST = 0.002  # of the pixels of an image that a region has

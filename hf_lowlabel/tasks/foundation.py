@@ -11,7 +11,7 @@ from torch import nn
 
 from ..arguments import Config
 from ..models.adaptformer import takes_branches
-from .parts import Attempt
+from .data_classes import Attempt
 
 log = logging.getLogger("hf_lowlabel")
 # of a vision transformer: AdaptFormer (Chen et al. 2022) and the head alone, at the rate that is usual for adapters

@@ -10,8 +10,8 @@ from torch import nn
 
 from ..evaluation.confusion import segmentation_metrics
 from ..text import listed
-from .left_out import of_masks
-from .parts import Examples, LeftOut
+from .cross_validation import of_masks
+from .data_classes import Examples, LeftOut
 
 
 class Judging(abc.ABC):

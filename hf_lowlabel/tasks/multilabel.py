@@ -25,9 +25,9 @@ from ..text import listed
 from . import LABELING, classification_card as card, multilabel_card as several
 from .attempts import MULTILABEL
 from .classification import Classification, eval_view
-from .left_out import of_several
+from .cross_validation import of_several
+from .data_classes import Examples, LeftOut, Section, label_rules
 from .multilabel_card import said
-from .parts import Examples, LeftOut, Section, label_rules
 
 
 class MultiLabel(Classification):

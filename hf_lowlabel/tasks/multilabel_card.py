@@ -14,7 +14,7 @@ from ..evaluation.multilabel import THRESHOLD
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card as card
-from .parts import Examples, Section
+from .data_classes import Examples, Section
 
 MOST_UNLEARNED = 5  # classes that are named
 

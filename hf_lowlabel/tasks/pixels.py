@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..evaluation.segmentation import Normalise
 from ..finetuning.pixel_probe import PixelKNN, PixelProbe
 from ..mask_palette import IGNORE
-from .parts import Examples
+from .data_classes import Examples
 
 
 @torch.inference_mode()

@@ -38,15 +38,15 @@ from . import LABELING, segmentation_card as card
 from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
-from .doubts import Doubt
+from .cross_validation import of_other_masks
+from .data_classes import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
 from .foundation import MASKS, whole_patches
 from .judging import JudgingMasks
-from .left_out import of_other_masks
 from .networks import Network, squares_per_image, typical_ratio, typical_side
-from .parts import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
 from .pixels import fit_probe
 from .predicted_masks import mask_rows
 from .segmenters import load_segmenter, seen, segmenter_for
+from .uncertainty import Doubt
 
 LARGEST_VIEW = 321  # px: side of a training view where none is asked for
 SMALLEST_VIEW = 96  # px, of `auto`

@@ -19,7 +19,7 @@ from ..files import read_json
 from ..records import RunRecord
 from ..text import code, listed, percent
 from . import classification_card
-from .parts import Section, photo_code
+from .data_classes import Section, photo_code
 
 PICTURED = 6  # test images in the sheet of overlays
 MOST_SEGMENTED = 500  # test images that are segmented in search of the worst

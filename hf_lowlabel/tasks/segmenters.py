@@ -11,7 +11,7 @@ from torch import nn
 from ..arguments import ModelArguments
 from ..errors import UserError
 from ..models import LoadReport, brings_code, create_backbone
-from ..models.opening import open_model
+from ..models.saved_models import open_model
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..text import series

@@ -16,8 +16,8 @@ from ..arguments import DataArguments
 from ..data.caches.decoding import cores, in_threads
 from ..data.dataset import ImageDataset
 from ..data.files.table_files import stem
+from ..data.pixels.fingerprints import print_of_open
 from ..data.pixels.images import BadImage
-from ..data.pixels.prints import print_of_open
 from ..data.splits.splits import Split
 from ..distributed import barrier
 from ..errors import MissingSplit, UserError
@@ -26,7 +26,7 @@ from ..records import RunRecord
 from ..text import in_memory, listed
 from ..yaml_files import read_yaml
 from .base import Task
-from .parts import as_path
+from .data_classes import as_path
 
 log = logging.getLogger("hf_lowlabel")
 UNKNOWN = "whether the model was trained with some of these images is not known: results on such are too good"

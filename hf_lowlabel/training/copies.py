@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.caches.image_cache import StreamingCache
 from ..errors import UserError
-from ..tasks.parts import Examples
+from ..tasks.data_classes import Examples
 
 log = logging.getLogger("hf_lowlabel")
 CHUNK, FEW = 64, 8  # images that are read at once; so many times that without processes of their own

@@ -12,7 +12,7 @@ from ..distributed import is_main_process
 from ..errors import UserError
 from ..files import make, unmake, unseal
 from ..locks import open_locked
-from ..parts import is_left_over
+from ..partial_files import is_left_over
 
 log = logging.getLogger("hf_lowlabel")
 

@@ -22,7 +22,7 @@ from .. import methods
 from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_by_image
-from ..finetuning.silent import says
+from ..finetuning.uninformative import informative
 from ..table_writer import write_table
 from ..tasks.networks import is_model_folder
 from .callbacks import Callback, RunState
@@ -121,7 +121,7 @@ def beside_labels(method, ready: Prepared) -> dict[str, Any]:
 
 def with_priors(labels: np.ndarray, believed: np.ndarray) -> np.ndarray:
     """Labels int64 [N], and where there is none the most probable class of the priors [N, K], if they say one."""
-    return np.where((labels < 0) & says(believed), believed.argmax(1), labels)
+    return np.where((labels < 0) & informative(believed), believed.argmax(1), labels)
 
 
 def predict(method, task, model: nn.Module, features: dict, labels: np.ndarray, **known) -> dict:

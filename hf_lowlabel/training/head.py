@@ -19,7 +19,7 @@ from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_of_each
 from ..finetuning.graph import HEAD_L2
 from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
-from ..finetuning.silent import says
+from ..finetuning.uninformative import informative
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -61,7 +61,7 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> str | None:
         return None
     rows = torch.arange(len(ready.training))
     if how == "priors" and priors is not None:
-        rows = rows[says(priors)]
+        rows = rows[informative(priors)]
     some = rows[torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).long()]
     try:
         x, own = task.features(model, ready.training, some), task.features(model, ready.labeled.cache, members)
@@ -125,7 +125,7 @@ def priors_head(x: np.ndarray, priors: np.ndarray, own: np.ndarray, y: np.ndarra
         x: features [M, D]. priors: [M, K] of the same images; those that say nothing take no part. own: features of the
             labeled ones. y: their classes.
     """
-    known = says(priors)
+    known = informative(priors)
     x, priors = x[known], priors[known]
     fit = LeastSquares(x)
     hard = np.eye(priors.shape[1])[priors.argmax(1)]

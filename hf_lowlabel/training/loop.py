@@ -25,6 +25,7 @@ from ..arguments import TrainingArguments
 from ..distributed import all_mean, barrier, interactive, world
 from ..errors import UserError
 from ..objective import Objective, scalars_of
+from .batches import micro_batches
 from .callbacks import Callback, RunState
 from .checkpoint import checkpoints, load_newest, restore_optimizer, save_checkpoint
 from .guard import NonFiniteGuard, diverged, finite
@@ -33,7 +34,6 @@ from .optim import build_optimizer, clip, learning_rate, longer, set_learning_ra
 from .same_run import check_same
 from .setup import across
 from .stopping import StopSignals, stop
-from .streams import micro_batches
 from .sync_batchnorm import several_images, synchronise
 
 log = logging.getLogger("hf_lowlabel")

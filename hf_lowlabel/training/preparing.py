@@ -23,13 +23,13 @@ from ..data.splits.splits import Split, SplitIndices
 from ..errors import TooManyBad, UserError
 from ..settings import recorded, usual_rate
 from ..tasks.base import Task
+from ..tasks.data_classes import Chosen, Examples
 from ..tasks.foundation import branched
 from ..tasks.networks import Network
-from ..tasks.parts import Chosen, Examples
 from ..text import listed
 from . import setup
+from .class_counts import tell_counts, tell_without
 from .copies import agreeing, apart, out_of_pool, pictures
-from .counts import tell_counts, tell_without
 from .lineage import began_at_random
 from .recording import Recorder
 from .same_run import check_early

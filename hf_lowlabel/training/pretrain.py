@@ -28,9 +28,10 @@ from ..tasks.backbone import HARDLY_MOVED
 from ..tasks.base import Task
 from ..tasks.caching import square_cache, square_statistics, tell_skipped
 from ..tasks.classification import eval_view, separate_views
+from ..tasks.data_classes import Examples
 from ..tasks.networks import Network, timm_network
-from ..tasks.parts import Examples
 from . import setup
+from .batches import ViewStream, pretrain_batches
 from .callbacks import Callback
 from .copies import out_of_pool, pictures
 from .guard import skipped_words
@@ -38,7 +39,6 @@ from .loop import Loop
 from .preparing import Run, close
 from .recording import Recorder
 from .same_run import check_early
-from .streams import ViewStream, pretrain_batches
 
 log = logging.getLogger("hf_lowlabel")
 KNN_IMAGES = 5000  # images at most in the nearest-neighbour check

@@ -20,7 +20,7 @@ from ..data.splits.published import fetch, is_published
 from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import write_tensors
-from ..finetuning.silent import says
+from ..finetuning.uninformative import informative
 from ..text import series
 
 log = logging.getLogger("hf_lowlabel")
@@ -86,7 +86,7 @@ def load_priors(path: str | Path, ids: list[str], class_names: list[str], split:
             log.warning("%s: nothing is said of them", said)
             priors = torch.cat([priors, torch.zeros(1, priors.shape[1], dtype=priors.dtype)])
         priors = priors[[row.get(id, len(known)) for id in ids]]
-    if not says(priors).any():
+    if not informative(priors).any():
         raise UserError(
             f"The prior pseudo-labels in {str(path)!r} give every class the same share for each of the {len(ids)} "
             "training images. Give another --prior, or leave it out."

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from .. import methods
 from ..arguments import Config
 from ..data.dataset import ImageDataset
-from ..data.left_out import write_left_out
+from ..data.skipped import write_left_out
 from ..data.splits.published import is_published
 from ..data.splits.splits import Split
 from ..distributed import is_main_process, world
@@ -41,7 +41,7 @@ from ..records import (
 )
 from ..settings import private_names, recorded
 from ..tasks import of_record
-from ..tasks.parts import MODEL_FILES
+from ..tasks.data_classes import MODEL_FILES
 from ..yaml_files import read_yaml
 from .checkpoint import checkpoints
 from .folder import ASIDE

@@ -25,17 +25,17 @@ from ..models.timm_checkpoint import freeze_stages
 from ..objective import Objective, build_objective
 from ..records import Row
 from ..tasks.base import Task
-from ..tasks.parts import Examples
+from ..tasks.data_classes import Examples
 from . import frozen, setup
+from .batches import ViewStream, finetune_batches
 from .callbacks import Callback
+from .cross_validated import tell_left_out
 from .guard import skipped_words
 from .head import fit_head
-from .left_out import tell_left_out
 from .loop import KEEPS_STATISTICS, Loop
 from .optim import slow_down
 from .preparing import Prepared, Run, close, prepare
 from .priors import check_there, load_priors
-from .streams import ViewStream, finetune_batches
 
 log = logging.getLogger("hf_lowlabel")
 

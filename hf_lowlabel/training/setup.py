@@ -20,7 +20,7 @@ from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..distributed import choose_device, world
 from ..errors import UserError, unknown
-from ..models.layout import best_layout
+from ..models.memory_format import best_layout
 from ..models.quiet import is_unsaid
 from ..tasks.networks import is_model_folder
 from ..text import speaks

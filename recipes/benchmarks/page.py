@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.answer_kinds import kind_of
 from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.server import PageServer

@@ -42,7 +42,7 @@ from hf_lowlabel.selection.by_model import BY_MODEL
 from hf_lowlabel.selection.strategies import choose
 from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.doubts import Doubt
+from hf_lowlabel.tasks.uncertainty import Doubt
 
 FIRST, MORE, ROUNDS = 40, 20, 3
 MASKS = 10  # a round

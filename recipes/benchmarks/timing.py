@@ -17,7 +17,7 @@ import torch
 
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.training import loop as loops
-from hf_lowlabel.training.streams import ViewStream
+from hf_lowlabel.training.batches import ViewStream
 
 WARM = 3  # steps that are not counted
 

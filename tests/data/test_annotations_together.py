@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_segmentation
-from hf_lowlabel.data.left_out import write_left_out
+from hf_lowlabel.data.skipped import write_left_out
 
 W, H = 16, 12
 SMALL, LARGE = (slice(3, 6), slice(4, 8)), (slice(1, 10), slice(2, 13))

@@ -22,7 +22,7 @@ RUN = (
     *("evaluation/inference.py:run_over", "training/checkpoint.py:save_checkpoint", "training/recording.py:save_model"),
     *("training/recording.py:facts", "hub/card.py:write_card", "api/running.py:publish"),
 )
-OPENS, SEES = "models/opening.py:open_model", "evaluation/inference.py:run_over"
+OPENS, SEES = "models/saved_models.py:open_model", "evaluation/inference.py:run_over"
 INSIDE: dict[str, tuple[str, ...]] = {  # verb -> functions in the middle of which a signal comes
     "finetune": ("finetuning/fixmatch.py:forward", "training/run.py:finish", *RUN),
     "pretrain": ("pretraining/simclr.py:forward", *RUN),

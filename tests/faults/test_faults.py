@@ -226,20 +226,20 @@ def test_a_worker_that_is_ended_is_one_sentence(tmp_path):
 
 
 def test_leftovers_of_killed_processes_go_and_others_stay(tmp_path):
-    from hf_lowlabel import files, parts
+    from hf_lowlabel import files, partial_files
 
-    gone, alive = (tmp_path / f".split.json.{parts.here()}-{pid}.part" for pid in (999999, os.getppid()))
+    gone, alive = (tmp_path / f".split.json.{partial_files.here()}-{pid}.part" for pid in (999999, os.getppid()))
     mine = tmp_path / ".notes.part"
     for path in (gone, alive, mine):
         path.write_text("half")
-    parts._SWEPT.clear()
+    partial_files._SWEPT.clear()
     files.write_text(tmp_path / "split.json", "{}")
     assert not gone.exists() and alive.exists() and mine.exists()
 
 
 def test_what_another_machine_writes_is_left_until_it_is_old(tmp_path):
     """Of a machine or container that shares the folder, whose processes do not run here, and of older versions."""
-    from hf_lowlabel import files, parts
+    from hf_lowlabel import files, partial_files
 
     names = [".a.0123abcd-999999.part", ".a.999999.part", f".a.0123abcd-{os.getppid()}.part"]
     for name in names:
@@ -252,31 +252,31 @@ def test_what_another_machine_writes_is_left_until_it_is_old(tmp_path):
     there = {*names, model.name}
     for old in ((), (*names, f"{model.name}/deep/weights", f"{model.name}/deep", model.name)):
         for name in old:
-            os.utime(tmp_path / name, (time.time() - parts.OLD - 60,) * 2)
-        parts._SWEPT.clear()
+            os.utime(tmp_path / name, (time.time() - partial_files.OLD - 60,) * 2)
+        partial_files._SWEPT.clear()
         files.write_text(tmp_path / "b", "")
         left = {path.name for path in tmp_path.iterdir()} - {"b"}
         assert left == (set() if old else there)
 
 
 def test_a_container_with_numbers_of_its_own_is_another_machine(tmp_path, monkeypatch):
-    from hf_lowlabel import files, parts
+    from hf_lowlabel import files, partial_files
 
     with files.whole(tmp_path / "a") as part:
         part.write_text("half")
-        monkeypatch.setattr(parts, "here", lambda: "0123abcd")  # as another one sees it
-        monkeypatch.setattr(parts, "_ended", lambda process: True)
-        parts._SWEPT.clear()
+        monkeypatch.setattr(partial_files, "here", lambda: "0123abcd")  # as another one sees it
+        monkeypatch.setattr(partial_files, "_ended", lambda process: True)
+        partial_files._SWEPT.clear()
         files.write_text(tmp_path / "b", "")
     assert (tmp_path / "a").read_text() == "half"
     monkeypatch.undo()
     link = os.readlink("/proc/self/ns/pid")
-    seen = [parts.here()]
+    seen = [partial_files.here()]
     for other in ("pid:[1]", link):
-        parts.here.cache_clear()
+        partial_files.here.cache_clear()
         monkeypatch.setattr(os, "readlink", lambda path, other=other: other)
-        seen.append(parts.here())
-    parts.here.cache_clear()
+        seen.append(partial_files.here())
+    partial_files.here.cache_clear()
     assert seen[0] == seen[2] != seen[1]
 
 

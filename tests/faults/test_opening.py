@@ -24,7 +24,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/given_images.py": "open_image",
     "data/pixels/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
-    "data/pixels/prints.py": "open open",  # pieces and ends of regular files
+    "data/pixels/fingerprints.py": "open open",  # pieces and ends of regular files
     "data/splits/published.py": "hf_hub_download hf_hub_download hf_hub_download",
     "data/pixels/images.py": "open",  # Pillow, with a list of formats
     "data/splits/split_lists.py": "read_text",
@@ -54,11 +54,11 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "machine.py": "read_text read_text read_text read_text read_text read_text",  # /proc, /sys
     "models/checkpoint_resolver.py": "hf_hub_download read_json",
     "models/loading.py": "load_file",
-    "models/opening.py": "from_pretrained",
+    "models/saved_models.py": "from_pretrained",
     "models/segmentation.py": "read_json",
     "models/segmenter.py": "from_pretrained open",
     "models/timm_checkpoint.py": "from_pretrained",
-    "parts.py": "read_text",  # /proc
+    "partial_files.py": "read_text",  # /proc
     "prediction.py": "read_yaml",
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/feature_file.py": "memmap memmap open open open open open",
@@ -73,13 +73,13 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "labeling/mask_places.py": "open_image open_image open_image",
     "labeling/page.py": "read_bytes read_bytes read_bytes",
     "labeling/browser.py": "open open",  # ours
-    "labeling/steps.py": "open read_bytes read_bytes",  # ours
+    "labeling/history.py": "open read_bytes read_bytes",  # ours
     "labeling/other_rounds.py": "read_json",  # ours
     "labeling/next_steps.py": "read_json read_yaml",  # ours
     "labeling/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
     "labeling/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them
     "labeling/server.py": "open read_bytes read_bytes",  # images as they are, ours
-    "labeling/shown.py": "open_image",
+    "labeling/display.py": "open_image",
     "tasks/backbone.py": "open_model",
     "tasks/base.py": "copyfile read_json",
     "tasks/classification.py": "open_model",
@@ -101,7 +101,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/export.py": "open_image",
     "ladder/first_labels.py": "read_bytes read_json read_json",  # labels again, and what we noted of them
     "ladder/gathering.py": "read_json",  # ours
-    "ladder/keeping.py": "read_json read_json",  # ours
+    "ladder/search_state.py": "read_json read_json",  # ours
     "ladder/advice_files.py": "read_json",
     "ladder/rounds.py": "read_json",  # ours
     "ladder/last_run.py": "read_json",  # ours

@@ -13,8 +13,8 @@ from hf_lowlabel.models import create_backbone
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.models.segmenter import LowLabelForSemanticSegmentation
 from hf_lowlabel.models.segmenter_parts import Neighbours
-from hf_lowlabel.tasks import left_out
-from hf_lowlabel.tasks.parts import Examples
+from hf_lowlabel.tasks import cross_validation
+from hf_lowlabel.tasks.data_classes import Examples
 from hf_lowlabel.tasks.pixels import chosen_pixels, fit_probe, sampled
 from tests.quick import few_shapes
 
@@ -197,21 +197,21 @@ def test_a_run_leaves_a_segmenter_that_anyone_loads(method, tmp_path, monkeypatc
 
 def test_images_of_unlike_sizes_are_judged_on_the_same_maps(monkeypatch):
     """On those that the smallest image has enough cells of; each by the masks of the others alone."""
-    monkeypatch.setattr(left_out, "CELLS", 4)
+    monkeypatch.setattr(cross_validation, "CELLS", 4)
     cache = Masks(4)
     cache.packed = torch.nn.functional.pad(cache.packed, (0, 99, 0, 99))
     cache.packed[0] = torch.nn.functional.interpolate(cache.packed[:1, :, :61, :47], size=160)[0]  # maps of 5 x 5 cells
     cache.sizes[0] = torch.tensor([160, 160])
     torch.manual_seed(0)
     model = create_segmenter("test_resnet", 2, architecture="unet", pretrained=False)
-    found = {i: (p, mask) for i, p, mask in left_out.guesses_of_masks(model, cache.examples(), 2)}
+    found = {i: (p, mask) for i, p, mask in cross_validation.guesses_of_masks(model, cache.examples(), 2)}
     for i, (p, mask) in found.items():
         assert p.shape[1:] == mask.shape == tuple(cache.sizes[i]) and np.allclose(p.sum(0), 1, atol=1e-5)
     right = np.mean([(p.argmax(0) == mask).mean() for p, mask in found.values()])
     assert len(found) == 4 and right > 0.85
     before = found[1][0].argmax(0)
     cache.packed[1, 3] = 1 - cache.packed[1, 3]  # its own mask says nothing of what it is taken for
-    again = {i: p for i, p, _ in left_out.guesses_of_masks(model, cache.examples(), 2)}
+    again = {i: p for i, p, _ in cross_validation.guesses_of_masks(model, cache.examples(), 2)}
     assert (again[1].argmax(0) == before).mean() > 0.8
 
 
@@ -220,4 +220,4 @@ def test_one_mask_with_a_class_judges_none():
     cache.packed[1, 3] = 255
     model = create_segmenter("test_resnet", 2, architecture="unet", pretrained=False)
     with pytest.raises(UserError, match="One mask alone has a pixel of a class"):
-        next(left_out.guesses_of_masks(model, cache.examples(), 2))
+        next(cross_validation.guesses_of_masks(model, cache.examples(), 2))

@@ -328,7 +328,7 @@ def test_snippets_read_16_bits_as_training_did(kind, value_range, tmp_path, monk
 def test_lines_refuse_what_predict_refuses(pixels, tmp_path, monkeypatch):
     """Floats, or whole numbers beyond 16 bits, unless a range of values was given."""
     from hf_lowlabel.data.pixels.images import BadImage, load_rgb
-    from hf_lowlabel.tasks.parts import photo_code
+    from hf_lowlabel.tasks.data_classes import photo_code
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.repeat(pixels, 2, 0)).save("photo.jpg", "TIFF")

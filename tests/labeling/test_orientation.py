@@ -129,7 +129,7 @@ def test_an_image_that_the_browser_turns_otherwise_takes_no_strokes(turned, brow
     from playwright.sync_api import expect
 
     raw = lambda image: turned / image.filename  # noqa: E731
-    monkeypatch.setattr("hf_lowlabel.labeling.shown.file_to_show", raw)
+    monkeypatch.setattr("hf_lowlabel.labeling.display.file_to_show", raw)
     with serving(turned, lambda folder: MaskSession(folder, classes=["a", "b"])) as server:
         page = browser.new_page()
         page.goto(server.url, wait_until="networkidle")

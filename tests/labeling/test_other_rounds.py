@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.answer_kinds import kind_of
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.kinds import kind_of
 from hf_lowlabel.labeling.labels import Asked, Labels, read_classes, read_labels, write_labels
 from hf_lowlabel.labeling.other_rounds import INTENT, labels_in, refresh
 from hf_lowlabel.labeling.page import Session

@@ -16,8 +16,8 @@ from dataclasses import replace
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.answer_kinds import kind_of
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.kinds import kind_of
 from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.pages import label

@@ -15,7 +15,7 @@ from hf_lowlabel.data.files.table_files import read_table
 from hf_lowlabel.data.labels.labels import RULES
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import page, server as pages_server
-from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.answer_kinds import kind_of
 from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 from hf_lowlabel.labeling.mask_page import MaskSession
 

@@ -7,12 +7,12 @@ import random
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.history import follow, read_steps
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Asked, Labels, read_classes, write_labels
 from hf_lowlabel.labeling.other_rounds import INTENT
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.server import only_one
-from hf_lowlabel.labeling.steps import follow, read_steps
 from hf_lowlabel.labeling.suggestions import write_suggestions
 
 CLASSES = ["cat", "dog", "sky"]

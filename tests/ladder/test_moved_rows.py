@@ -12,8 +12,8 @@ from PIL import Image
 from hf_lowlabel import load_source
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.gone import of_there
 from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
+from hf_lowlabel.labeling.missing_photos import of_there
 from hf_lowlabel.ladder.rounds import loop
 
 from .test_rounds import network  # noqa: F401

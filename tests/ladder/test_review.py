@@ -26,7 +26,7 @@ from hf_lowlabel.ladder.auto import auto
 from hf_lowlabel.ladder.review import odd
 from hf_lowlabel.ladder.review_masks import copied, review_masks
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.tasks.parts import Examples
+from hf_lowlabel.tasks.data_classes import Examples
 
 from .test_auto import photos
 

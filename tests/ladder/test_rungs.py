@@ -9,8 +9,8 @@ from hf_lowlabel.finetuning import graph
 from hf_lowlabel.finetuning.linear import left_out_in_turn, softmax
 from hf_lowlabel.ladder import advice, estimates, frozen, report
 from hf_lowlabel.ladder.encoders import Features
+from hf_lowlabel.ladder.fair_sample import likeness, some_without
 from hf_lowlabel.ladder.frozen import climb, said, wanted
-from hf_lowlabel.ladder.likeness import likeness, some_without
 from hf_lowlabel.ladder.rungs import PROBE, RUNGS, UNTRIED, WITH_NAMES, Rung, Tried, better
 from hf_lowlabel.methods import find
 

@@ -7,9 +7,9 @@ import pytest
 
 from hf_lowlabel import load_source
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.labeling.gone import folder_of_labels
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
+from hf_lowlabel.labeling.missing_photos import folder_of_labels
 from hf_lowlabel.labeling.other_rounds import refresh
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.ladder.gathering import gathered

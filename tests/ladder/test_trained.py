@@ -20,20 +20,20 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.evaluation import inference
 from hf_lowlabel.finetuning.multilabel import MultiLabelFixMatch
-from hf_lowlabel.ladder import adapted, clock, on_training, planning, sizes, trained
+from hf_lowlabel.ladder import adapted, clock, image_side, on_training, planning, trained
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.folds import spread_over_folds
+from hf_lowlabel.ladder.image_side import at_fitting_side
 from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import SPENT, settle
 from hf_lowlabel.ladder.report import why_less
 from hf_lowlabel.ladder.rounds import State, read_round
-from hf_lowlabel.ladder.sizes import at_fitting_side
 from hf_lowlabel.ladder.trained import Trials
 from hf_lowlabel.ladder.trials import Trial, clearly_better, gain_over, left_of_error, ranked, score_interval
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import TASKS, get_task
-from hf_lowlabel.tasks.parts import Attempt
+from hf_lowlabel.tasks.data_classes import Attempt
 from hf_lowlabel.tasks.segmentation import Segmentation
 from hf_lowlabel.text import percent
 from hf_lowlabel.training.preparing import prepare
@@ -717,7 +717,7 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 255 if kind == "images" else 2, wide)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
-    monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: 0.1)  # at 96 px
+    monkeypatch.setattr(image_side.Trials, "seconds", lambda self, attempt, most: 0.1)  # at 96 px
     given = dict(image_size=None, stored_size=None)
     data = dict(task="segmentation", dataset=str(tmp_path / "data"), model=str(network), num_labels=6, max_steps=1)
     more = dict(architecture="unet", batch_size=2, method="supervised", callbacks=())
@@ -734,15 +734,19 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
     asked = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
     assert asked[0] is ready and asked[2] is None
     if side == 160:  # an attempt that diverges at the side where it is timed decides nothing
-        monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: diverges() if attempt is ONE else 0.1)
+        monkeypatch.setattr(
+            image_side.Trials, "seconds", lambda self, attempt, most: diverges() if attempt is ONE else 0.1
+        )
         both = lambda settings: dict.fromkeys((PLAIN, ONE), configs(settings)[PLAIN])  # noqa: E731
-        assert sizes.measured(ready, ready.task.sides(ready.dataset), given, both, seconds=260)["image_size"] == 160
-        monkeypatch.setattr(sizes.Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 0.1)
+        assert (
+            image_side.measured(ready, ready.task.sides(ready.dataset), given, both, seconds=260)["image_size"] == 160
+        )
+        monkeypatch.setattr(image_side.Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 0.1)
         head = Attempt("head", {}, unlabeled=False, frozen=True)
         with_head = lambda settings: dict.fromkeys((head, PLAIN), configs(settings)[PLAIN])  # noqa: E731
         for fit, side in ((1.0, 160), (10.0, 96)):  # s at 96 px, for each of three folds and one on all labels
-            monkeypatch.setattr(sizes.Trials, "fit_seconds", lambda self, attempt, fit=fit: fit)
-            found = sizes.measured(ready, ready.task.sides(ready.dataset), given, with_head, seconds=280)
+            monkeypatch.setattr(image_side.Trials, "fit_seconds", lambda self, attempt, fit=fit: fit)
+            found = image_side.measured(ready, ready.task.sides(ready.dataset), given, with_head, seconds=280)
             assert found["image_size"] == side
 
 

@@ -26,7 +26,7 @@ from hf_lowlabel.ladder.on_training import next_to_label
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.selection.by_model import look
 from hf_lowlabel.tasks.classification import Classification
-from hf_lowlabel.tasks.doubts import Doubt
+from hf_lowlabel.tasks.uncertainty import Doubt
 from hf_lowlabel.training.priors import load_priors
 from tests.transformers_repos import save_two_towers
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hf_lowlabel.models import create_backbone
-from hf_lowlabel.models.layout import best_layout
+from hf_lowlabel.models.memory_format import best_layout
 
 ROWS, LAST = torch.contiguous_format, torch.channels_last
 

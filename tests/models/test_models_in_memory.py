@@ -22,7 +22,7 @@ from hf_lowlabel import (
     load_source,
 )
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.models.opening import open_model
+from hf_lowlabel.models.saved_models import open_model
 from hf_lowlabel.selection.features import extract
 from tests.test_open_api import pairs
 

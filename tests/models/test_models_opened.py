@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_lowlabel import create_backbone, create_classifier, create_segmenter
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.models.opening import open_model
+from hf_lowlabel.models.saved_models import open_model
 from hf_lowlabel.models.two_towers import load_two_towers
 from tests.transformers_repos import make_encoder, save_repo, save_two_towers
 

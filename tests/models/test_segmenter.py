@@ -21,7 +21,7 @@ from hf_lowlabel.models.segmentation import (
     create_segmenter,
     load_encoder,
 )
-from hf_lowlabel.tasks.parts import MODEL_FILES
+from hf_lowlabel.tasks.data_classes import MODEL_FILES
 from hf_lowlabel.tasks.segmentation import Segmentation
 from tests import strangers
 

@@ -16,7 +16,7 @@ from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.selection.by_model import as_trained, badge, in_doubt
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.doubts import Doubt
+from hf_lowlabel.tasks.uncertainty import Doubt
 
 from .conftest import paint
 

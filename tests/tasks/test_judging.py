@@ -8,7 +8,7 @@ import pytest
 from hf_lowlabel.evaluation.modules import MultiLabelScores
 from hf_lowlabel.records import RunRecord
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.training.left_out import interval, redrawn
+from hf_lowlabel.training.cross_validated import interval, redrawn
 
 NAMES = ["daisy", "rose", "roze"]
 

@@ -15,7 +15,7 @@ from hf_lowlabel import Callback, finetune, load_segmentation, load_source, pret
 from hf_lowlabel.data.caches.image_cache import build_cache
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.tasks.parts import Examples
+from hf_lowlabel.tasks.data_classes import Examples
 from hf_lowlabel.training import copies, pretrain as pretrain_run
 from hf_lowlabel.training.copies import agreeing, pictures
 

@@ -9,7 +9,7 @@ from hf_lowlabel import api
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
-from hf_lowlabel.models.opening import open_model
+from hf_lowlabel.models.saved_models import open_model
 from hf_lowlabel.training import frozen, preparing
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.yaml_files import read_yaml

@@ -12,7 +12,7 @@ from hf_lowlabel import api, load_segmentation, load_source
 from hf_lowlabel.data.sources.several_targets import scenes
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.tasks import TASKS, get_task
-from hf_lowlabel.tasks.parts import Examples
+from hf_lowlabel.tasks.data_classes import Examples
 from hf_lowlabel.training.guard import NonFiniteGuard
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.run import LOOKED_AT, one_class_words

@@ -18,9 +18,9 @@ from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.pixels.images import BadImage
 from hf_lowlabel.errors import TooManyBad, UserError
 from hf_lowlabel.evaluation.inference import features_of, seen_by_all
+from hf_lowlabel.training.batches import ViewStream
 from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.preparing import caches_of
-from hf_lowlabel.training.streams import ViewStream
 from hf_lowlabel.views.table import build_view
 from hf_lowlabel.views.transforms import Separate
 

@@ -18,7 +18,7 @@ from hf_lowlabel.errors import TooManyBad, UserError
 from hf_lowlabel.hub.push import _in_use
 from hf_lowlabel.labeling.server import only_one
 from hf_lowlabel.labeling.to_label import BEGUN, alone
-from hf_lowlabel.ladder.sizes import rebuilt
+from hf_lowlabel.ladder.image_side import rebuilt
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.folder import claim, release

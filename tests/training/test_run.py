@@ -20,7 +20,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.models.travelling import NETWORKS
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import caching, classification, get_task, segmentation as segmentation_task
-from hf_lowlabel.training.counts import tell_counts
+from hf_lowlabel.training.class_counts import tell_counts
 from hf_lowlabel.training.loop import Loop
 from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.run import best_score

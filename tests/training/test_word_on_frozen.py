@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_lowlabel import finetune, pretrain
-from hf_lowlabel.tasks import get_task, left_out
+from hf_lowlabel.tasks import cross_validation, get_task
 from hf_lowlabel.training.run import tell_frozen
 
 SMALL = dict(image_size=16, device="cpu")
@@ -77,10 +77,10 @@ def test_masks_are_shared_among_processes(encoder, masked, tmp_path, monkeypatch
 
     def keep(self, model, weights, labeled, test, names):
         for parts, mine in ((1, 0), (2, 0), (2, 1), (50, 49)):
-            monkeypatch.setattr(left_out, "world", lambda: parts)
-            monkeypatch.setattr(left_out, "rank", lambda: mine)
-            monkeypatch.setattr(left_out, "all_mean", lambda x: x / parts)
-            kept.append(left_out.of_other_masks(model, labeled, test, len(names)))
+            monkeypatch.setattr(cross_validation, "world", lambda: parts)
+            monkeypatch.setattr(cross_validation, "rank", lambda: mine)
+            monkeypatch.setattr(cross_validation, "all_mean", lambda x: x / parts)
+            kept.append(cross_validation.of_other_masks(model, labeled, test, len(names)))
 
     monkeypatch.setattr(type(task), "frozen_row", keep)
     given = dict(

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from ...errors import UserError
-from ...there import or_a_model
+from ...missing_inputs import or_a_model
+from ..pixels.fingerprints import ends_of, size_and_print
 from ..pixels.images import open_image, read_endings
-from ..pixels.prints import ends_of, size_and_print
 from .table_files import TABLES
 
 SPLITS = {

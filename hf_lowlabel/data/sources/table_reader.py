@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ...errors import UserError
-from ..pixels.prints import END, ends_of, print_of_value, size_and_print
+from ..pixels.fingerprints import END, ends_of, print_of_value, size_and_print
 from .table_paths import Within, is_remote, open_encoded
 
 

@@ -13,7 +13,7 @@ from hf_lowlabel.errors import UserError
 from hf_lowlabel.pretraining.pixpro import cell_centres
 from hf_lowlabel.tasks.caching import labeled_positions
 from hf_lowlabel.training import setup
-from hf_lowlabel.training.streams import ViewStream, finetune_batches, micro_batches, pretrain_batches
+from hf_lowlabel.training.batches import ViewStream, finetune_batches, micro_batches, pretrain_batches
 from hf_lowlabel.views.joint import JointView
 from hf_lowlabel.views.table import build_view
 from hf_lowlabel.views.transforms import Joint, Separate

@@ -9,9 +9,9 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..errors import UserError
+from ..labeling.answer_kinds import Kind
 from ..labeling.importing import import_labels
-from ..labeling.kinds import Kind
-from ..tasks.parts import label_rules
+from ..tasks.data_classes import label_rules
 
 log = logging.getLogger("hf_lowlabel")
 

@@ -11,10 +11,10 @@ import numpy as np
 from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..files import write_json
-from ..tasks.parts import Attempt, Examples
+from ..tasks.data_classes import Attempt, Examples
 from ..training.preparing import Prepared, caches_of, held_out, network_of
-from .keeping import TRIALS, not_any_more, read_kept
 from .planning import settle
+from .search_state import TRIALS, not_any_more, read_kept
 from .trained import Trials, hushed
 
 ENOUGH = 150  # steps of a trial that a smaller side has to allow

@@ -20,7 +20,7 @@ from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..files import read_json, remove_folder, sha256, write_json
-from ..models.layout import best_layout
+from ..models.memory_format import best_layout
 from ..models.quiet import unsaid
 from ..selection.feature_file import Features, file_in, read, write
 from ..selection.features import check, fingerprint, holds_all, print_of_images, print_of_tensors, rounded

@@ -18,12 +18,12 @@ Rows = TypeVar("Rows", np.ndarray, Tensor)
 SAME = 1e-6  # shares that differ by less are the same
 
 
-def says(priors: Rows) -> Rows:
+def informative(priors: Rows) -> Rows:
     """Which rows of priors [N, K] say something, bool [N]: one class has more than the mean of all."""
     most = priors.amax(1) if isinstance(priors, Tensor) else priors.max(1)
     return most > priors.mean(1) + SAME
 
 
-def spoken(priors: Rows) -> Rows:
+def without_uninformative(priors: Rows) -> Rows:
     """Priors [N, K] with zeros in the rows that say nothing."""
-    return priors * says(priors)[:, None]
+    return priors * informative(priors)[:, None]

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.labeling.kinds import kind_of
+from hf_lowlabel.labeling.answer_kinds import kind_of
 from hf_lowlabel.selection.by_model import said_of, usual_leads
-from hf_lowlabel.training import counts, preparing
+from hf_lowlabel.training import class_counts, preparing
 
 FAST = "--method probe --from-scratch --model test_resnet --image-size 32 --test-fraction 0 --dataset photos".split()
 
@@ -182,22 +182,22 @@ def test_split_asks_too_whether_a_class_is_a_letter_off_another(photos, tmp_path
     ],
 )
 def test_what_is_a_letter_off(one, other, off):
-    assert counts.a_letter_off(one, other) == counts.a_letter_off(other, one) == off
+    assert class_counts.a_letter_off(one, other) == class_counts.a_letter_off(other, one) == off
 
 
 def test_of_thousands_of_classes_few_are_compared(monkeypatch, caplog):
     """Every pair of them took half a minute, in each process."""
     letters = "abcdefghijklmnopqrst"
     counted = {f"{a}{b}{c}{d}{a}{c}": 5 for a in letters[:8] for b in letters for c in letters for d in "ab"}
-    compared, real = [], counts.a_letter_off
-    monkeypatch.setattr(counts, "a_letter_off", lambda *names: compared.append(names) or real(*names))
+    compared, real = [], class_counts.a_letter_off
+    monkeypatch.setattr(class_counts, "a_letter_off", lambda *names: compared.append(names) or real(*names))
     with caplog.at_level("WARNING"):
-        counts.tell_misspelt({**counted, "tttttt": 9, "tttutt": 1, **{f"zz{name}zz": 1 for name in counted}})
+        class_counts.tell_misspelt({**counted, "tttttt": 9, "tttutt": 1, **{f"zz{name}zz": 1 for name in counted}})
     assert len(compared) < 100 and [record.args[0] for record in caplog.records] == ["tttutt"]
 
 
 def test_classes_that_differ_by_a_letter_and_have_labels_are_classes(caplog):
     with caplog.at_level("WARNING"):
-        counts.tell_misspelt({"maple": 4, "mapie": 2, "oak": 1})
-        counts.tell_misspelt({"maple": 2, "mapie": 1})  # of three labels none is rare
+        class_counts.tell_misspelt({"maple": 4, "mapie": 2, "oak": 1})
+        class_counts.tell_misspelt({"maple": 2, "mapie": 1})  # of three labels none is rare
     assert not caplog.records

@@ -12,8 +12,8 @@ from hf_lowlabel import UserError, evaluate, finetune
 from hf_lowlabel.cli import main
 from hf_lowlabel.finetuning.graph import class_shares
 from hf_lowlabel.tasks import get_task
-from hf_lowlabel.tasks.parts import LeftOut
-from hf_lowlabel.training.left_out import interval
+from hf_lowlabel.tasks.data_classes import LeftOut
+from hf_lowlabel.training.cross_validated import interval
 
 TINY = dict(model="test_resnet", from_scratch=True, test_fraction=0.0, image_size=32)
 STEP = dict(batch_size=4, max_steps=1)

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..evaluation.classification import Z80, wilson
 from ..finetuning.linear import drawn_again
 from ..tasks import get_task
-from ..tasks.parts import LeftOut
+from ..tasks.data_classes import LeftOut
 from .preparing import Prepared, Run
 
 log = logging.getLogger("hf_lowlabel")

@@ -22,7 +22,7 @@ from ..evaluation.near_copies import copies_of_each
 from ..evaluation.segmentation import Normalise
 from ..finetuning.linear import LeastSquares, first_of_each, group_of, left_out_logits, softmax
 from ..finetuning.pixel_probe import PixelProbe, Softmax
-from .parts import Examples, LeftOut
+from .data_classes import Examples, LeftOut
 from .pixels import images, sampled
 
 MOST = 10_000  # labels

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.dataset import ImageDataset
 from ..errors import UserError
 from ..text import listed
-from .kinds import kind_of
+from .answer_kinds import kind_of
 from .labels import Asked, Labels
 from .other_rounds import NOTE, labels_in, places, refresh
 from .same_images import check_same

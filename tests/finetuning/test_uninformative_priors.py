@@ -7,7 +7,7 @@ import torch
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.graph import Pool
 from hf_lowlabel.finetuning.self_training import SelfTraining
-from hf_lowlabel.finetuning.silent import says, spoken
+from hf_lowlabel.finetuning.uninformative import informative, without_uninformative
 from hf_lowlabel.finetuning.weights import Fixed, Flex, Prior
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.selection.by_class import within_classes
@@ -31,9 +31,12 @@ def some(kind, n=40, seed=0):
 def test_which_rows_say_something(of):
     rows = [[0.25] * 4, [0.0] * 4, [0.26, 0.25, 0.25, 0.24], [0.5, 0.5, 0, 0], [0.2, 0.1, 0.1, 0.1], [0.1] * 4]
     p = of(np.array(rows, np.float32))
-    assert says(p).tolist() == [False, False, True, True, True, False]
-    assert spoken(p)[0].tolist() == [0] * 4 and spoken(p)[2].tolist() == p[2].tolist()
-    assert says(of(np.array([[0.5, 0.5], [1, 0]], np.float32))).tolist() == [False, True]  # two votes that differ
+    assert informative(p).tolist() == [False, False, True, True, True, False]
+    assert without_uninformative(p)[0].tolist() == [0] * 4 and without_uninformative(p)[2].tolist() == p[2].tolist()
+    assert informative(of(np.array([[0.5, 0.5], [1, 0]], np.float32))).tolist() == [
+        False,
+        True,
+    ]  # two votes that differ
 
 
 @pytest.mark.parametrize("kind", SILENT)
