@@ -500,22 +500,22 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         for corner in ((40, 20), (60, 20), (60, 40), (40, 40)):
             page.mouse.click(*at(*corner))
         press("Enter")
-        expect(page.locator("#open")).to_have_text(re.compile("8[234] % open"))
+        expect(page.locator("#open")).to_have_text(re.compile("8[234] % unpainted"))
         saved()
         assert 19 * 19 <= (stored(photos, "0.png")[18:42, 38:62] == 1).sum() <= 21 * 21
         press("1"), press("f")
         page.mouse.click(*at(2, 46))
-        expect(page.locator("#open")).to_have_text("0 % open")
+        expect(page.locator("#open")).to_have_text("0 % unpainted")
         saved()
         done = stored(photos, "0.png")
         assert done[0, 0] == 0 and done[30, 50] == 1 and not (done == 255).any()
         press("z")
-        expect(page.locator("#open")).to_have_text(re.compile("8[234] % open"))
+        expect(page.locator("#open")).to_have_text(re.compile("8[234] % unpainted"))
         press("y")
-        expect(page.locator("#open")).to_have_text("0 % open")
+        expect(page.locator("#open")).to_have_text("0 % unpainted")
         press("e")
         page.mouse.click(*at(50, 30))
-        expect(page.locator("#open")).to_have_text("1 % open")
+        expect(page.locator("#open")).to_have_text("1 % unpainted")
         saved()
         assert stored(photos, "0.png")[30, 50] == 255
         process.kill()  # the machine goes down
@@ -527,9 +527,9 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         expect(page.locator("#count")).to_contain_text("1 of 2 with a mask")
         assert page.text_content("#id") == "1.jpg"  # the first without one
         press("ArrowLeft")
-        expect(page.locator("#open")).to_have_text("1 % open")
+        expect(page.locator("#open")).to_have_text("1 % unpainted")
         press("1"), press("r")
-        expect(page.locator("#open")).to_have_text("0 % open")
+        expect(page.locator("#open")).to_have_text("0 % unpainted")
         page.mouse.move(*at(20, 20))
         before = page.locator("#mask").bounding_box()
         page.mouse.wheel(0, -400)
@@ -555,7 +555,7 @@ def test_a_tab_of_another_folder_paints_nothing(photos, browser, tmp_path):  # n
         port, left = server.server_port, browser.new_context(viewport={"width": 1280, "height": 800})
         tab = left.new_page()
         tab.goto(server.url, wait_until="networkidle")
-        expect(tab.locator("#open")).to_have_text("100 % open")
+        expect(tab.locator("#open")).to_have_text("100 % unpainted")
     with serving(other, session, port) as server:
         left.new_page().goto(server.url, wait_until="networkidle")
         tab.keyboard.press("1"), tab.keyboard.press("r")
@@ -577,7 +577,7 @@ def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
         tabs = [browser.new_page(viewport={"width": 1280, "height": 800}) for _ in range(2)]
         for tab in tabs:
             tab.goto(server.url, wait_until="networkidle")
-            expect(tab.locator("#open")).to_have_text("100 % open")
+            expect(tab.locator("#open")).to_have_text("100 % unpainted")
         first, second = tabs
         first.keyboard.press("1"), first.keyboard.press("r")
         expect(first.locator("#saved")).to_have_text("saved")
@@ -593,10 +593,10 @@ def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
         second.once("dialog", lambda dialog: dialog.accept())
         second.keyboard.press("ArrowRight")
         expect(second.locator("#id")).to_have_text("photo 01.png")
-        expect(second.locator("#open")).to_have_text("100 % open")
+        expect(second.locator("#open")).to_have_text("100 % unpainted")
         second.keyboard.press("ArrowLeft")
         expect(second.locator("#id")).to_have_text("photo 00.png")
-        expect(second.locator("#open")).to_have_text("0 % open")
+        expect(second.locator("#open")).to_have_text("0 % unpainted")
         second.evaluate("document.getElementById('size').value = 5")
         second.keyboard.press("e")
         box = second.locator("#mask").bounding_box()
@@ -638,7 +638,7 @@ def test_a_tab_says_that_another_one_changed_the_classes(photos, browser):  # no
     with serving(photos, session) as server:
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
         tab.goto(server.url, wait_until="networkidle")
-        expect(tab.locator("#open")).to_have_text("100 % open")
+        expect(tab.locator("#open")).to_have_text("100 % unpainted")
         tab.keyboard.press("2")
         old = tab.evaluate("state.classes[1].name")
         ask(server, "rename", {"old": old, "new": "other"})
@@ -738,7 +738,7 @@ def test_a_mask_of_1024_px_comes_back_after_a_kill(tmp_path, browser):  # noqa: 
             page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * (0.1 + 0.15 * k), steps=8)
             page.mouse.up()
         page.keyboard.press("1"), page.keyboard.press("r")
-        expect(page.locator("#open")).to_have_text("0 % open")
+        expect(page.locator("#open")).to_have_text("0 % unpainted")
         expect(page.locator("#saved")).to_have_text("saved")
         before = stored(photos, "0.png").copy()
         assert before.shape == (1024, 1024) and set(np.unique(before)) == {0, 1}
@@ -752,7 +752,7 @@ def test_a_mask_of_1024_px_comes_back_after_a_kill(tmp_path, browser):  # noqa: 
         process, url = apart(photos)
         page.goto(url, wait_until="networkidle")
         page.keyboard.press("ArrowLeft")
-        expect(page.locator("#open")).to_have_text("0 % open")
+        expect(page.locator("#open")).to_have_text("0 % unpainted")
         shown = page.evaluate("Array.from(mask.counts(2))")
         assert shown == [int((after == k).sum()) for k in (0, 1)]
     finally:

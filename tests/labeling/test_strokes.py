@@ -286,7 +286,7 @@ def test_a_model_s_mask_that_is_taken_back_and_brought_back_is_not_accepted(tmp_
         for _ in range(2):
             expect(opened).to_contain_text("that nobody has accepted")
             hand.press("z")
-            expect(opened).to_have_text("100 % open")
+            expect(opened).to_have_text("100 % unpainted")
             hand.press("y")
         expect(opened).to_contain_text("that nobody has accepted")
         hand.page.evaluate("writing")
