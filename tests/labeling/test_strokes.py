@@ -297,7 +297,7 @@ def test_a_model_s_mask_that_is_taken_back_and_brought_back_is_not_accepted(tmp_
             hand.press(key)
             hand.page.evaluate("writing")
             hand.page.wait_for_function("() => !unsaved")
-            assert hand.on_disk("a.png") == left and opened.inner_text().endswith("open")
+            assert hand.on_disk("a.png") == left and opened.inner_text().endswith("unpainted")
         hand.press("ArrowRight")
         hand.sees("b.png")
         expect(opened).to_contain_text("that nobody has accepted")
