@@ -243,6 +243,15 @@ def read_text(path: str | Path, advice: str = COPY) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}). {advice}") from error
 
 
+def is_json(value: Any) -> bool:
+    """Whether JSON can hold it."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def read_json(path: str | Path, advice: str = COPY) -> Any:
     """What a JSON file holds; see `read_bytes`."""
     return parse_json(read_text(path, advice), str(path), advice)

@@ -15,6 +15,7 @@ from .arguments import DataArguments
 from .data.caches.decoding import cores, in_threads
 from .data.caches.image_cache import workers_are_there
 from .data.files.folders import CONVERT
+from .data.given_files import place_of
 from .data.given_images import Given, Images, given_images, look_at
 from .data.masks.mask_faults import check_masks
 from .data.pages import opened_pages
@@ -273,15 +274,16 @@ def predictions(
     network = kind.load(model, revision, device)
     value_range = getattr(network.config, "value_range", None)
     look_at(asked, value_range)
+    taken = {given.place for given in asked} if pages else set()
 
     def shown(given: Given) -> Iterator[tuple[Path, str, Any] | BadImage]:
         """The pages of a file, or what is wrong with it."""
-        file, name = given.name, Path(given.place)
+        file = given.name
         try:
             with given.open() as image, decoding():
                 for page, picture in opened_pages(image, pages):
                     made = kind.prepare(network, load_rgb(picture, value_range))
-                    yield Path(f"{file}{page}"), name.with_stem(f"{name.stem}{page}").as_posix(), made
+                    yield Path(f"{file}{page}"), place_of(given.place, page, taken), made
         except BadImage as e:
             yield BadImage(e.reason, str(file))
 

@@ -62,7 +62,7 @@ def finetune(
     init_from: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
     architecture_args: Mapping[str, Any] | None = None,
-    drop_rate: float = 0.0,
+    drop_rate: float | None = None,
     freeze: int = 0,
     freeze_encoder: bool = False,
     lora_rank: int | None = None,
@@ -164,7 +164,7 @@ def finetune(
         architecture: What stands on the encoder: any of smp's, deeplabv3plus-os16 (usual), deeplabv2 ...,
             linear (usual on a ViT).
         architecture_args: Arguments of the architecture, as KEY=VALUE ....
-        drop_rate: Dropout before the classifier head.
+        drop_rate: Dropout before the classifier head; None: the network's own.
         freeze: Leading stages of the network, and its stem, whose weights stay as they are (stages).
         freeze_encoder: Train what stands on the encoder alone.
         lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).

@@ -75,3 +75,15 @@ def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> 
         taken[candidate.as_posix()] = 2
         out.append(candidate.as_posix())
     return out
+
+
+def place_of(name: str, page: str, taken: set[str]) -> str:
+    """The place of a page of the file whose own place is `name`, which no other in `taken` has; it is added there."""
+    if not page:
+        return name
+    whole, k = Path(name), 2
+    found = whole.with_stem(f"{whole.stem}{page}")
+    while found.as_posix() in taken:
+        found, k = whole.with_stem(f"{whole.stem}{page}-{k}"), k + 1
+    taken.add(found.as_posix())
+    return found.as_posix()

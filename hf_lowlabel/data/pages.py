@@ -90,10 +90,16 @@ def pages_of(reader: Reader, i: int) -> list[int]:
 def opened_pages(image: Image.Image, every: bool) -> Iterator[tuple[str, Image.Image]]:
     """("", the picture), or of a file of several pages, where `every` one is asked for, ("#1", the first) ..."""
     count = getattr(image, "n_frames", 1) if image.format in PAGED else 1
-    for k in range(count if every else 1):
-        if k:
+    if not every or count == 1:
+        yield "", image
+        return
+    before = image.tell()
+    try:
+        for k in range(count):
             image.seek(k)
-        yield f"#{k + 1}" if every and count > 1 else "", image
+            yield f"#{k + 1}", image
+    finally:
+        image.seek(before)  # it may be a caller's
 
 
 def in_pages(dataset: ImageDataset) -> ImageDataset:

@@ -10,7 +10,6 @@ as 0. Pixels whose target is 255 or negative take no part.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 
@@ -61,20 +60,23 @@ def check_classes(kind: str, found: Tensor, classes: int) -> None:
         )
 
 
-def errors_over_images(confusions: np.ndarray, class_names: Sequence[str], draws: int = 200) -> dict[str, float]:
+def errors_over_images(confusions: np.ndarray, draws: int = 200) -> dict[str, float]:
     """KEY_error: the standard error of scores over images, by drawing the images again (bootstrap).
 
     Args:
-        confusions: [n, K, K], of each image. class_names: the K names. draws: how often.
+        confusions: [n, K, K], of each image. draws: how often.
 
     Returns:
         Of the mean IoU, the mean Dice, the pixel accuracy and, of two classes, the IoU of the object; {} for fewer than
         4 images.
     """
     n, random, found = len(confusions), np.random.default_rng(0), []
+    counts = np.stack(counts_of(confusions), 1).astype(np.float64)  # [n, 3, K], of which the scores are made
     for _ in range(draws if n >= 4 else 0):
-        with contextlib.suppress(UserError):  # a draw without any pixel to compare with
-            found.append(segmentation_metrics(confusions[random.integers(0, n, n)].sum(0), class_names))
+        times = np.bincount(random.integers(0, n, n), minlength=n).astype(np.float64)
+        hit, truth, called = np.tensordot(times, counts, 1)
+        if truth.sum():  # else a draw without any pixel to compare with
+            found.append(overall(hit, truth, called))
     keys = ("miou", "dice", "pixel_accuracy", "object_iou")
     values = {key: [one[key] for one in found if one.get(key) is not None] for key in keys}
     return {f"{key}_error": float(np.std(v)) for key, v in values.items() if v}
@@ -103,35 +105,44 @@ def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> d
         )
     if not confusion.sum():
         raise UserError("No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored).")
-    hit, truth, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    union = truth + called - hit
+    hit, truth, called = counts_of(confusion)
+    return {
+        **overall(hit, truth, called),
+        "class_names": list(class_names),
+        "per_class": [_number(v) for v in _share(hit, truth + called - hit)],
+        "per_class_dice": [_number(v) for v in _share(2 * hit, truth + called)],
+        "per_class_share": [float(v) for v in truth / truth.sum()],
+        "pixels": int(truth.sum()),
+        "confusion": confusion.astype(np.int64).tolist(),
+    }
 
-    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
-    iou, dice, recall = share(hit, union), share(2 * hit, truth + called), share(hit, truth)
-    out = {
+def counts_of(confusions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """I, T and P, each [..., K], of confusion matrices [..., K, K]."""
+    return np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1), confusions.sum(-2)
+
+
+def overall(hit: np.ndarray, truth: np.ndarray, called: np.ndarray) -> dict[str, float | None]:
+    """The scores of all classes together from I, T and P, each [K], with a true pixel among them."""
+    iou, dice, recall = _share(hit, truth + called - hit), _share(2 * hit, truth + called), _share(hit, truth)
+    out: dict[str, float | None] = {
         "miou": float(np.nanmean(iou)),
         "miou_all": float(np.nan_to_num(iou).mean()),
         "dice": float(np.nanmean(dice)),
         "pixel_accuracy": float(hit.sum() / truth.sum()),
         "class_accuracy": float(np.nanmean(recall)),
-        "class_names": list(class_names),
-        "per_class": [_number(v) for v in iou],
-        "per_class_dice": [_number(v) for v in dice],
-        "per_class_share": [float(v) for v in truth / truth.sum()],
-        "pixels": int(truth.sum()),
-        "confusion": confusion.astype(np.int64).tolist(),
     }
-    if len(class_names) == 2:
-        out["object_iou"] = _number(iou[1])
-    return out
+    return out | {"object_iou": _number(iou[1])} if len(iou) == 2 else out
 
 
 def per_image_jaccard(confusion: Tensor) -> Tensor:
     """IoU of class 1 in one image, 1 where it is nowhere (its mean over images is the ISIC challenge's Jaccard)."""
     union = confusion[1].sum() + confusion[0, 1]
     return torch.where(union > 0, confusion[1, 1] / union.clamp(min=1), 1.0)
+
+
+def _share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
 
 def _number(x: float) -> float | None:

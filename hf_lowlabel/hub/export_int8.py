@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -80,13 +81,14 @@ def write_int8(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     known = run if run is not None and (run / "training.yaml").is_file() and (run / "run.json").is_file() else None
-    seen = list(calibration(task, plan, known, files))
-    if not seen:
+    images = calibration(task, plan, known, files)  # one at a time: sixty photos of a phone are gigabytes
+    first = next(images, None)
+    if first is None:
         raise UserError("int8 needs images to see which numbers occur. Give --images, best your own.")
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = iter(seen)
+            self.left = itertools.chain([first], images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(({"pixel_values": x.numpy()} for x in self.left), None)
@@ -100,6 +102,8 @@ def write_int8(
             quantize_static(
                 ready, str(small), Reader(), **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
             )
+        except UserError:  # of an image that cannot be read
+            raise
         except Exception as error:  # whatever onnxruntime raises: what it cannot express
             places = (small, Path(tempfile.gettempdir(), NAME))  # where it writes; to the second of its own accord
             if disk := next(filter(None, (of_disk(error, to, whole.stat().st_size) for to in places)), None):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..data.annotations.annotations import find_drawn
 from ..data.files.folder_names import IMAGE_FOLDERS, MASK_FOLDERS
-from ..data.files.folders import ALIASES, holds_images, image_files, is_table, subfolders
+from ..data.files.folders import ALIASES, holds_images, image_files, is_predicted, is_table, subfolders
 from ..data.files.table_files import stem
 from ..data.masks.mask_folders import find_files, layout, named, pair_roots
 from ..data.masks.own_names import CLASSES_FILE
@@ -30,7 +30,7 @@ from ..files import whole
 from ..text import series
 from .labels import Asked
 from .next_steps import colored_by
-from .predicted import is_predicted, predicted
+from .predicted import predicted
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".gif": "GIF"}  # that keep class numbers
 LAYOUTS = ("folder", "beside", None)  # that new masks are written into

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.files.folders import is_predicted
 from ..errors import UserError
 from .answer_kinds import kind_of
 from .labels import Asked
@@ -14,7 +15,7 @@ from .mask_page import MaskSession, Shown
 from .mask_places import why_not_painted
 from .next_steps import refuse_mixing, told
 from .page import Session
-from .predicted import after_corrections, is_predicted, name_classes
+from .predicted import after_corrections, name_classes
 from .server import serve
 
 

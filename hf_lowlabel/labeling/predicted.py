@@ -8,6 +8,7 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from ..commands import MODEL, command
+from ..data.files.folders import PREDICTED
 from ..data.masks.own_names import CLASSES_FILE
 from ..data.pixels.images import decoding, open_image
 from ..data.pixels.mask_colors import lines_of, palette_of_ours
@@ -19,16 +20,8 @@ from ..text import listed, series
 from .mask_classes import goes_on_from
 
 log = logging.getLogger("hf_lowlabel")
-TABLE, SHARE = "masks.csv", "share_"
+SHARE = "share_"
 ADVICE = "Give a folder as `hf-lowlabel predict` wrote it."
-
-
-def is_predicted(folder: Path) -> bool:
-    """Whether `predict` wrote it."""
-    if not ((folder / TABLE).is_file() and (folder / "masks").is_dir()):
-        return False
-    head = read_text(folder / TABLE, ADVICE).partition("\n")[0].split(",")
-    return head[:3] == ["file", "mask", "overlay"]
 
 
 def predicted(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -37,13 +30,13 @@ def predicted(folder: Path) -> dict[str, tuple[Path, Path]]:
     Raises:
         UserError: no photo is where the table says.
     """
-    rows = csv.DictReader(io.StringIO(read_text(folder / TABLE, ADVICE), newline=""))
+    rows = csv.DictReader(io.StringIO(read_text(folder / PREDICTED, ADVICE), newline=""))
     found, gone, pages = dict[str, tuple[Path, Path]](), list[str](), list[str]()
     for row in rows:
         file, mask = row.get("file") or "", PurePosixPath(row.get("mask") or "")
         image = next((Path(name) for name in (file, file.removeprefix("'")) if Path(name).is_file()), None)
         if mask.parts[:1] != ("masks",) or len(mask.parts) < 2 or ".." in mask.parts:
-            raise UserError(f"{folder / TABLE} names {str(mask)!r}, which is no mask of masks/. {ADVICE}")
+            raise UserError(f"{folder / PREDICTED} names {str(mask)!r}, which is no mask of masks/. {ADVICE}")
         if image is None:
             (pages if is_page(file) else gone).append(file)
         else:
@@ -61,11 +54,12 @@ def predicted(folder: Path) -> dict[str, tuple[Path, Path]]:
         some = f", such as {gone[0]!r}" if gone else ""
         again = command("label", "PHOTOS", task="segmentation", model=MODEL)
         raise UserError(
-            f"{str(folder)!r} holds what `predict` said of photos, and none of them is where {TABLE} says{some}. Start "
-            f"where `predict` was started, or give the folder of the photos, whose masks a model begins: `{again}`."
+            f"{str(folder)!r} holds what `predict` said of photos, and none of them is where {PREDICTED} says{some}. "
+            "Start where `predict` was started, or give the folder of the photos, whose masks a model begins: "
+            f"`{again}`."
         )
     if gone:
-        log.warning("%d photos are not where %s says, and left out: %s", len(gone), folder / TABLE, listed(gone, 3))
+        log.warning("%d photos are not where %s says, and left out: %s", len(gone), folder / PREDICTED, listed(gone, 3))
     return found
 
 
@@ -81,7 +75,7 @@ def name_classes(folder: Path) -> None:
     Raises:
         UserError: there is one of other classes, such as those of a model that predicted the same photos before.
     """
-    file, table = folder / CLASSES_FILE, folder / TABLE
+    file, table = folder / CLASSES_FILE, folder / PREDICTED
     head = next(csv.reader(io.StringIO(read_text(table, ADVICE), newline="")))
     names = [name.removeprefix(SHARE) for name in head if name.startswith(SHARE)]
     if file.is_file():
@@ -89,9 +83,9 @@ def name_classes(folder: Path) -> None:
         renamed = file.stat().st_mtime_ns >= table.stat().st_mtime_ns and goes_on_from(known, names, names)
         if known[: len(names)] != names and not renamed:
             raise UserError(
-                f"{file} says {series(known[:8])}, and the masks beside it are of {series(names[:8])}, by {TABLE}. "
+                f"{file} says {series(known[:8])}, and the masks beside it are of {series(names[:8])}, by {PREDICTED}. "
                 f"Remove {CLASSES_FILE} if it is of another prediction; if it has new names for the same classes, let "
-                f"the columns {SHARE}... of {TABLE} have them too."
+                f"the columns {SHARE}... of {PREDICTED} have them too."
             )
         return
     own = None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import TimmWrapperConfig
 
 from ..errors import UserError
-from ..files import verify
+from ..files import is_json, verify
 from ..text import brief
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
@@ -66,7 +66,7 @@ def create_classifier(
     std: Sequence[float] | None = None,
     crop_pct: float | None = None,
     interpolation: str | None = None,
-    drop_rate: float = 0.0,
+    drop_rate: float | None = None,
     revision: str | None = None,
     model_args: dict | None = None,
 ) -> LowLabelForImageClassification:
@@ -79,7 +79,8 @@ def create_classifier(
     if at all: without them its head may be a random one, or of other classes. `image_size` (px), `mean`, `std`,
     `crop_pct` (share of the short side that evaluation keeps) and `interpolation` replace the checkpoint's own values.
     pretrained=False: `name` is an architecture and the weights are random. revision: commit, tag or branch of a Hub id.
-    drop_rate: dropout before the last layer; model_args: further arguments of the architecture, saved with the model.
+    drop_rate: dropout before the last layer (None: the checkpoint's own); model_args: further arguments of the
+    architecture, saved with the model.
     """
     names = _check_classes(num_labels, class_names)
     found = _find(name, pretrained, revision)
@@ -104,7 +105,9 @@ def create_classifier(
         )
     # a kept head without names: None lets transformers recognise ImageNet's classes
     names = names or (found.label_names if kept else [f"LABEL_{i}" for i in range(num_labels)])
-    args = {**(model_args or {}), **({"drop_rate": drop_rate} if drop_rate else {})}
+    # an architecture without dropout takes no such argument, and needs none to have none
+    changes = drop_rate or (drop_rate is not None and "drop_rate" in {**found.model_args, **(model_args or {})})
+    args = {**(model_args or {}), **({"drop_rate": drop_rate} if changes else {})}
     config = _config(
         found, num_labels, names, args, image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation
     )
@@ -220,6 +223,11 @@ def _config(
         args["img_size"] = cfg["input_size"][1:]  # AutoModel builds from the name and these arguments alone
     if cfg.get("global_pool"):
         args.setdefault("global_pool", cfg["global_pool"])
+    if odd := [key for key, value in args.items() if not is_json(value)]:
+        raise UserError(
+            f"The argument {odd[0]} of the network is {args[odd[0]]!r}, which is no JSON. Give its name in "
+            'timm, such as "relu", or numbers and texts.'
+        )
     saved = {"architecture": found.architecture, "num_classes": num_labels, "model_args": args, "pretrained_cfg": cfg}
     return TimmWrapperConfig.from_dict({**saved, "label_names": names} if names is not None else saved)
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as PIPELINE_MODELS
 
 from ..errors import UserError, unknown
+from ..evaluation.confusion import MASK_IGNORE
 from ..files import read_json, write_json
 from .backbone import LowLabelBackbone
 from .loading import LoadReport, check_count, create_backbone
@@ -84,6 +85,10 @@ def create_segmenter(
         raise UserError(
             f"A segmenter needs two classes or more, each with a name of its own. There are {num_labels} classes and "
             f"the names {', '.join(names[:8])}."
+        )
+    if num_labels > MASK_IGNORE:
+        raise UserError(
+            f"There are {num_labels} classes. A mask has values from 0 to {MASK_IGNORE - 1}: merge classes."
         )
     if architecture not in (None, *architectures()):
         raise unknown("architecture", architecture, architectures())

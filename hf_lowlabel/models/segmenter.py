@@ -151,7 +151,7 @@ class LowLabelForSemanticSegmentation(PreTrainedModel):
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of the padded image, finest first; a plain ViT's prefix tokens [B, n, D] come last."""
-        maps = self.network.encoder(self.pad(x))
+        maps = self.network.encoder(self.pad(x.to(self.dtype)))
         if self.config.architecture == "dpt":
             maps = [*maps[0], *(tokens for tokens in maps[1] if tokens is not None)]
         return list(maps)

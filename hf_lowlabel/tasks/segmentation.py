@@ -257,7 +257,7 @@ class Segmentation(JudgingMasks, Task):
         of = dict(indices=images.members, window=square, each=each, **seen(model))
         metrics = evaluate_segmentation(model, images.cache, names, **of) | card.size_scored(model)
         if each is not None:
-            metrics |= errors_over_images(each.all(), names)
+            metrics |= errors_over_images(each.all())
         if folder is not None and is_main_process():
             examples = card.examples(model, images.cache, window, **seen(model))
             examples.save(metrics["class_names"], folder / "predictions.png", card.declared_by(model))
@@ -277,7 +277,7 @@ class Segmentation(JudgingMasks, Task):
         tallies = of_other_masks(model, labeled, test, len(names))
         score = {
             self.score.key: segmentation_metrics(tallies.sum(0), names)[self.score.key],
-            **errors_over_images(tallies, names),
+            **errors_over_images(tallies),
         }
         return Row(f"linear probe of pixels on {weights}, same masks", score)
 

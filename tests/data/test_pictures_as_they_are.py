@@ -210,4 +210,10 @@ def test_pages_are_predicted_when_asked(tmp_path):
     found = predict(files, run.folder, pages=True)
     assert [row["file"].rsplit("/", 1)[-1] for row in found.rows] == ["s.tif#1", "s.tif#2", "s.tif#3", "0.png"]
     assert "pillow-heif" in found.skipped[0][1]
+    with Image.open(tmp_path / "s.tif") as opened:  # a caller's: asked again it answers the same
+        opened.seek(1)
+        for _ in range(2):
+            again = predict([opened], run.folder, pages=True).rows
+            assert [row["confidence"] for row in again] == [row["confidence"] for row in found.rows[:3]]
+            assert opened.tell() == 1
     assert len(predict(files, run.folder).rows) == 2

@@ -13,7 +13,7 @@ from torch import nn
 
 from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.evaluation.confusion import confusion_of, per_image_jaccard, segmentation_metrics
+from hf_lowlabel.evaluation.confusion import confusion_of, errors_over_images, per_image_jaccard, segmentation_metrics
 from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color
 from hf_lowlabel.evaluation.segmentation import (
     evaluate_segmentation,
@@ -197,3 +197,19 @@ def test_masks_as_files_and_pictures(tmp_path):
     with Image.open(file) as picture:
         assert picture.width > 400 and len(np.unique(np.asarray(picture.convert("L")))) > 50
     assert file.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_errors_over_images_are_those_of_whole_scores(classes):
+    """The formula by itself: the deviation of a score over draws of the images with replacement."""
+    random, each = np.random.default_rng(3), []
+    tables = random.integers(0, 50, (5, classes, classes))
+    tables[:2] = 0  # images of which no pixel takes part
+    again = np.random.default_rng(0)
+    for _ in range(200):
+        total = tables[again.integers(0, 5, 5)].sum(0)
+        each += [segmentation_metrics(total, [f"{k}" for k in range(classes)])] if total.any() else []
+    expected = {"miou", "dice", "pixel_accuracy", *(["object_iou"] if classes == 2 else [])}
+    found = errors_over_images(tables)
+    assert found == pytest.approx({f"{key}_error": np.std([one[key] for one in each]) for key in expected})
+    assert len(each) < 200 and errors_over_images(tables[:3]) == {}

@@ -210,6 +210,12 @@ def test_dropout_acts_in_training_only_and_is_saved(tmp_path):
     assert torch.equal(model.eval()(x).logits, model(x).logits)
     model.save_pretrained(tmp_path)
     assert create_classifier(str(tmp_path), 3).timm_model.drop_rate == 0.5
+    assert create_classifier(str(tmp_path), 3, drop_rate=0.0).timm_model.drop_rate == 0.0
+
+
+def test_arguments_that_no_file_can_hold_are_refused():
+    with pytest.raises(UserError, match="The argument act_layer of the network is .* which is no JSON"):
+        create_classifier("vit_tiny_patch16_224", 3, pretrained=False, model_args={"act_layer": torch.nn.ReLU})
 
 
 def test_loss_and_gradients_through_transformers_interface():

@@ -236,6 +236,8 @@ def test_bad_input():
         make("coat_lite_tiny", "unet")
     with pytest.raises(UserError, match=r"num_labels=\['a', 'b'\] is no number of classes. Give 1 or more, and their"):
         make(labels=["a", "b"])
+    with pytest.raises(UserError, match="There are 300 classes. A mask has values from 0 to 254"):
+        create_segmenter("resnet10t", 300, architecture="unet", pretrained=False)
     with pytest.raises(UserError, match="name of its own"):
         make(class_names=["a", "b"])
     with pytest.raises(UserError, match="cannot build a network"):

@@ -1,9 +1,11 @@
 """A saved model on new images and data: the same numbers as in training, and answers that others can read."""
 
 import contextlib
+import copy
 import csv
 import errno
 import warnings
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -21,6 +23,7 @@ from hf_lowlabel import (
     create_segmenter,
     evaluate,
     finetune,
+    load_source,
     predict,
     prediction,
     report,
@@ -171,6 +174,34 @@ def test_masks_are_no_images_to_predict(tmp_path, images, masks, caplog):
     assert find_images(tmp_path) == sorted(tmp_path / name for name in images)
     assert (f"{len(masks)} files" in caplog.text) == bool(masks)
     assert find_images([tmp_path / name for name in masks]) == [tmp_path / name for name in masks]
+
+
+@pytest.mark.filterwarnings("ignore:out in")
+def test_masks_that_were_predicted_are_no_images(segmenter, tmp_path):
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (20, 20), "gray").save(tmp_path / name)
+    for _ in range(2):
+        found = predict(tmp_path, segmenter.folder, output=tmp_path / "out", overwrite=True)
+        assert [Path(row["file"]).name for row in found.rows] == ["0.png", "1.png"]
+    assert [file.name for file in find_images(tmp_path)] == ["0.png", "1.png"] == load_source(tmp_path).ids
+    (tmp_path / "out/masks.csv").write_text("name,area\n")  # somebody else's folders of pictures
+    assert len(find_images(tmp_path)) == 6
+
+
+def test_each_page_has_a_mask_of_its_own(segmenter, tmp_path):
+    one, *more = [Image.new("RGB", (20, 20), (50 * k, 9, 9)) for k in range(3)]
+    one.save(tmp_path / "t.tif", save_all=True, append_images=more)
+    one.save(tmp_path / "t#2.png")
+    rows = predict(tmp_path, segmenter.folder, output=tmp_path / "out", pages=True).rows
+    assert [row["mask"] for row in rows] == [f"masks/t#{k}.png" for k in ("2", "1", "2-2", "3")]
+    assert {row["mask"] for row in rows} == {f"masks/{file.name}" for file in (tmp_path / "out/masks").iterdir()}
+
+
+def test_half_precision_in_memory_answers_as_full(segmenter):
+    image = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    models = segmenter.model, copy.deepcopy(segmenter.model).bfloat16()
+    whole, half = (predict([image], model).rows[0] for model in models)
+    assert half["confidence"] == pytest.approx(whole["confidence"], abs=0.02)
 
 
 def test_predictions_equal_the_transformers_pipeline(photos, tmp_path):

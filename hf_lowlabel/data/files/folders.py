@@ -35,6 +35,7 @@ UNLABELED = "unlabeled"  # the name of a folder that is not a class
 # folders that file systems and tools leave behind
 SYSTEM = frozenset("@eadir __macosx $recycle.bin lost+found __pycache__".split())
 OURS = ("run.json", "selection.json")  # a run's folder, and one to label in
+PREDICTED, HEAD = "masks.csv", b"file,mask,overlay"  # the table of predicted masks, and what it begins with
 CONVERT = {  # endings of pictures that are not read -> what to do
     **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif, or save them as JPEG as a phone does to share them"),
     ".jxl": "pip install pillow-jxl-plugin, or save them as PNG or JPEG",
@@ -201,8 +202,17 @@ def is_text(name: str) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder is one that this library wrote: a run, or images to label."""
-    return any((folder / name).is_file() for name in OURS)
+    """Whether a folder is one that this library wrote: a run, images to label, or predicted masks."""
+    return any((folder / name).is_file() for name in OURS) or is_predicted(folder)
+
+
+def is_predicted(folder: Path) -> bool:
+    """Whether `predict` wrote masks and overlays into it."""
+    try:
+        with open(folder / PREDICTED, "rb") as file:
+            return file.read(len(HEAD)) == HEAD and (folder / "masks").is_dir()
+    except OSError:
+        return False
 
 
 def is_of_images(folder: Path) -> bool:
