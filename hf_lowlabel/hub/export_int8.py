@@ -88,19 +88,21 @@ def write_int8(
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = itertools.chain([first], images)
+            self.left, self.count = itertools.chain([first], images), 0
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(({"pixel_values": x.numpy()} for x in self.left), None)
+            x = next(self.left, None)
+            self.count += x is not None
+            return None if x is None else {"pixel_values": x.numpy()}
 
-    whole, small = part / "model.onnx", part / NAME
+    reader, whole, small = Reader(), part / "model.onnx", part / NAME
     with tempfile.TemporaryDirectory(dir=part) as place:
         ready = str(Path(place, "ready.onnx"))
         try:
             quant_pre_process(str(whole), ready, skip_symbolic_shape=True)
             how = dict(quant_format=QuantFormat.QDQ, per_channel=True)
             quantize_static(
-                ready, str(small), Reader(), **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+                ready, str(small), reader, **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
             )
         except UserError:  # of an image that cannot be read
             raise
@@ -115,9 +117,9 @@ def write_int8(
     metric, sizes = task.score, (whole.stat().st_size, small.stat().st_size)
     held = None if known is None else tested(task, model, known, needed=files is None)
     if held is None:
-        return Eight(metric.title, None, None, 0, len(seen), sizes)
+        return Eight(metric.title, None, None, 0, reader.count, sizes)
     scores = [task.evaluate(by_file(model, plan, file), *held)[metric.key] for file in (whole, small)]
-    return Eight(metric.title, float(scores[0]), float(scores[1]), len(held[0].members), len(seen), sizes)
+    return Eight(metric.title, float(scores[0]), float(scores[1]), len(held[0].members), reader.count, sizes)
 
 
 def calibration(task: Task, plan: Deployment, run: Path | None, files: list[Path] | None) -> Iterator[Tensor]:
