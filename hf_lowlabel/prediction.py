@@ -96,8 +96,8 @@ def evaluate(
     have a label. Classes are matched by name. All processes of a launch call it, each for a share of the images.
 
     Args:
-        model: a run folder, a finished run, a saved model, a Hub id, or a model in memory; its task is known by its
-            configuration.
+        model: a run folder, a finished run, a saved model, a Hub id (org/name@revision), or a model in memory; its
+            task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
         no_label, skip_missing, skip_conflicts: as for `finetune`.

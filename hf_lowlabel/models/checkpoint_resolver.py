@@ -136,8 +136,7 @@ def model_config(name: str, revision: str | None = None) -> dict:
 
 def download_model(name: str, revision: str | None = None) -> Path:
     """The folder in the Hub's cache that holds config.json and model.safetensors of a repository."""
-    repo, _, at = name.removeprefix("hf_hub:").removeprefix("hf-hub:").partition("@")
-    revision = revision or at or None
+    repo, revision = address(name, revision)
     _download(repo, ["config.json"], revision, otherwise="give a folder")
     return _download(repo, ["model.safetensors"], revision, otherwise="give a folder").parent
 
