@@ -269,7 +269,7 @@ def spread_words(
     alpha: float = 0.9,
     gamma: float = 3.0,
 ) -> np.ndarray:
-    """Label spreading (`priors.label_spreading`) in which the words of a class count as `weight` labeled images more.
+    """Label spreading (`priors.graph_priors`) in which the words of a class count as `weight` labeled images more.
 
     Every unlabeled image is a seed of its class priors, scaled so that a class has `weight` in all; labeled images have
     1 / labeled images of their class, as without words. So what the features know corrects what the words get wrong.
