@@ -20,7 +20,7 @@ ROWS = (
     ("settings",),
     ("tasks", "losses"),
     ("pretraining", "finetuning"),
-    ("handed",),  # types alone
+    ("input_types",),  # types alone
     ("views", "models", "data"),
     ("evaluation",),
     (
@@ -32,11 +32,11 @@ ROWS = (
             "locks",
             "machine",
             "mask_palette",
-            "parts",
+            "partial_files",
             "ranges",
             "table_writer",
             "text",
-            "there",
+            "missing_inputs",
         ),
         *("view_arguments", "yaml_files"),
     ),

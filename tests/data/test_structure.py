@@ -20,7 +20,7 @@ PLAIN = (
     "mask_palette",
     "table_writer",
     "text",
-    "there",
+    "missing_inputs",
 )  # files beside data/
 FOLDER = Path(hf_lowlabel.data.__file__).parent
 ORDER = ("pixels", "labels", "files", "", "caches", "annotations", "splits", "masks", "sources")  # "": beside folders
@@ -28,7 +28,7 @@ ABOVE = (
     "opening",
     "given_files",
     "given_images",
-    "left_out",
+    "skipped",
     "shrinking",
     "shrink_record",
     "pages",
