@@ -77,12 +77,7 @@ def climb(
 
 
 def cross_validated(
-    encoders: Sequence[Features],
-    y: np.ndarray,
-    rungs: Sequence[Rung],
-    seed: int,
-    seconds: float,
-    rounds: int | None,
+    encoders: Sequence[Features], y: np.ndarray, rungs: Sequence[Rung], seed: int, seconds: float, rounds: int | None
 ) -> tuple[np.ndarray, dict[Key, list[np.ndarray]]]:
     """(which label was left out, int64 [M], as often as there was time; what each rung says of it, [M, K] in pieces).
     As for `climb`."""
