@@ -24,9 +24,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from data_sets import arguments, common, for_pretrain, name_of
+from data_sets import arguments, common, for_pretrain, name_of, source_of
 
-from hf_lowlabel import finetune, load_source, pretrain
+from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.training.priors import load_priors, save_priors
@@ -66,24 +66,49 @@ def main() -> None:
 
     folder = Path(args.output_dir) / f"{name_of(args)}-{args.num_labels}-{args.seed}"
     shared = dict(common(args), image_size=args.image_size)
-    prepared = args.refine or args.backbone
-    if prepared is None:
-        prepared = str(
-            pretrain(
-                **for_pretrain(shared),
-                model=args.model,
-                from_scratch=True,
-                method="rotnet",
-                preset="cifar",
-                epochs=args.pretrain_epochs,
-                output_dir=str(folder / "rotnet"),
-            ).folder
-        )
+    prepared = args.refine or args.backbone or rotnet(args, shared, folder / "rotnet")
     once = {k: v for k, v in shared.items() if k not in ("resume", "precision")}
     labels = dict(num_labels=args.num_labels, class_balanced=True)
     if args.refine:
         labels = dict(split=str(Path(args.refine, "split.json")))
-    phase_two = dict(
+    if args.dry_run:  # phase two is lighter than RotNet's four rotations
+        start = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
+        finetune(**once, **labels, **start, method="probe")
+        return
+    now = prepared
+    source = source_of(shared)
+    for cycle in range(args.cycles):
+        here = folder / f"cycle-{cycle + 1:02d}"
+        one, two, prior = here / "phase-1", here / "phase-2", here / "priors.safetensors"
+        if not (one / "metrics.json").is_file():
+            finetune(**once, **labels, model=now, method="probe", output_dir=str(one))
+        split = Split.load(one / "split.json")
+        labels = dict(split=str(one / "split.json"))
+        if rank() == 0:
+            ids = [source.ids[i] for i in split.resolve(source).train]
+            share = 1.0 if args.refine or cycle >= args.cycles - args.whole else KEPT
+            how = dict(soft=bool(args.refine), share=share, seed=1000 * args.seed + cycle)
+            kept_labels(one / "priors.safetensors", prior, ids, split.class_names, **how)
+        barrier()
+        if not (two / "metrics.json").is_file():
+            finetune(**shared, **labels, **phase_two(args), model=prepared, prior=str(prior), output_dir=str(two))
+        now = str(two)
+        print(
+            f"cycle {cycle + 1}: test accuracy {json.loads((two / 'metrics.json').read_text())['accuracy']:.2%}",
+            flush=True,
+        )
+
+
+def rotnet(args: argparse.Namespace, shared: dict, folder: Path) -> str:
+    """A run folder of RotNet on all images."""
+    network = dict(model=args.model, from_scratch=True)
+    how = dict(method="rotnet", preset="cifar", epochs=args.pretrain_epochs, output_dir=str(folder))
+    return str(pretrain(**for_pretrain(shared), **network, **how).folder)
+
+
+def phase_two(args: argparse.Namespace) -> dict:
+    """Its settings."""
+    return dict(
         method="self-training",
         freeze=args.freeze,
         learning_rate=args.learning_rate,
@@ -94,51 +119,6 @@ def main() -> None:
         metric_for_best_model="last",
         method_args=dict(lambda_l=0.0, share=0.5, ema_decay=0.0),
     )
-    if args.dry_run:  # phase two is lighter than RotNet's four rotations
-        finetune(
-            **once,
-            **labels,
-            method="probe",
-            **(dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)),
-        )
-        return
-    now = prepared
-    source = load_source(
-        shared["dataset"], config=shared.get("dataset_config"), label_column=shared.get("label_column")
-    )
-    for cycle in range(args.cycles):
-        here = folder / f"cycle-{cycle + 1:02d}"
-        if not (here / "phase-1" / "metrics.json").is_file():
-            finetune(**once, **labels, model=now, method="probe", output_dir=str(here / "phase-1"))
-        split = Split.load(here / "phase-1" / "split.json")
-        labels = dict(split=str(here / "phase-1" / "split.json"))
-        if rank() == 0:
-            ids = [source.ids[i] for i in split.resolve(source).train]
-            share = 1.0 if args.refine or cycle >= args.cycles - args.whole else KEPT
-            kept_labels(
-                here / "phase-1" / "priors.safetensors",
-                here / "priors.safetensors",
-                ids,
-                split.class_names,
-                soft=bool(args.refine),
-                share=share,
-                seed=1000 * args.seed + cycle,
-            )
-        barrier()
-        if not (here / "phase-2" / "metrics.json").is_file():
-            finetune(
-                **shared,
-                **labels,
-                **phase_two,
-                model=prepared,
-                prior=str(here / "priors.safetensors"),
-                output_dir=str(here / "phase-2"),
-            )
-        now = str(here / "phase-2")
-        print(
-            f"cycle {cycle + 1}: test accuracy {json.loads(Path(now, 'metrics.json').read_text())['accuracy']:.2%}",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

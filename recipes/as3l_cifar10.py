@@ -52,72 +52,51 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(dataset=args.dataset, precision=args.precision, seed=args.seed)
-    backbone = args.backbone
-    if backbone is None:
-        backbone = str(
-            pretrain(
-                **common,
-                model="wrn_28_2",
-                from_scratch=True,
-                image_size=32,
-                method="simsiam",
-                preset="cifar",
-                epochs=args.pretrain_epochs,
-                output_dir=str(folder / "simsiam"),
-                dry_run=args.dry_run,
-            ).folder
-        )
-        if args.dry_run:
-            return
-    if args.dry_run:  # labels at random take as long as chosen ones
-        finetune(
-            **common,
-            model=backbone,
-            method="flexmatch",
-            preset="cifar",
-            num_labels=args.num_labels,
-            max_steps=args.max_steps,
-            dry_run=True,
-        )
+    shared = dict(dataset=args.dataset, precision=args.precision, seed=args.seed)
+    flexmatch = dict(method="flexmatch", preset="cifar", max_steps=args.max_steps)
+    backbone = args.backbone or simsiam(args, shared, folder / "simsiam")
+    if args.dry_run:
+        if args.backbone:  # labels at random take as long as chosen ones
+            finetune(**shared, **flexmatch, model=backbone, num_labels=args.num_labels, dry_run=True)
         return
-    select(
-        backbone,
-        args.dataset,
-        budget=args.num_labels,
-        strategy=args.strategy,
-        output=str(folder / "to_label"),
-        seed=args.seed,
-    )
-    if rank() == 0:
-        source = load_source(args.dataset)
-        answer(folder / "to_label", source)
-        import_labels(folder / "to_label", source=source)[0].save(folder / "split.json")
-    barrier()
-    guide = {}
-    if args.priors:
-        worth = priors(
-            backbone,
-            args.dataset,
-            split=str(folder / "split.json"),
-            output=str(folder / "priors.safetensors"),
-            seed=args.seed,
-            features=str(folder / "to_label" / "features.safetensors"),
-        )
-        print("priors: " + ", ".join(f"{k} {v:.4g}" for k, v in worth.items()))
-        guide = dict(prior=str(folder / "priors.safetensors"), prior_until=args.prior_until)
+    split = str(label_chosen(args, backbone, folder))
     run = finetune(
-        **common,
-        **guide,
+        **shared,
+        **flexmatch,
+        **(guide(args, backbone, split, folder) if args.priors else {}),
         model=backbone,
-        method="flexmatch",
-        preset="cifar",
-        split=str(folder / "split.json"),
-        max_steps=args.max_steps,
+        split=split,
         eval_steps=max(1, args.max_steps // 1024),
         output_dir=str(folder / "flexmatch"),
     )
     print(f"test accuracy with {args.num_labels} labels: {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
+
+
+def simsiam(args: argparse.Namespace, shared: dict, folder: Path) -> str:
+    """A run folder of SimSiam on all images."""
+    network = dict(model="wrn_28_2", from_scratch=True, image_size=32)
+    length = dict(epochs=args.pretrain_epochs, dry_run=args.dry_run)
+    return str(pretrain(**shared, **network, **length, method="simsiam", preset="cifar", output_dir=str(folder)).folder)
+
+
+def label_chosen(args: argparse.Namespace, backbone: str, folder: Path) -> Path:
+    """The manifest of labels of the images that the strategy chooses."""
+    to_label, how = folder / "to_label", dict(budget=args.num_labels, strategy=args.strategy, seed=args.seed)
+    select(backbone, args.dataset, output=str(to_label), **how)
+    if rank() == 0:
+        source = load_source(args.dataset)
+        answer(to_label, source)
+        import_labels(to_label, source=source)[0].save(folder / "split.json")
+    barrier()
+    return folder / "split.json"
+
+
+def guide(args: argparse.Namespace, backbone: str, split: str, folder: Path) -> dict:
+    """Prior pseudo-labels, as settings of finetuning."""
+    prior, features = str(folder / "priors.safetensors"), str(folder / "to_label" / "features.safetensors")
+    worth = priors(backbone, args.dataset, split=split, output=prior, seed=args.seed, features=features)
+    print("priors: " + ", ".join(f"{k} {v:.4g}" for k, v in worth.items()))
+    return dict(prior=prior, prior_until=args.prior_until)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_lowlabel import finetune, pretrain
+from data_sets import XU_MASKS, how, mask_arguments, plain, pretrained
+
+from hf_lowlabel import finetune
 
 
 def main() -> None:
@@ -43,53 +45,35 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=10, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--long-side", type=int, default=330, help="px to which images are scaled")
     parser.add_argument("--image-size", type=int, default=224, help="side of a crop in px")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--seed", type=int, default=12345)
-    parser.add_argument("--output-dir", default="runs/byol-cutmix-isic")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier launch stopped")
-    parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
+    mask_arguments(parser, "runs/byol-cutmix-isic", seed=12345)
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(
+    shared = dict(
+        how(args),
         task="segmentation",
         dataset=args.dataset,
         mask_format="binary",
         classes=["skin", "lesion"],
         image_size=args.image_size,
-        precision=args.precision,
-        seed=args.seed,
-        resume=args.resume,
-        dry_run=args.dry_run,
     )
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
-        backbone = pretrain(
-            **common,
-            **start,
+        start = pretrained(
+            start,
+            **shared,
             method="byol",
             preset="target",
             epochs=args.pretrain_epochs,
             batch_size=args.pretrain_batch_size,
             output_dir=str(folder / "byol"),
         )
-        if not args.dry_run:
-            start = dict(model=str(backbone.folder))
-    views = (
-        dict(strong=False) if args.method == "supervised" else {}
-    )  # CutMix sees no strong views: neither does its baseline
     run = finetune(
-        **common,
+        **shared,
         **start,
-        method=args.method,
-        method_args=views,
+        **plain(args.method),
+        **XU_MASKS,
         num_labels=args.num_labels,
-        optimizer="adam",
-        learning_rate=1e-5,
-        head_lr=1.0,
-        weight_decay=0.0,
-        lr_scheduler_type="constant",
-        unlabeled_ratio=1,
         batch_size=args.batch_size,
         stored_size=args.long_side,
         max_steps=args.max_steps,

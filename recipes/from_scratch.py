@@ -30,9 +30,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import SMALL, arguments, common, name_of
+from data_sets import SMALL, arguments, common, name_of, pretrained
 
-from hf_lowlabel import finetune, pretrain
+from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
 
 LABELS = {"cifar10": (40, 10, 250, 1000, 4000), "cifar100": (400, 200, 2500), "svhn": (40,), "stl10": (40, 20)}
@@ -57,16 +57,14 @@ def main() -> None:
     start = dict(from_scratch=True)
     if args.pretrain != "none":
         preset = "cifar" if "cifar" in find(args.pretrain).presets else None
-        backbone = pretrain(
+        start = pretrained(
+            start,
             **shared,
-            **start,
             method=args.pretrain,
             preset=preset,
             epochs=args.pretrain_epochs,
             output_dir=str(folder / args.pretrain),
         )
-        if not args.dry_run:
-            start = dict(model=str(backbone.folder))
     preset = "cifar" if "cifar" in find(args.method).presets else None
     usual = find(args.method).presets.get("cifar", {}).get("weight_decay") == 5e-4
     decay = dict(weight_decay=1e-3) if args.benchmark == "cifar100" and usual else {}  # Sohn et al., table 4

@@ -26,9 +26,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, for_pretrain
+from data_sets import arguments, common, for_pretrain, pretrained, source_of
 
-from hf_lowlabel import finetune, load_source, pretrain
+from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.methods import find
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
@@ -58,17 +58,14 @@ def main() -> None:
     start = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
     if args.pretrain != "none":
         preset = "imagenet" if "imagenet" in find(args.pretrain).presets else None
-        backbone = pretrain(
-            **for_pretrain(shared), **start, method=args.pretrain, preset=preset, output_dir=str(folder / args.pretrain)
-        )
-        if not args.dry_run:
-            start = dict(model=str(backbone.folder))
+        where = str(folder / args.pretrain)
+        start = pretrained(start, **for_pretrain(shared), method=args.pretrain, preset=preset, output_dir=where)
     labels, method = dict(num_labels=number, class_balanced=True), args.method
     if args.label_with:
         given = Path(args.label_with, "split.json")
-        source = load_source(shared["dataset"])
-        pseudo_labels([args.label_with], source, Split.load(given), folder / "pseudo-labels.safetensors")
-        labels = dict(split=str(given), prior=str(folder / "pseudo-labels.safetensors"))
+        prior = folder / "pseudo-labels.safetensors"
+        pseudo_labels([args.label_with], source_of(shared), Split.load(given), prior)
+        labels = dict(split=str(given), prior=str(prior))
         method = "self-training"
     presets = find(method).presets
     preset = next((name for name in (f"imagenet-{args.percent}", "imagenet") if name in presets), None)

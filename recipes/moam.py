@@ -20,9 +20,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common
+from data_sets import arguments, common, source_of
 
-from hf_lowlabel import finetune, load_source
+from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
@@ -69,9 +69,7 @@ def main() -> None:
     )
     if args.dry_run:
         return
-    source = load_source(
-        shared["dataset"], config=shared.get("dataset_config"), label_column=shared.get("label_column")
-    )
+    source = source_of(shared)
     given = Split.load(one.folder / "split.json")
     beliefs = pseudo_labels([one.folder], source, given, folder / "priors.safetensors", crops=True)
     if rank() == 0:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_lowlabel import finetune, pretrain
+from data_sets import how, mask_arguments, plain, pretrained
+
+from hf_lowlabel import finetune
 
 CLASSES = [
     "sky",
@@ -47,29 +49,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--image-size", type=int, default=320, help="side of a crop in px")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="of Adam")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output-dir", default="runs/pixpro-cutmix-camvid")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier launch stopped")
-    parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
+    mask_arguments(parser, "runs/pixpro-cutmix-camvid")
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(
-        task="segmentation",
-        dataset=args.dataset,
-        classes=CLASSES,
-        mask_ignore=[11],
-        precision=args.precision,
-        seed=args.seed,
-        resume=args.resume,
-        dry_run=args.dry_run,
-    )
-    plain = after = dict(model=args.model, from_scratch=args.from_scratch)
+    shared = dict(how(args), task="segmentation", dataset=args.dataset, classes=CLASSES, mask_ignore=[11])
+    start = after = dict(model=args.model, from_scratch=args.from_scratch)
     if any(row.endswith("+") for row in args.rows):
-        backbone = pretrain(
-            **common,
-            **plain,
+        after = pretrained(
+            start,
+            **shared,
             method="pixpro-affine",
             preset="target",
             epochs=args.pretrain_epochs,
@@ -77,17 +66,11 @@ def main() -> None:
             image_size=min(224, args.image_size),
             output_dir=str(folder / "pixpro"),
         )
-        after = plain if args.dry_run else dict(model=str(backbone.folder))
     for row in args.rows:
-        method = row.rstrip("+")
-        views = (
-            dict(strong=False) if method == "supervised" else {}
-        )  # CutMix sees no strong views: neither does its baseline
         run = finetune(
-            **common,
-            **(after if row.endswith("+") else plain),
-            method=method,
-            method_args=views,
+            **shared,
+            **(after if row.endswith("+") else start),
+            **plain(row.rstrip("+")),
             num_labels=args.num_labels,
             architecture=args.architecture,
             learning_rate=args.learning_rate,

@@ -22,7 +22,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_lowlabel import finetune, pretrain
+from data_sets import XU_MASKS, how, mask_arguments, plain, pretrained
+
+from hf_lowlabel import finetune
 
 
 def main() -> None:
@@ -43,27 +45,16 @@ def main() -> None:
     parser.add_argument(
         "--long-side", type=int, default=1024, help="px to which images are scaled; crops are half of it wide"
     )
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output-dir", default="runs/pixpro-cutmix-cityscapes")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier launch stopped")
-    parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
+    mask_arguments(parser, "runs/pixpro-cutmix-cityscapes")
     args = parser.parse_args()
 
     folder, crop = Path(args.output_dir), args.long_side // 2
-    common = dict(
-        task="segmentation",
-        dataset=args.dataset,
-        precision=args.precision,
-        seed=args.seed,
-        resume=args.resume,
-        dry_run=args.dry_run,
-    )
+    shared = dict(how(args), task="segmentation", dataset=args.dataset)
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
-        backbone = pretrain(
-            **common,
-            **start,
+        start = pretrained(
+            start,
+            **shared,
             method=args.pretrain_method,
             preset="target",
             epochs=args.pretrain_epochs,
@@ -71,25 +62,14 @@ def main() -> None:
             image_size=min(224, crop),
             output_dir=str(folder / "pixpro"),
         )
-        if not args.dry_run:
-            start = dict(model=str(backbone.folder))
-    views = (
-        dict(strong=False) if args.method == "supervised" else {}
-    )  # CutMix sees no strong views: neither does its baseline
     labels = dict(split=args.labeled) if args.labeled else dict(num_labels=args.num_labels)
     run = finetune(
-        **common,
+        **shared,
         **start,
+        **plain(args.method),
+        **XU_MASKS,
         **labels,
-        method=args.method,
-        method_args=views,
         test_dataset_split="val",
-        optimizer="adam",
-        learning_rate=1e-5,
-        head_lr=1.0,
-        weight_decay=0.0,
-        lr_scheduler_type="constant",
-        unlabeled_ratio=1,
         batch_size=args.batch_size,
         stored_size=args.long_side,
         image_size=crop,

@@ -23,7 +23,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_lowlabel import finetune, pretrain
+from data_sets import XU_MASKS, how, mask_arguments, plain, pretrained
+
+from hf_lowlabel import finetune
 
 
 def main() -> None:
@@ -48,28 +50,16 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=40_000, help="CutMix steps")
     parser.add_argument("--batch-size", type=int, default=20, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--image-size", type=int, default=321, help="side of a crop in px")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output-dir", default="runs/pixpro-cutmix-voc")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier launch stopped")
-    parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
+    mask_arguments(parser, "runs/pixpro-cutmix-voc")
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    common = dict(
-        task="segmentation",
-        dataset=args.dataset,
-        dataset_split=args.train_split,
-        precision=args.precision,
-        seed=args.seed,
-        resume=args.resume,
-        dry_run=args.dry_run,
-    )
+    shared = dict(how(args), task="segmentation", dataset=args.dataset, dataset_split=args.train_split)
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
-        backbone = pretrain(
-            **common,
-            **start,
+        start = pretrained(
+            start,
+            **shared,
             method=args.pretrain_method,
             preset="target",
             epochs=args.pretrain_epochs,
@@ -77,26 +67,15 @@ def main() -> None:
             image_size=min(224, args.image_size),
             output_dir=str(folder / "pixpro"),
         )
-        if not args.dry_run:
-            start = dict(model=str(backbone.folder))
-    views = (
-        dict(strong=False) if args.method == "supervised" else {}
-    )  # CutMix sees no strong views: neither does its baseline
     labels = dict(split=args.labeled) if args.labeled else dict(num_labels=args.num_labels)
     run = finetune(
-        **common,
+        **shared,
         **start,
+        **plain(args.method),
+        **XU_MASKS,
         **labels,
-        method=args.method,
-        method_args=views,
         architecture=args.architecture,
         test_dataset_split="val",
-        optimizer="adam",
-        learning_rate=1e-5,
-        head_lr=1.0,
-        weight_decay=0.0,
-        lr_scheduler_type="constant",
-        unlabeled_ratio=1,
         batch_size=args.batch_size,
         image_size=args.image_size,
         max_steps=args.max_steps,

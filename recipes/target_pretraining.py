@@ -25,9 +25,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, name_of
+from data_sets import arguments, common, name_of, pretrained
 
-from hf_lowlabel import finetune, pretrain
+from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
 
 LABELS = {"cifar10": (40, 10, 250, 1000, 4000), "cifar100": (400, 200, 2500), "svhn": (40,)}  # the first is the default
@@ -54,16 +54,14 @@ def main() -> None:
     shared = dict(common(args), image_size=args.image_size)
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain != "none":
-        backbone = pretrain(
+        start = pretrained(
+            start,
             **shared,
-            **start,
             method=args.pretrain,
             preset="target",
             epochs=args.pretrain_epochs,
             output_dir=str(folder / args.pretrain),
         )
-        if not args.dry_run:
-            start = dict(model=str(backbone.folder))
     preset = "pretrained" if "pretrained" in find(args.method).presets else None
     rate = (
         {"learning_rate": args.learning_rate} if args.learning_rate else {} if preset else {"learning_rate": 0.1}

@@ -34,7 +34,7 @@ from hf_lowlabel.views import build_view
 from hf_lowlabel.views.transforms import Separate
 
 
-def main() -> None:
+def flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="digits", help="digits, a folder, parquet or a Hub id")
     parser.add_argument("--num-labels", type=int, default=40, help="labels, evenly over the classes")
@@ -57,6 +57,11 @@ def main() -> None:
         parser.error(f"--method {args.method} is none for this loop; expected one that trains a classifier from labels")
     if not args.dry_run and os.path.isdir(args.output_dir) and os.listdir(args.output_dir):
         parser.error(f"--output-dir {args.output_dir} is not empty; give another, so that no model is written over")
+    return args
+
+
+def main() -> None:
+    args = flags()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     set_seed(args.seed)

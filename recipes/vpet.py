@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, name_of
+from data_sets import arguments, common, name_of, source_of
 
-from hf_lowlabel import finetune, load_source
+from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
 
@@ -78,19 +78,15 @@ def main() -> None:
     if args.dry_run:
         return
     split = next(iter(voters.values())).folder / "split.json"
-    source = load_source(
-        shared["dataset"], config=shared.get("dataset_config"), label_column=shared.get("label_column")
-    )
-    pseudo_labels(
-        [run.folder for run in voters.values()], source, Split.load(split), folder / "priors.safetensors", votes=True
-    )
+    prior, folders = folder / "priors.safetensors", [run.folder for run in voters.values()]
+    pseudo_labels(folders, source_of(shared), Split.load(split), prior, votes=True)
     run = finetune(
         **shared,
         split=str(split),
         model=args.backbones[0],
         **next(iter(adapters.values())),
         method="self-training",
-        prior=str(folder / "priors.safetensors"),
+        prior=str(prior),
         output_dir=str(folder / "self-training"),
     )
     print(f"self-training on {len(voters)} votes: test accuracy {run.metrics['accuracy']:.2%}")

@@ -72,14 +72,8 @@ class LESS(FinetuneObjective):
 
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
-        (logits_l, _), (logits_w, z_w), (logits_s, z_s) = label_weak(
-            partial(embed, self.model, self.projector),
-            self.model,
-            self.concat_weak,
-            labeled["image"],
-            u["weak"],
-            u["strong"],
-        )
+        f, views = partial(embed, self.model, self.projector), (labeled["image"], u["weak"], u["strong"])
+        (logits_l, _), (logits_w, z_w), (logits_s, z_s) = label_weak(f, self.model, self.concat_weak, *views)
         e = F.normalize(self.centres.weight.float(), dim=1)  # [J, E]
         with torch.no_grad():
             target, w = self.rule(logits_w.softmax(1), u["index"], logits_l.softmax(1), t)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..objective import FinetuneObjective
 from ..ranges import BelowOne, Positive, Share, Weight
 from .functional import frozen_statistics, linear_rampup, mixup, predict, sharpen
+from .presets import MIXMATCH
 
 
 class MixMatch(FinetuneObjective):
@@ -34,18 +35,7 @@ class MixMatch(FinetuneObjective):
     needs = "two weak views"
     # the paper's 1/64 is too short below 10^5 steps
     defaults = dict(unlabeled_ratio=1, method_args=dict(ramp=0.4))
-    presets = {
-        "cifar": dict(
-            learning_rate=0.002,
-            optimizer="adamw",
-            batch_size=64,
-            unlabeled_ratio=1,
-            weight_decay=0.02,
-            lr_scheduler_type="constant",
-            max_steps=2**20,
-            method_args=dict(ramp=0.0156),
-        )
-    }
+    presets = {"cifar": MIXMATCH}
 
     unlabeled_views = {"weak": "weak", "weak2": "weak"}
 

@@ -3,6 +3,17 @@
 # the FixMatch family: Sohn et al. table 4, Xu et al. section 4.1
 CIFAR = dict(learning_rate=0.03, batch_size=64, unlabeled_ratio=7, weight_decay=5e-4, max_steps=2**20)
 PRETRAINED = dict(CIFAR, learning_rate=0.1)
+# MixMatch's, which ReMixMatch is given too
+MIXMATCH = dict(
+    learning_rate=0.002,
+    optimizer="adamw",
+    batch_size=64,
+    unlabeled_ratio=1,
+    weight_decay=0.02,
+    lr_scheduler_type="constant",
+    max_steps=2**20,
+    method_args=dict(ramp=0.0156),
+)
 # TorchSSL's flexmatch_imagenet_100000_0.yaml, by FlexMatch's authors
 FLEXMATCH_IMAGENET = dict(learning_rate=0.03, batch_size=32, unlabeled_ratio=7, weight_decay=3e-4, max_steps=2_000_000)
 # USB's configurations for 100 labels a class; there is none of FreeMatch or SoftMatch, which are USB's own methods

@@ -18,6 +18,7 @@ from ..objective import FinetuneObjective
 from ..ranges import BelowOne, Count, Positive, Share, Weight
 from .functional import align, frozen_statistics, linear_rampup, mixup, predict, rotate, sharpen
 from .memory import RunningMean
+from .presets import MIXMATCH
 
 
 class ReMixMatch(FinetuneObjective):
@@ -38,18 +39,7 @@ class ReMixMatch(FinetuneObjective):
     needs = "weak and two strong views"
     # as MixMatch
     defaults = dict(unlabeled_ratio=1, method_args=dict(ramp=0.4))
-    presets = {
-        "cifar": dict(
-            learning_rate=0.002,
-            optimizer="adamw",
-            batch_size=64,
-            unlabeled_ratio=1,
-            weight_decay=0.02,
-            lr_scheduler_type="constant",
-            max_steps=2**20,
-            method_args=dict(ramp=0.0156),
-        )
-    }
+    presets = {"cifar": MIXMATCH}
 
     labeled_views = {"image": "strong"}
     unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "strong"}

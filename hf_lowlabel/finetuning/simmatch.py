@@ -92,14 +92,8 @@ class SimMatch(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         if self.teacher_projector is None:
-            (logits_l, z_l), (logits_w, z_w), (logits_s, z_s) = label_weak(
-                partial(embed, self.model, self.projector),
-                self.model,
-                self.concat_weak,
-                labeled["image"],
-                u["weak"],
-                u["strong"],
-            )
+            f, views = partial(embed, self.model, self.projector), (labeled["image"], u["weak"], u["strong"])
+            (logits_l, z_l), (logits_w, z_w), (logits_s, z_s) = label_weak(f, self.model, self.concat_weak, *views)
         else:
             (logits_l, _), (logits_s, z_s) = embed(self.model, self.projector, labeled["image"], u["strong"])
             with torch.no_grad():

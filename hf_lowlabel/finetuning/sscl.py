@@ -93,14 +93,8 @@ class SsCL(FinetuneObjective):
     def forward(self, batch: dict, t: float) -> dict[str, Tensor]:
         labeled, u = batch["labeled"], batch["unlabeled"]
         y = labeled["target"]
-        (logits_l, v_l), (logits_w, v_w), (logits_s, v_s) = label_weak(
-            partial(embed, self.model, self.projector),
-            self.model,
-            self.concat_weak,
-            labeled["image"],
-            u["weak"],
-            u["strong"],
-        )
+        f, views = partial(embed, self.model, self.projector), (labeled["image"], u["weak"], u["strong"])
+        (logits_l, v_l), (logits_w, v_w), (logits_s, v_s) = label_weak(f, self.model, self.concat_weak, *views)
         with torch.no_grad():
             (_, k_l), (_, k_u) = embed(self.ema.module, self.key_projector.module, labeled["image"], u["weak"])
             p = logits_w.softmax(1)

@@ -56,42 +56,13 @@ def import_labels(
     path = folder_of_labels(path) or Path(path)  # of a folder of rounds the last one that has a label
     path = path / "labels.csv" if path.is_dir() else path
     folder = path.parent
-    if (folder / "selection.json").is_file():
-        task = Asked.load(folder)
-        refuse_unfinished(folder)
-        if kind_of(task.task).page == "mask":
-            raise UserError(
-                f"{str(folder)!r} is for masks, which go beside the images first: "
-                f"`{command('split', task=task.task, **{'from': folder}, dataset=UNKNOWN)}`."
-            )
-        classes, several = task.classes(folder), kind_of(task.task).several
-    elif source is not None:
-        task = Asked.of(source, files={id: id for id in source.ids})
-        classes, allow_missing = list(source.class_names), True
-    else:
-        raise UserError(
-            f"There is no selection.json beside {str(path)!r}. Keep the file in the folder that `hf-lowlabel select` "
-            "wrote, or name the data with --dataset."
-        )
-    how = dict(classes=classes, new_classes=new_classes, allow_missing=allow_missing)
-    try:
-        if is_export(path):
-            skips = dict(skip_missing=rules.skip_missing, skip_conflicts=rules.skip_conflicts)
-            found = read_label_studio(path, task, **how, **skips, several=several)
-        else:
-            found = read_labels(path, task, **how, rules=replace(rules.knowing(classes), several=several))
-    except LabelFaults as error:
-        raise error.with_ways() from None
-    if not found.labels and found.left_out and not taken_off(task, found):
-        raise UserError(
-            f"No row of {path.name} is of an image of {task.dataset!r}: {len(found.left_out)} were left out, such as "
-            f"{found.left_out[0][0]!r} ({found.left_out[0][1]}). Give the labels of these images."
-        )
-    if not found.labels and not taken_off(task, found):
-        raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
-    if (folder / "selection.json").is_file():
+    task, classes, several = asked_of(path, source, several)
+    chosen = (folder / "selection.json").is_file()
+    how = dict(new_classes=new_classes, allow_missing=allow_missing or not chosen)
+    found = read(path, task, classes, rules, several=several, **how)
+    if chosen:
         task, found = after_reviews(folder, task, found)
-    if source is not None and (folder / "selection.json").is_file():
+    if source is not None and chosen:
         task, found = of_there(task, found, source, folder)
     before = base.labeled if base is not None else task.labeled
     own, off = by_part(found, path, before), taken_off(task, found)
@@ -104,22 +75,12 @@ def import_labels(
         for part in (parts_of(label) if several else [label])
     }
     if new_classes and classes and used.isdisjoint(classes):  # folders by day or by slide are no classes
-        count, rest = len(classes), ", ..." if len(classes) > 10 else ""
-        found.notes.append(
-            f"{series(classes[:10])}{rest} in {task.dataset!r} {'is no class' if count == 1 else 'are no classes'} of "
-            f"{path.name} ({series(class_order(used)[:10])}): its labels alone count"
-        )
+        found.notes.append(no_classes(classes, class_order(used), task.dataset, path.name))
         classes = []
     more = [name for name in found.classes if name not in classes] if new_classes or not classes else []
     names = [*classes, *more, *class_order(used - {*classes, *more})]
     if source is not None and base is None and classes and not task.labeled:
-        there = (id for id, has in zip(source.ids, source.has_target, strict=True) if has)
-        others = [id for id in there if id not in found.labels]
-        if others:
-            found.notes.append(
-                f"{len(others)} images have a label in the data and none in {path.name}, such as {others[0]}: they "
-                "count as unlabeled. Without the file, or in the folder that it was made in, their labels are used"
-            )
+        note_unused(found, source, path.name)
     of = base if base is not None else task
     held: dict[str, Any] = dict(
         validation=list(dict.fromkeys([*of.validation, *own["validation"]])),
@@ -142,6 +103,76 @@ def import_labels(
         )
         warn_without_label(split)
     return split, found
+
+
+def asked_of(path: Path, source: ImageDataset | None, several: bool) -> tuple[Asked, list[str], bool]:
+    """(what a person was asked, the classes, whether an image may have several): by the selection.json beside a file,
+    else by the data.
+
+    Raises:
+        UserError: neither is there, or masks were asked for.
+    """
+    folder = path.parent
+    if (folder / "selection.json").is_file():
+        task = Asked.load(folder)
+        refuse_unfinished(folder)
+        if kind_of(task.task).page == "mask":
+            raise UserError(
+                f"{str(folder)!r} is for masks, which go beside the images first: "
+                f"`{command('split', task=task.task, **{'from': folder}, dataset=UNKNOWN)}`."
+            )
+        return task, task.classes(folder), kind_of(task.task).several
+    if source is not None:
+        return Asked.of(source, files={id: id for id in source.ids}), list(source.class_names), several
+    raise UserError(
+        f"There is no selection.json beside {str(path)!r}. Keep the file in the folder that `hf-lowlabel select` "
+        "wrote, or name the data with --dataset."
+    )
+
+
+def read(path: Path, task: Asked, classes: list[str], rules: LabelRules, *, several: bool, **how: bool) -> Labels:
+    """The labels in a file; how: new_classes and allow_missing.
+
+    Raises:
+        UserError: lists every fault; or no image has got or lost a label.
+    """
+    try:
+        if is_export(path):
+            skips = dict(skip_missing=rules.skip_missing, skip_conflicts=rules.skip_conflicts)
+            found = read_label_studio(path, task, classes=classes, **how, **skips, several=several)
+        else:
+            rules = replace(rules.knowing(classes), several=several)
+            found = read_labels(path, task, classes=classes, **how, rules=rules)
+    except LabelFaults as error:
+        raise error.with_ways() from None
+    if not found.labels and found.left_out and not taken_off(task, found):
+        raise UserError(
+            f"No row of {path.name} is of an image of {task.dataset!r}: {len(found.left_out)} were left out, such as "
+            f"{found.left_out[0][0]!r} ({found.left_out[0][1]}). Give the labels of these images."
+        )
+    if not found.labels and not taken_off(task, found):
+        raise UserError(f"There is no label in {str(path)!r}. Fill in the column label, or run `hf-lowlabel label`.")
+    return found
+
+
+def no_classes(folders: list[str], used: list[str], dataset: str, file: str) -> str:
+    """The note on folders of the data whose names no label has."""
+    count, rest = len(folders), ", ..." if len(folders) > 10 else ""
+    return (
+        f"{series(folders[:10])}{rest} in {dataset!r} {'is no class' if count == 1 else 'are no classes'} of "
+        f"{file} ({series(used[:10])}): its labels alone count"
+    )
+
+
+def note_unused(found: Labels, source: ImageDataset, file: str) -> None:
+    """A note on images that have a label in the data and none in the file."""
+    there = (id for id, has in zip(source.ids, source.has_target, strict=True) if has)
+    others = [id for id in there if id not in found.labels]
+    if others:
+        found.notes.append(
+            f"{len(others)} images have a label in the data and none in {file}, such as {others[0]}: they "
+            "count as unlabeled. Without the file, or in the folder that it was made in, their labels are used"
+        )
 
 
 def by_part(found: Labels, path: Path, known: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:

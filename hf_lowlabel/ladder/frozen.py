@@ -16,9 +16,8 @@ from .encoders import Features, Once
 from .planning import in_time
 from .rungs import BELIEFS, PARTS, PROBE, RUNGS, UNTRIED, WITH_NAMES, Rung, Tried, better
 
+Key = tuple[Rung, str, bool]  # of a rung on the features of an encoder, with targets of its own or the votes of all
 REPEATS = ((100, 3), (300, 2))  # up to so many labels, cross-validation is repeated so often; above once
-
-
 SHARPNESS = 40.0  # of the weights of a blend at 40 labels; it grows with their root, as scores become certain
 
 
@@ -52,20 +51,11 @@ def climb(
     """
     any_one = encoders[0]
     even = any_one.pool.even if beside is None else beside.even
-    groups, group = len(any_one.first), None if any_one.copies is None else any_one.group
+    group = None if any_one.copies is None else any_one.group
     tell_pooled(int(any_one.inside.sum()), len(y))
-    repeats = next((times for most, times in REPEATS if groups <= most), 1)
-    upto = [left_out_in_turn(y, repeats=r, seed=seed, copies=any_one.copies) for r in range(repeats + 1)]
-    parts, masks = [upto[r][len(upto[r - 1]) :] for r in range(1, repeats + 1)], list[np.ndarray]()
     named = WITH_NAMES if any_one.seeds is not None else ()
     rungs = (*RUNGS, BELIEFS, *named)
-    logits: dict[Key, list[np.ndarray]] = {}
-    for some in in_time(parts, seconds) if rounds is None else parts[:rounds]:
-        masks += some
-        for out in some:
-            for key, value in said(encoders, any_one.without(out), any_one.asked(out), rungs).items():
-                logits.setdefault(key, []).append(value)
-    label = np.concatenate([any_one.asked(out) for out in masks]) if masks else np.zeros(0, np.int64)
+    label, logits = cross_validated(encoders, y, rungs, seed, seconds, rounds)
     none = np.zeros((0, any_one.num_classes))
     tried = []
     targets_of = wanted(encoders, y, rungs)
@@ -77,16 +67,39 @@ def climb(
         one = Tried(rung, name, votes, label, z, targets, t, group=group, even=even)
         one.judge(y)
         tried.append(one)
-    if masks:
+    if len(label):
         blends = [PARTS, (*PARTS, *named)] if named else [PARTS]
         every = [(e, parts, votes) for e in encoders for parts in blends for votes in (False, True)[: len(encoders)]]
-        tried += [
-            blended(e.name, parts, votes, tried, label, logits, targets_of, y, groups) for e, parts, votes in every
-        ]
+        of_all = label, logits, targets_of, y, len(any_one.first)
+        tried += [blended(e.name, parts, votes, tried, *of_all) for e, parts, votes in every]
+    first = None if len(label) else named[1] if named else UNTRIED
+    return in_order(tried, first, lacking=bool(named) and len(np.unique(y)) < any_one.num_classes)
+
+
+def cross_validated(
+    encoders: Sequence[Features], y: np.ndarray, rungs: Sequence[Rung], seed: int, seconds: float, rounds: int | None
+) -> tuple[np.ndarray, dict[Key, list[np.ndarray]]]:
+    """(which label was left out, int64 [M], as often as there was time; what each rung says of it, [M, K] in pieces).
+    As for `climb`."""
+    one = encoders[0]
+    repeats = next((times for most, times in REPEATS if len(one.first) <= most), 1)
+    upto = [left_out_in_turn(y, repeats=r, seed=seed, copies=one.copies) for r in range(repeats + 1)]
+    parts = [upto[r][len(upto[r - 1]) :] for r in range(1, repeats + 1)]
+    label, logits = [np.zeros(0, np.int64)], dict[Key, list[np.ndarray]]()
+    for some in in_time(parts, seconds) if rounds is None else parts[:rounds]:
+        for out in some:
+            asked = one.asked(out)
+            label.append(asked)
+            for key, value in said(encoders, one.without(out), asked, rungs).items():
+                logits.setdefault(key, []).append(value)
+    return np.concatenate(label), logits
+
+
+def in_order(tried: list[Tried], first: Rung | None, *, lacking: bool) -> list[Tried]:
+    """The answer first, as `climb` says. first: the rung that it is of where no label can be left out. lacking: whether
+    a class has a name and no label."""
     probe = max((one for one in tried if one.rung is PROBE), key=lambda one: one.score)
-    first = None if masks else named[1] if named else UNTRIED
     together = voted([one for one in tried if one.blend])
-    lacking = bool(named) and len(np.unique(y)) < any_one.num_classes
 
     def rank(one: Tried) -> tuple:
         blind = lacking and (one.blend or not one.rung.names)
@@ -144,9 +157,6 @@ def blended(
     one = Tried(rung, name, votes, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group, even=ones[0].even)
     one.judge(y)
     return one
-
-
-Key = tuple[Rung, str, bool]  # of a rung on the features of an encoder, with targets of its own or the votes of all
 
 
 def wanted(

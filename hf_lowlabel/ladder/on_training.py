@@ -23,7 +23,7 @@ from ..finetuning.graph import rooted
 from ..finetuning.linear import group_of
 from ..hub.callback import CardCallback
 from ..labeling.answer_kinds import kind_of
-from ..selection.by_model import said_of, spread_out, usual_leads
+from ..selection.by_model import said_of_each, spread_out
 from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
 from ..tasks.uncertainty import Doubt
@@ -265,6 +265,5 @@ def next_to_label(
     x = np.zeros((len(ready.training), seen.shape[1]))
     x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
-    usual = usual_leads(p, kind)
-    said = [said_of(p[i], doubt[i], ready.names, ready.task.doubts[0], kind, usual) for i in chosen]
+    said = said_of_each(p, doubt, chosen, ready.names, ready.task.doubts[0], kind)
     return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x

@@ -171,7 +171,7 @@ class CifarResNet(ResNet):
         self.feature_info = [{"num_chs": 64 * 2**i, "reduction": 2**i, "module": f"layer{i + 1}"} for i in range(4)]
 
 
-def _cfg(size: int, first: str = "conv1") -> dict:
+def _cfg(size: int) -> dict:
     return {
         "input_size": (3, size, size),
         "crop_pct": 1.0,
@@ -179,7 +179,7 @@ def _cfg(size: int, first: str = "conv1") -> dict:
         "mean": CIFAR_MEAN,
         "std": CIFAR_STD,
         "num_classes": 10,
-        "first_conv": first,
+        "first_conv": "conv1",
         "classifier": "fc",
         "license": "apache-2.0",
     }

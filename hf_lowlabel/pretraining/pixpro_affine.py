@@ -70,8 +70,7 @@ class PixProAffine(PixPro):
 
     paper = "Xu et al., Revisiting pretraining, section 3.1"
     year, arxiv = 2022, "2205.03001"
-    # Xu et al., section 4.1
-    presets = {"target": dict(batch_size=8, learning_rate=0.1, epochs=200, l2_sp=1e-2)}
+    presets = {"target": PixPro.presets["target"]}
 
     def __init__(
         self,

@@ -179,6 +179,14 @@ def usual_leads(p: np.ndarray, kind: Kind) -> np.ndarray | None:
     return np.abs(p - 0.5).mean(0) if kind.several else None
 
 
+def said_of_each(
+    p: np.ndarray, unsure: np.ndarray, rows: np.ndarray, names: list[str], by: str, kind: Kind
+) -> list[tuple[tuple[str, float] | None, str]]:
+    """`said_of` of these rows, int64 [n], of all images: p [N, K], unsure [N]."""
+    usual = usual_leads(p, kind)
+    return [said_of(p[r], unsure[r], names, by, kind, usual) for r in rows]
+
+
 def said_of(
     p: np.ndarray, unsure: float, names: list[str], by: str, kind: Kind, usual: np.ndarray | None
 ) -> tuple[tuple[str, float] | None, str]:

@@ -19,7 +19,7 @@ from ..tasks.classification import Classification
 from ..training.priors import save_priors
 from .as3l import finetune_features
 from .features import extract
-from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, harden, label_spreading, report
+from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, graph_priors, harden, report
 from .verbs import data_arguments, start_processes
 from .words import checked_words, class_name_priors, class_words, labeled_rows, spread_words
 
@@ -180,4 +180,4 @@ def _from_labels(found, labeled, labels, count, propagation, finetune, clusters,
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
     if propagation == "clusters":
         return cluster_priors(x, labeled, labels, count, counts=clusters, seed=seed)
-    return label_spreading(unit(x), labeled, labels, count, k=neighbors or NEIGHBORS)
+    return graph_priors(unit(x), labeled, labels, count, k=neighbors or NEIGHBORS)

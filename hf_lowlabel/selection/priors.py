@@ -68,7 +68,7 @@ def cluster_priors(
     return out / len(counts)
 
 
-def label_spreading(
+def graph_priors(
     x: np.ndarray,
     labeled: np.ndarray,
     labels: np.ndarray,

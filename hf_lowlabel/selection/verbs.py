@@ -35,7 +35,7 @@ from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
 from .already_labeled import labels_so_far
 from .by_class import within_classes
-from .by_model import BY_MODEL, as_trained, is_finished, look, said_of, strategies_of, usual_leads
+from .by_model import BY_MODEL, as_trained, is_finished, look, said_of_each, strategies_of
 from .clustering import backend
 from .feature_file import Features
 from .features import extract
@@ -118,34 +118,19 @@ def select(
     kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
     strategy, arguments = known_strategy(strategy, strategy_args, of, model)
     asks = strategy in BY_MODEL
-    if prior:
-        classes_of_priors(prior)  # an error comes before features do
-    if prior and kind.page == "mask":
-        raise UserError("Prior pseudo-labels are of one class an image. Leave out --prior, or --task segmentation.")
-    if asks and (features or image_size or prior):
-        flag = "prior" if prior else "features" if features else "image-size"
-        raise UserError(f"{strategy} asks the finished model, which sees images as it does. Leave out --{flag}.")
+    check_prior(prior, kind)
     if asks:
+        check_asked(strategy, {"prior": prior, "features": features, "image-size": image_size})
         task_of(model, task, model_revision)
     start_processes(device)
     check_folder(folder)
     barrier()
     data = as_trained(of, model, data)
-    unpainted = ""
-    if kind.page == "mask":
-        unpainted = why_not_mixed(vars(data)) or why_not_painted(data.dataset, data.dataset_split)
-    if unpainted:
-        log.warning("%s", unpainted)
+    unpainted = tell_unpainted(data, kind)
     source = of.open_to_select(data, classes)
     base, left_out = labels_so_far(split, labels, model, source, kind, data, asks)
-    at = base.resolve(source) if base else None
     names = class_list(classes, base, source, kind) or (classes_of_priors(prior) if prior else [])
-    members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
-    if kind.page == "mask" and split is None:
-        labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
-    free = np.setdiff1d(members, labeled)
-    if base is not None:
-        free = base.without_passed_over(free, source.ids)
+    members, labeled, free = positions(source, base, painted=kind.page == "mask" and split is None)
     check_budget(budget, len(free), names, base, kind)
     how = dict(revision=model_revision, device=device)
     looked = look(of, model, replace(data, max_bad=max_bad), source, members, strategy, **how) if asks else None
@@ -155,18 +140,16 @@ def select(
     x, free, known = unit(found.values), found.rows(free), found.rows(labeled)
     believed = load_priors(prior, [source.ids[i] for i in found.indices], names).numpy() if prior else None
 
-    def pick(rows: np.ndarray) -> np.ndarray:
-        def of_features(some: np.ndarray, count: int) -> np.ndarray:
-            classes = source.labels[found.indices[some]]
-            return choose(strategy, x[some], count, seed, classes, arguments, x[known])
+    def of_features(some: np.ndarray, count: int) -> np.ndarray:
+        return choose(strategy, x[some], count, seed, source.labels[found.indices[some]], arguments, x[known])
 
+    def pick(rows: np.ndarray) -> np.ndarray:
         if believed is not None:
             return within_classes(believed, rows, budget, of_features)
         if looked is None:
             return of_features(rows, budget)
-        return BY_MODEL[strategy](
-            Doubt(*(v[rows] for v in looked.doubt)), looked.doubt.x[known], budget, seed, **arguments
-        )
+        doubt = Doubt(*(v[rows] for v in looked.doubt))
+        return BY_MODEL[strategy](doubt, looked.doubt.x[known], budget, seed, **arguments)
 
     rows, first = choose_distinct(x, free, known, budget, pick)
     chosen = found.indices[rows]
@@ -176,6 +159,8 @@ def select(
         facts = report_of(source, found, rows, free, first, why, kind) | ({"not_painted": True} if unpainted else {})
         if looked is not None:
             facts["labeled"] = len(labeled)
+        encoder = None if asks else model
+        as_given = dict(image_size=image_size, seed=seed, device=device, max_bad=max_bad)
         asked = Asked.of(
             source,
             base,
@@ -184,23 +169,16 @@ def select(
             strategy=strategy,
             seed=seed,
             model=Path(model).name if Path(model).exists() else model,
-            given=given_to_select(
-                data, None if asks else model, image_size=image_size, seed=seed, device=device, max_bad=max_bad
-            ),
+            given=given_to_select(data, encoder, **as_given),
             report=facts,
             class_colors=declared_colors(data if not classes else replace(data, classes=listed(classes))),
         )
         check_folder(folder)  # again: features take a while, and another process may have been here meanwhile
-        seen = looked.doubt if looked else None
-        usual = usual_leads(seen.p, kind) if seen else None
-        said = {
-            source.ids[found.indices[r]]: said_of(seen.p[r], seen.unsure[r], looked.names, strategy, kind, usual)
-            for r in rows
-            if looked
-        }
+        doubt = looked.doubt if looked else None
+        said = said_of_each(doubt.p, doubt.unsure, rows, looked.names, strategy, kind) if doubt else []
         write_left_out(replace(source, left_out=[*source.left_out, *left_out]), folder / "left_out.csv")
-        keep_here(folder, {"dataset": data.dataset, "model": None if asks else model})
-        export(folder, source, chosen, asked, why, said)
+        keep_here(folder, {"dataset": data.dataset, "model": encoder})
+        export(folder, source, chosen, asked, why, dict(zip([source.ids[i] for i in chosen], said, strict=False)))
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)
 
@@ -228,6 +206,41 @@ def known_strategy(
         raise UserError(f"The strategy {strategy} takes no arguments. Leave out --strategy-args.")
     check_arguments(f"the strategy {strategy}", given, takes, settings_of(function))
     return strategy, given
+
+
+def check_prior(prior: str | None, kind: Kind) -> None:
+    """UserError for a file that holds no priors, or a task that has none: before features are computed."""
+    if prior:
+        classes_of_priors(prior)
+    if prior and kind.page == "mask":
+        raise UserError("Prior pseudo-labels are of one class an image. Leave out --prior, or --task segmentation.")
+
+
+def check_asked(strategy: str, given: dict[str, Any]) -> None:
+    """UserError for a setting, flag -> value, that a strategy that asks a finished model has no use for."""
+    for flag in (flag for flag, value in given.items() if value):
+        raise UserError(f"{strategy} asks the finished model, which sees images as it does. Leave out --{flag}.")
+
+
+def tell_unpainted(data: DataArguments, kind: Kind) -> str:
+    """Why no masks can be painted for these data; "" where they can, or none are."""
+    why = ""
+    if kind.page == "mask":
+        why = why_not_mixed(vars(data)) or why_not_painted(data.dataset, data.dataset_split)
+    if why:
+        log.warning("%s", why)
+    return why
+
+
+def positions(source: ImageDataset, base: Split | None, *, painted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions int64 of the images that are not held out, of those that have a label (painted: a mask in the data
+    too), and of those to choose from."""
+    at = base.resolve(source) if base else None
+    members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
+    if painted:
+        labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
+    free = np.setdiff1d(members, labeled)
+    return members, labeled, free if base is None else base.without_passed_over(free, source.ids)
 
 
 def data_arguments(dataset: str | DataArguments) -> DataArguments:

@@ -67,14 +67,12 @@ SPREAD = 1.0  # standard deviation of log T around the model's own
 @dataclass
 class WordPriors:
     """priors: float32 [M, K], rows sum to 1. features: of the M images, by the text model. temperature: T.
-    similarities: cosines, float32 [M, K]. prototypes: unit vectors of the classes, float32 [K, D]. right: share of the
-    labeled images whose class the words alone find, which no label has helped; None without labels."""
+    right: share of the labeled images whose class the words alone find, which no label has helped; None without labels.
+    """
 
     priors: np.ndarray
     features: Features
     temperature: float
-    similarities: np.ndarray
-    prototypes: np.ndarray
     right: float | None = None
 
 
@@ -108,7 +106,7 @@ def class_name_priors(
         max_bad: share of unreadable images that is left out.
 
     Returns:
-        Priors, features and what they were made of.
+        Priors, features, the temperature, and what the words alone are worth.
 
     Raises:
         UserError: for a model without text, prompts without {}, fewer than two classes, or labeled images that cannot
@@ -117,14 +115,13 @@ def class_name_priors(
     templates = checked_words(class_names, prompts)
     model = load_two_towers(text_model, revision) if isinstance(text_model, str) else text_model
     found = extract(model, source, members, path=path, device=device, max_bad=max_bad)
-    prototypes = text_prototypes(model, class_names, templates)
-    similarities = unit(found.values) @ prototypes.T
+    similarities = unit(found.values) @ text_prototypes(model, class_names, templates).T
     rows, known = labeled_rows(found, source, labeled, labels)
     temperature = fit_temperature(similarities[rows], known, model.temperature)
     priors = softmax(similarities / temperature, axis=1).astype(np.float32)
     priors[rows] = np.eye(len(class_names), dtype=np.float32)[known]
     right = float((similarities[rows].argmax(1) == known).mean()) if len(rows) else None
-    return WordPriors(priors, found, temperature, similarities, prototypes, right)
+    return WordPriors(priors, found, temperature, right)
 
 
 def checked_words(
@@ -269,7 +266,7 @@ def spread_words(
     alpha: float = 0.9,
     gamma: float = 3.0,
 ) -> np.ndarray:
-    """Label spreading (`priors.label_spreading`) in which the words of a class count as `weight` labeled images more.
+    """Label spreading (`priors.graph_priors`) in which the words of a class count as `weight` labeled images more.
 
     Every unlabeled image is a seed of its class priors, scaled so that a class has `weight` in all; labeled images have
     1 / labeled images of their class, as without words. So what the features know corrects what the words get wrong.

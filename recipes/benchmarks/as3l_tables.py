@@ -28,7 +28,7 @@ from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.as3l import finetune_features, multi_cluster
 from hf_lowlabel.selection.clustering import backend
 from hf_lowlabel.selection.features import extract
-from hf_lowlabel.selection.priors import cluster_priors, label_spreading, report
+from hf_lowlabel.selection.priors import cluster_priors, graph_priors, report
 from hf_lowlabel.selection.strategies import coreset, k_medoids, random, usl
 
 SETTINGS = ("dataset", "split", "model", "image_size", "images")  # all cells of a file share them
@@ -96,8 +96,7 @@ def cell(x: np.ndarray, y: np.ndarray, classes: int, budget: int, seed: int) -> 
     series = {"6 x K": 6 * [classes], "K, 5 x 6 K": [classes, *5 * [6 * classes]]}
     by_k = {**{name: clusters(chosen[AS3L], counts) for name, counts in series.items()}, "K, 2 K ... 6 K": worth[AS3L]}
     spread = {
-        f"label_spreading, {name}": report(label_spreading(near, at, y[at], classes), y, at)
-        for name, at in rivals.items()
+        f"label_spreading, {name}": report(graph_priors(near, at, y[at], classes), y, at) for name, at in rivals.items()
     }
     spread |= {f"clusters, {name}": clusters(at) for name, at in rivals.items()}
     return {

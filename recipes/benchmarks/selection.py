@@ -23,7 +23,7 @@ import torch
 from hf_lowlabel.evaluation.neighbors import unit
 from hf_lowlabel.selection import clustering
 from hf_lowlabel.selection.as3l import as3l, finetune_features
-from hf_lowlabel.selection.priors import cluster_priors, label_spreading, report
+from hf_lowlabel.selection.priors import cluster_priors, graph_priors, report
 
 
 def features(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +67,7 @@ def main() -> None:
     priors = timed("priors, K up to 6 classes", lambda: cluster_priors(fine, chosen, y[chosen], args.classes))
     worth = report(priors, y, chosen)
     if args.label_spreading:
-        timed("label-spreading", lambda: label_spreading(x, chosen, y[chosen], args.classes))
+        timed("label-spreading", lambda: graph_priors(x, chosen, y[chosen], args.classes))
     if args.whole:
         from sklearn.cluster import KMeans
 

@@ -90,6 +90,7 @@ def camvid(root: Path) -> list[str]:
 )
 def test_dry_run(name, build, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(RECIPES))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     own = build(tmp_path / "data")
     monkeypatch.setattr(sys, "argv", [name, "--dataset", str(tmp_path / "data"), "--dry-run", *SMALL, *own])

@@ -10,7 +10,7 @@ from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.selection.clustering import constrained_kmeans
-from hf_lowlabel.selection.priors import balance, cluster_priors, harden, label_spreading, report
+from hf_lowlabel.selection.priors import balance, cluster_priors, graph_priors, harden, report
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.training.priors import load_priors, save_priors
 from hf_lowlabel.training.run import make_objective
@@ -54,7 +54,7 @@ def test_a_class_without_labels_gets_none():
     assert (p.argmax(1) != 3).all() and np.isfinite(p).all()
 
 
-def test_label_spreading_against_a_dense_solution():
+def test_graph_priors_against_a_dense_solution():
     """Classes with one, two and two labels count the same."""
     x, y = blobs(3, 20, 6, spread=0.4)
     labeled, labels = some_labels(y, 2)
@@ -71,14 +71,14 @@ def test_label_spreading_against_a_dense_solution():
     target = np.zeros((len(x), 3))
     target[labeled, labels] = 1 / np.array([1, 2, 2])[labels]
     z = np.linalg.solve(np.eye(len(x)) - 0.9 * d @ w @ d, target)
-    found = label_spreading(x, labeled, labels, 3, k=7, alpha=0.9)
+    found = graph_priors(x, labeled, labels, 3, k=7, alpha=0.9)
     np.testing.assert_allclose(found, z / z.sum(1, keepdims=True), atol=2e-4)
     assert (found.argmax(1) == y).mean() > 0.8
 
 
 def test_an_island_without_labels_is_uniform():
     x = np.repeat(np.eye(3, dtype=np.float32), 6, axis=0)
-    p = label_spreading(x, np.array([0, 6]), np.array([0, 1]), 2, k=3)
+    p = graph_priors(x, np.array([0, 6]), np.array([0, 1]), 2, k=3)
     assert (p[:6, 0] > 0.99).all() and (p[6:12, 1] > 0.99).all() and np.allclose(p[12:], 0.5)
 
 
