@@ -152,12 +152,13 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(1, keepdims=True)
 
 
-def temperature(logits: np.ndarray, y: np.ndarray) -> float:
+def temperature(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
     """T for which softmax(logits / T) makes the labels y likeliest (Guo et al. 2017).
 
     Args:
         logits: float [n, K] of images whose labels had no part in them.
         y: int [n].
+        weights: how much each label counts, float [n], 1 on average; None: all the same.
 
     Returns:
         T > 0. A few labels do not move it far: log T has a normal prior of width 1, worth one label.
@@ -167,7 +168,8 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
     scores = []
     for t in grid:
         p = softmax(logits / t)[rows, y]
-        scores.append(np.log(np.maximum(p, 1e-12)).sum() - 0.5 * np.log(t) ** 2)
+        likelihood = np.log(np.maximum(p, 1e-12))
+        scores.append((likelihood if weights is None else weights * likelihood).sum() - 0.5 * np.log(t) ** 2)
     return float(grid[int(np.argmax(scores))])
 
 
