@@ -66,6 +66,12 @@ class OncePerStep(nn.Module):
         for name, value in self.take().items():
             getattr(self, name).copy_(value)
 
+    def end_step(self) -> None:
+        """To be called once after every optimizer step: this module and those in it take in what the step brought."""
+        for module in self.modules():
+            if isinstance(module, OncePerStep):
+                module.advance()
+
 
 class Objective(OncePerStep, Method):
     """One paper = one subclass. `forward` is the paper's loss; `after_step` is what happens once per optimizer step.
@@ -90,9 +96,7 @@ class Objective(OncePerStep, Method):
 
     def after_step(self, t: float) -> None:
         """Called once after every optimizer step: memories take in what its batches brought; teachers follow."""
-        for module in self.modules():
-            if isinstance(module, OncePerStep):
-                module.advance()
+        self.end_step()
 
     @property
     def evaluated(self) -> nn.Module:
