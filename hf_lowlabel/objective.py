@@ -270,6 +270,11 @@ class EMA(nn.Module):
         return self.module(*args, **kwargs)
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32 at least: float16 ends at 65,504, which sums over pixels and ratios of small means pass."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @torch.no_grad()
 def feature_std(z: Tensor) -> Tensor:
     """sqrt(D) times the mean standard deviation of unit features [B, D]: near 1 when spread out, 0 when collapsed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
+from ..evaluation.neighbors import check_numbers
 
 ABSENT = -30.0  # logit of a class without a label, of a probe that is one opinion among others
 NEVER = -1e4  # bias of a class without a label: it loses to all others
@@ -88,6 +89,7 @@ def labeled_rows(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
             f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label "
             "for each image, -1 where it is not known, and at least one that is."
         )
+    check_numbers(features)
     return features[known], labels[known]
 
 

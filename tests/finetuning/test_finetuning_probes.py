@@ -412,6 +412,27 @@ def test_temperature_makes_confidence_fit():
     assert temperature(z, y) == pytest.approx(1 / 2.5, rel=0.12)
 
 
+@pytest.mark.parametrize("method", [KNN, LabelSpreading, Probe, Propagation])
+def test_features_that_are_no_numbers_are_refused(method):
+    x, labels, query, _ = digits(1)
+    x, labels, query = x[:60].copy(), np.arange(60) % 11 - 1, query[:9].copy()
+    x[3, 1], x[8, 0] = np.nan, np.inf
+    with pytest.raises(UserError, match="features of 2 of 60 images are NaN or infinite"):
+        method().fit_predict(x, labels, query, num_classes=10)
+    query[0] = np.nan
+    if method in (KNN, LabelSpreading):
+        with pytest.raises(UserError, match="features of 1 of 9 images are NaN or infinite"):
+            method().fit_predict(x[9:], labels[9:], query, num_classes=10)
+
+
+def test_a_vector_of_zeros_is_like_no_other():
+    """max(x_i.x_j, 0)^3 = 0, though its distance to the others is that of vectors at 60 degrees."""
+    x = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
+    x[3] = 0
+    w = Graph(x, 3).similarity.toarray()
+    assert w[0, 1] == pytest.approx(1) and (w[3] == 0).all() and (w[:, 3] == 0).all()
+
+
 def test_errors_name_what_is_missing():
     x = np.ones((4, 2), np.float32)
     with pytest.raises(UserError, match="at least one"):
