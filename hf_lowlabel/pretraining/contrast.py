@@ -62,7 +62,8 @@ class KeyQueue(OncePerStep):
 
     def of(self, index: Tensor) -> Tensor:
         """bool [B, Q], which keys are of the images index [B]."""
-        return index.to(self.images.device)[:, None] == self.images
+        images: Tensor = self.images
+        return index.to(images.device)[:, None].eq(images)
 
     def wait(self, keys: Tensor, index: Tensor, t: float) -> None:
         """Hold this rank's keys [B, D] of the images index [B] for the end of the step at progress t."""
