@@ -53,6 +53,7 @@ class KeyQueue(OncePerStep):
 
     unguarded = ("keys", "images")  # safe from a bad step, and too large to copy in every step
     of_images = ("images",)
+    images: Tensor
 
     def __init__(self, size: int, dim: int):
         super().__init__()
@@ -62,8 +63,7 @@ class KeyQueue(OncePerStep):
 
     def of(self, index: Tensor) -> Tensor:
         """bool [B, Q], which keys are of the images index [B]."""
-        images: Tensor = self.images
-        return index.to(images.device)[:, None].eq(images)
+        return index.to(self.images.device)[:, None].eq(self.images)
 
     def wait(self, keys: Tensor, index: Tensor, t: float) -> None:
         """Hold this rank's keys [B, D] of the images index [B] for the end of the step at progress t."""
