@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from pretraining_stand_in import array, batch_for, make, train, unit
 
+from hf_lowlabel.arguments import ModelArguments
 from hf_lowlabel.pretraining.contrast import KeyQueue, info_nce
+from hf_lowlabel.training import setup
 
 
 def info_nce_in_numpy(q: np.ndarray, k: np.ndarray, negatives: np.ndarray, tau: float) -> float:
@@ -148,3 +150,15 @@ def test_averaged_statistics_close_the_leak_through_batch_norm():
         encoder = make("moco", norm=True, teacher_buffers=buffers).teacher_encoder.module
         whole, half = copy.deepcopy(encoder).pooled(x), copy.deepcopy(encoder).pooled(x[:2])
         assert torch.allclose(whole[:2], half, atol=1e-5) == independent
+
+
+@pytest.mark.parametrize("name", ["moco", "densecl"])
+def test_keys_of_another_run_are_of_none_of_these_images(name, monkeypatch):
+    """Its images have other numbers; a checkpoint from before queues knew their images fits too."""
+    other, objective = make(name, seed=1), make(name)
+    train(other)
+    state = other.state_dict()
+    for gone in ((), ("queue.images", "dense_queue.images")):
+        monkeypatch.setattr(setup, "load_objective", lambda path: {k: v for k, v in state.items() if k not in gone})
+        setup.start_from(objective, ModelArguments(init_from="checkpoint"))
+        assert torch.equal(objective.queue.keys, other.queue.keys) and (objective.queue.images == -1).all()
