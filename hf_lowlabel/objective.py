@@ -66,6 +66,12 @@ class OncePerStep(nn.Module):
         for name, value in self.take().items():
             getattr(self, name).copy_(value)
 
+    def end_step(self) -> None:
+        """To be called once after every optimizer step: this module and those in it take in what the step brought."""
+        for module in self.modules():
+            if isinstance(module, OncePerStep):
+                module.advance()
+
 
 class Objective(OncePerStep, Method):
     """One paper = one subclass. `forward` is the paper's loss; `after_step` is what happens once per optimizer step.
@@ -90,9 +96,7 @@ class Objective(OncePerStep, Method):
 
     def after_step(self, t: float) -> None:
         """Called once after every optimizer step: memories take in what its batches brought; teachers follow."""
-        for module in self.modules():
-            if isinstance(module, OncePerStep):
-                module.advance()
+        self.end_step()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -264,6 +268,11 @@ class EMA(nn.Module):
     @torch.no_grad()
     def forward(self, *args, **kwargs):
         return self.module(*args, **kwargs)
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32 at least: float16 ends at 65,504, which sums over pixels and ratios of small means pass."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()

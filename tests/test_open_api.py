@@ -451,6 +451,25 @@ def test_losses_are_plain_functions():
     assert losses.byol_loss(z, z).tolist() == pytest.approx([0] * 6, abs=1e-5)
 
 
+def test_losses_stay_finite_in_half_precision_and_where_a_class_is_ruled_out():
+    """float16 ends at 65,504: a sum over the pixels of one mask, or a ratio to a mean of almost 0, is larger."""
+    half = dict(dtype=torch.float16)
+    logits, mask = torch.zeros(1, 3, 300, 300, **half), torch.zeros(1, 300, 300, dtype=torch.int64)
+    assert losses.cross_entropy(logits, mask).item() == pytest.approx(np.log(3), rel=1e-3)
+    assert losses.masked_mean(torch.ones(300, 300, **half), mask[0] == 0) == 1
+    z = 400 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0)).half()
+    for loss in (losses.covariance, losses.variance):
+        assert loss(z).item() == pytest.approx(loss(z.float()).item(), rel=1e-3)
+    p = torch.tensor([[1.0, 0, 0], [0, 0, 0]], **half)
+    assert torch.equal(losses.align(p, torch.tensor([0.5, 0, 0.5], **half))[0], p[0].float())
+    assert losses.sharpen(p, 0.5)[1].tolist() == pytest.approx([1 / 3] * 3)
+    out = torch.tensor([[0.0, 0.0, -torch.inf]], requires_grad=True)
+    for loss in (losses.entropy(out), losses.kl(torch.tensor([[0.5, 0.5, 0.0]]), out) + np.log(2)):
+        assert loss.item() == pytest.approx(np.log(2))
+        assert torch.autograd.grad(loss.sum(), out)[0].isfinite().all()
+    assert losses.kl(torch.tensor([[0.5, 0.0, 0.5]]), out).isinf().all()
+
+
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     draw_nothing(monkeypatch.setattr, "sheets.captioned")

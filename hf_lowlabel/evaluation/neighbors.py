@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import best_device
+from ..errors import UserError
 
 BLOCK = 1 << 14  # rows handled at a time
 
@@ -74,6 +75,16 @@ def neighbours(x: np.ndarray, k: int, queries: np.ndarray | None = None) -> tupl
         index[start : start + step] = at.cpu().numpy()
         distance[start : start + step] = (found + norm[rows][:, None]).clamp_min(0).cpu().numpy()
     return index, distance
+
+
+def check_numbers(features: np.ndarray) -> None:
+    """Raises UserError for features [N, D] of which some are NaN or infinite."""
+    parts = (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
+    if bad := sum(int((~np.isfinite(part).all(1)).sum()) for part in parts):
+        raise UserError(
+            f"The features of {bad} of {len(features)} images are NaN or infinite. Look at the network that gave them, "
+            "or leave these images out."
+        )
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -46,11 +46,13 @@ class CoMatch(FinetuneObjective):
     Not as in the authors' code: a wrapping batch is stored whole, where theirs drops what is over the end of the
     queue, so that batches need not divide it; empty places of a queue take no part, where theirs hold random keys
     without a class, from which there is nothing to learn. With full queues of a whole number of batches both are equal.
+    On ImageNet theirs has resized crops of 0.2 to 1 of the image for all views, and for both strong ones the colours of
+    u_strong2; here weak and strong views are those of FixMatch, as on CIFAR.
     """
 
     paper = "Li et al., CoMatch"
     year, arxiv = 2021, "2011.11183"
-    needs = "weak, strong and SimCLR view"
+    needs = "weak and two strong views"
     presets = {
         "cifar": dict(CIFAR, max_steps=2**19),
         "pretrained": PRETRAINED,
@@ -77,7 +79,7 @@ class CoMatch(FinetuneObjective):
         ),
     }
 
-    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "simclr"}
+    unlabeled_views = {"weak": "weak", "strong": "strong", "strong2": "comatch"}
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:

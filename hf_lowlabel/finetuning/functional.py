@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, drawn, rank, world
 from ..errors import UserError
+from ..objective import wide
 
 
 def predict(model: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:
@@ -67,23 +68,28 @@ def sinkhorn(q: Tensor, rounds: int) -> Tensor:
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:
     """p_c^(1/T) / sum_j p_j^(1/T) (MixMatch Eq. 7): one-hot as T -> 0."""
-    return (p.clamp_min(1e-30).log() / temperature).softmax(1)
+    return (wide(p).clamp_min(1e-30).log() / temperature).softmax(1)
 
 
 def align(p: Tensor, now: Tensor, target: Tensor | float = 1.0) -> Tensor:
     """normalize(p * target / now) with class marginals [K]: distribution alignment (ReMixMatch, section 3.1)."""
-    ratio = (target + 1e-6) / (now + 1e-6)
-    return F.normalize(p * ratio.view(-1, *[1] * (p.dim() - 2)), p=1, dim=1)
+    ratio = ((wide(target) if isinstance(target, Tensor) else target) + 1e-6) / (wide(now) + 1e-6)
+    return F.normalize(wide(p) * ratio.view(-1, *[1] * (p.dim() - 2)), p=1, dim=1)
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """- sum_c p_c log p_c: [M, K, ...] -> [M, ...]."""
-    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+    """- sum_c p_c log p_c, with 0 log 0 = 0: [M, K, ...] -> [M, ...]. A logit of -inf rules a class out."""
+    log_p = wide(logits).log_softmax(1)
+    return -(wide(logits).softmax(1) * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(1)
 
 
 def kl(p: Tensor, logits: Tensor) -> Tensor:
-    """KL(p || softmax(logits)) = sum_c p_c (log p_c - log q_c), with 0 log 0 = 0: [M, K, ...] -> [M, ...]."""
-    return F.kl_div(logits.log_softmax(1), p, reduction="none").sum(1)
+    """KL(p || softmax(logits)) = sum_c p_c (log p_c - log q_c), with 0 log 0 = 0: [M, K, ...] -> [M, ...].
+
+    A logit of -inf rules a class out: nothing where p has it at 0 as well, infinity elsewhere.
+    """
+    log_q = wide(logits).log_softmax(1)
+    return F.kl_div(log_q.masked_fill((p == 0) & log_q.isneginf(), 0.0), wide(p), reduction="none").sum(1)
 
 
 def linear_rampup(t: float, length: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
-from ..evaluation.neighbors import neighbours, unit
+from ..evaluation.neighbors import check_numbers, neighbours, unit
 from .linear import NEVER, LeastSquares, softmax
 from .uninformative import without_uninformative
 
@@ -28,6 +28,8 @@ def rooted(features: np.ndarray) -> np.ndarray:
 
 def rooted_beside(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(`rooted` features [N, D], others [Q, D] treated as these were)."""
+    check_numbers(features)
+    check_numbers(others)
     x, y = np.asarray(features, np.float32), np.asarray(others, np.float32)
     if len(x) and x.min() >= 0:
         x, y = np.sqrt(x), np.sqrt(np.maximum(y, 0))
@@ -53,6 +55,9 @@ class Graph:
         n = len(x)
         index, distance = neighbours(x, k)
         weight = np.maximum(1 - distance / 2, 0).astype(np.float64) ** gamma  # |a - b|^2 = 2 - 2 a.b
+        nothing = ~x.any(1)  # a vector of zeros has no length: it is like no other
+        weight[nothing] = 0
+        weight[nothing[index]] = 0
         a = csr_matrix((weight.ravel(), index.ravel(), np.arange(n + 1) * index.shape[1]), shape=(n, n))
         w = a + a.T
         scale = diags(1 / np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
@@ -115,15 +120,21 @@ Reach = np.ndarray | Solved
 
 def spread(reach: Reach, labels: np.ndarray, num_classes: int, seeds: np.ndarray | None = None) -> np.ndarray:
     """Class probabilities of every image, float64 [N, K], from the labels int [L] of the images whose `reach` [N, L] is
-    given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets a uniform row.
-    seeds: what comes from priors besides, [N, K] (`Pool.seeds`).
+    given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets the same of
+    each class that has one. seeds: what comes from priors besides, [N, K] (`Pool.seeds`); their classes count as such.
     """
     known = labels >= 0
     y = np.zeros((len(labels), num_classes))
     y[np.flatnonzero(known), labels[known]] = 1 / np.bincount(labels[known], minlength=num_classes)[labels[known]]
     z = reach @ y if seeds is None else reach @ y + seeds
     total = z.sum(1, keepdims=True)
-    return np.where(total > 0, z / np.maximum(total, 1e-300), 1 / num_classes)
+    return np.where(total > 0, z / np.maximum(total, 1e-300), evenly(y) if seeds is None else evenly(seeds + y.max(0)))
+
+
+def evenly(beliefs: np.ndarray) -> np.ndarray:
+    """The same share, [K], of each class that any row of beliefs [N, K] says something of, 0 of the others."""
+    known = beliefs.max(0) > 0
+    return known / max(known.sum(), 1)
 
 
 def class_shares(

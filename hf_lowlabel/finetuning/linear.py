@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
+from ..evaluation.neighbors import check_numbers
 
 ABSENT = -30.0  # logit of a class without a label, of a probe that is one opinion among others
 NEVER = -1e4  # bias of a class without a label: it loses to all others
@@ -88,6 +89,7 @@ def labeled_rows(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
             f"There are {len(features)} features and {len(labels)} labels, {known.sum()} of them known. Give one label "
             "for each image, -1 where it is not known, and at least one that is."
         )
+    check_numbers(features)
     return features[known], labels[known]
 
 
@@ -152,12 +154,13 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(1, keepdims=True)
 
 
-def temperature(logits: np.ndarray, y: np.ndarray) -> float:
+def temperature(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
     """T for which softmax(logits / T) makes the labels y likeliest (Guo et al. 2017).
 
     Args:
         logits: float [n, K] of images whose labels had no part in them.
         y: int [n].
+        weights: how much each label counts, float [n], 1 on average; None: all the same.
 
     Returns:
         T > 0. A few labels do not move it far: log T has a normal prior of width 1, worth one label.
@@ -167,7 +170,8 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
     scores = []
     for t in grid:
         p = softmax(logits / t)[rows, y]
-        scores.append(np.log(np.maximum(p, 1e-12)).sum() - 0.5 * np.log(t) ** 2)
+        likelihood = np.log(np.maximum(p, 1e-12))
+        scores.append((likelihood if weights is None else weights * likelihood).sum() - 0.5 * np.log(t) ** 2)
     return float(grid[int(np.argmax(scores))])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import UserError
 from ..ranges import Count, Positive, Several
 from .linear import NEVER, softmax, temperature
+from .pooling import of_each_class
 from .probes import FrozenMethod
 
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3)  # penalties tried, a share of the number of pixels
@@ -73,20 +74,35 @@ class PixelProbe(FrozenMethod):
         return weight, bias
 
     def chosen(self, fit: Softmax, masks: np.ndarray) -> tuple[float, float]:
-        """(l2, temperature) under which masks that are left out are likeliest, of two masks or more."""
-        if len(np.unique(masks)) < 2:
-            return self.l2 or STRENGTHS[1], 1.0
-        some = np.random.default_rng(0).permutation(len(masks))[:MOST]
-        fold = np.unique(masks[some], return_inverse=True)[1] % FOLDS
+        """(l2, temperature) under which masks that are left out are likeliest; (l2, 1) where none can be.
+
+        A pixel is asked for where the masks of the other folds show its class, and another one to tell it from.
+        """
+        numbers = np.unique(masks, return_inverse=True)[1]
+        some = of_each_class(np.arange(len(masks)), numbers, MOST)
+        fold, parts = folds(numbers)[some], []
+        for f in np.unique(fold):
+            inside, out = some[fold != f], some[fold == f]
+            out = out[np.isin(fit.y[out], fit.y[inside])]
+            if len(out) and len(np.unique(fit.y[inside])) > 1:
+                parts.append((inside, out))
         best = (-np.inf, self.l2 or STRENGTHS[1], 1.0)
+        if not parts:
+            return best[1:]
+        at = np.concatenate([out for _, out in parts])
         for l2 in [self.l2] if self.l2 else STRENGTHS:
-            parts = [(fit.logits(some[fold != f], l2, some[fold == f]), some[fold == f]) for f in np.unique(fold)]
-            z, at = (np.concatenate(values) for values in zip(*parts))
+            z = np.concatenate([fit.logits(inside, l2, out) for inside, out in parts])
             p = softmax(z)[np.arange(len(at)), fit.y[at]]
             likelihood = float(np.average(np.log(np.maximum(p, 1e-9)), weights=fit.w[at]))
             if likelihood > best[0]:
-                best = likelihood, l2, temperature(z, fit.y[at])
+                best = likelihood, l2, temperature(z, fit.y[at], fit.w[at])
         return best[1:]
+
+
+def folds(masks: np.ndarray) -> np.ndarray:
+    """A fold for every pixel, int64 [M]: masks go into them at random, lest their order keep a class in one fold."""
+    number = np.unique(masks, return_inverse=True)[1]
+    return (np.random.default_rng(0).permutation(number.max() + 1) % FOLDS)[number]
 
 
 class PixelKNN(FrozenMethod):
@@ -111,7 +127,7 @@ class PixelKNN(FrozenMethod):
         """(k, temperature) under which masks that are left out are likeliest; x: float32 [M, D], of unit length."""
         ks = [self.k] if self.k else list(NEIGHBOURS)
         ts = [self.temperature] if self.temperature else list(TEMPERATURES)
-        fold = np.unique(masks, return_inverse=True)[1] % FOLDS
+        fold = folds(masks)
         if fold.max() == 0:
             return ks[0], ts[0]
         scores = dict.fromkeys([(k, t) for k in ks for t in ts], 0.0)

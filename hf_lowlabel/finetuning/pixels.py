@@ -16,18 +16,20 @@ from torch import Tensor
 
 from ..distributed import all_mean, world
 from ..errors import UserError
-from ..objective import IGNORE_INDEX
+from ..objective import IGNORE_INDEX, wide
 from ..views.counter_rng import keyed
 
 
 def cross_entropy(
     logits: Tensor, target: Tensor, label_smoothing: float = 0.0, counted: Tensor | None = None
 ) -> Tensor:
-    """Mean cross-entropy over the targets that are not IGNORE_INDEX, on all ranks together; 0 where there is none.
+    """Mean cross-entropy over the targets that are not IGNORE_INDEX (-100), on all ranks together; 0 if there is none.
 
+    Masks as they are stored have 255 where nothing counts: `target.masked_fill(target == 255, -100)`.
     counted: float [M], the pixels of an image that count, in the mean over the whole step (`count_pixels`), where the
     batch is one part of it: a part with few of them then weighs as much as its pixels.
     """
+    logits = wide(logits)
     if target.dim() == 1:
         return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     loss = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
@@ -63,10 +65,10 @@ def masked_mean(values: Tensor, valid: Tensor | None, counted: Tensor | None = N
     counted: float [M], see `cross_entropy`. Mixing moves a few valid pixels from part to part, which it leaves out.
     """
     if valid is None:
-        return values.mean()
+        return wide(values).mean()
     # DDP averages the gradients of the ranks' quotients
     count = all_mean(valid.sum().float()) if counted is None else counted.sum()
-    return torch.where(valid, values, 0.0).sum() / count.clamp(min=1 / world())
+    return torch.where(valid, wide(values), 0.0).sum() / count.clamp(min=1 / world())
 
 
 def half_box(key: Tensor, size: tuple[int, int], area: float = 0.5) -> Tensor:

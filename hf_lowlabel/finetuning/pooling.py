@@ -10,14 +10,15 @@ log = logging.getLogger("hf_lowlabel")
 MOST_POOLED = 20_000  # images of a graph
 
 
-def pooled_rows(labels: np.ndarray) -> np.ndarray:
-    """Images that make the graph, int64 in order: all up to `MOST_POOLED`, else so many: the labeled ones up to half of
-    them, above that a part of each class, and a random part of the others."""
-    if len(labels) <= MOST_POOLED:
+def pooled_rows(labels: np.ndarray, most: int | None = None) -> np.ndarray:
+    """Images that make the graph, int64 in order: all up to `most` (None: `MOST_POOLED`), else so many: the labeled
+    ones up to half of them, above that a part of each class, and a random part of the others."""
+    most = MOST_POOLED if most is None else most
+    if len(labels) <= most:
         return np.arange(len(labels))
     known, rest = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
-    known = of_each_class(known, labels[known], max(MOST_POOLED // 2, MOST_POOLED - len(rest)))
-    some = np.random.default_rng(0).permutation(rest)[: MOST_POOLED - len(known)]
+    known = of_each_class(known, labels[known], max(most // 2, most - len(rest)))
+    some = np.random.default_rng(0).permutation(rest)[: most - len(known)]
     return np.sort(np.concatenate([known, some]))
 
 

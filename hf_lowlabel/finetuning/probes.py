@@ -20,30 +20,29 @@ from ..ranges import BelowOne, Count, Limits, Positive
 from .graph import (
     ALPHA,
     MASSES,
-    MOST_REACHED,
     NEIGHBOURS,
     ROUNDS,
     Graph,
     Pool,
     Reach,
+    Solved,
+    evenly,
     hardened,
     rooted_beside,
     spread,
 )
+from .graph_choice import ALPHAS, GRAPHS, MOST_TRIED, likeliest
 from .linear import (
     DEFAULT_T,
     ProbeBeliefs,
     first_of_each,
-    group_of,
     labeled_rows,
     left_out_in_turn,
     probe_head,
     softmax,
     temperature,
 )
-from .pooling import of_each_class, pooled_rows, tell_pooled
-
-GRAPHS, ALPHAS = (10, 20, 50), (0.8, 0.9, 0.99)  # neighbours and shares that label spreading chooses from
+from .pooling import pooled_rows, tell_pooled
 
 
 def knn(
@@ -79,40 +78,18 @@ def label_spreading(
         p_q propto sum_{j in N_k(q)} max(s_qj, 0)^3 F_j;   an image of the graph keeps its own F
 
     neighbours: of each image in the graph. alpha: share that comes from the neighbours. None: the value of `GRAPHS`
-    and `ALPHAS` under which labels that are left out in turn, `MOST_REACHED` at most, are likeliest. copies: what
-    images share with each other, int [N, 2], or None (`group_of`): those of a group are left out together.
+    and `ALPHAS` that `likeliest` finds. copies: what images share with each other, int [N, 2], or None (`group_of`).
     """
     labeled_rows(features, labels)
-    every = np.flatnonzero(labels >= 0)
-    rows = of_each_class(every, labels[every], MOST_REACHED)
+    rows = np.flatnonzero(labels >= 0)
     x, asked = rooted_beside(features, query)
-    shows = rows if copies is None else copies[rows]  # what they share with each other
-    best: tuple[float, int, np.ndarray] | None = None
-    for k in [neighbours] if neighbours else GRAPHS:
-        graph = Graph(x, min(k, len(x) - 1))
-        for a in [alpha] if alpha is not None else ALPHAS:
-            reach = graph.reach(rows, a)
-            assert isinstance(reach, np.ndarray)
-            likelihood = left_out_likelihood(reach[rows], labels[rows], num_classes, shows)
-            if best is None or likelihood > best[0] + 1e-9:
-                found = reach if len(rows) == len(every) else graph.reach(every, a)
-                best = likelihood, k, spread(found, labels[every], num_classes)
-    assert best is not None
-    return ask(x, best[2], asked, best[1])
-
-
-def left_out_likelihood(reach: np.ndarray, y: np.ndarray, num_classes: int, shows: np.ndarray) -> float:
-    """Mean log probability of labels when each group is left out in turn; 0 where no class has two.
-
-    reach: of the labeled images to each other, [L, L]. y: their classes, int [L]. shows: what they share (`group_of`).
-    """
-    group, _ = group_of(shows)
-    own, others = np.eye(num_classes)[y], (group[:, None] != group).astype(float)
-    counts = others @ own  # [L, K]
-    sums = (reach * others) @ own / np.maximum(counts, 1)  # a class counts by its other labels
-    p = sums / np.maximum(sums.sum(1, keepdims=True), 1e-300)
-    asked = np.flatnonzero((counts[np.arange(len(y)), y] > 0) & first_of_each(len(y), shows))
-    return float(np.log(np.maximum(p[asked, y[asked]], 1e-9)).mean()) if len(asked) else 0.0
+    k, a = neighbours, alpha
+    if k is None or a is None:
+        ways = [(i, j) for i in ([k] if k else GRAPHS) for j in (ALPHAS if a is None else [a])]
+        k, a = likeliest(x, labels, ways, num_classes, copies)
+    graph = Graph(x, min(k, len(x) - 1))
+    reach = graph.reach(rows, a) if len(rows) * len(x) <= MOST_TRIED else Solved(graph, rows, a)
+    return ask(x, spread(reach, labels[rows], num_classes), asked, k)
 
 
 def ask(x: np.ndarray, beliefs: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
@@ -124,7 +101,7 @@ def ask(x: np.ndarray, beliefs: np.ndarray, query: np.ndarray, k: int) -> np.nda
         weight[near[:, 0].numpy() > 1 - 1e-5, 1:] = 0  # an image of the graph, or its copy
         votes = (weight[:, :, None] * beliefs[index]).sum(1)
         total = votes.sum(1, keepdims=True)
-        out[start : start + 1024] = np.where(total > 0, votes / np.maximum(total, 1e-300), 1 / beliefs.shape[1])
+        out[start : start + 1024] = np.where(total > 0, votes / np.maximum(total, 1e-300), evenly(beliefs))
     return out
 
 

@@ -66,7 +66,7 @@ class SelfTraining(FinetuneObjective):
     ):
         super().__init__(model, ema_decay=ema_decay)
         self.lambda_u, self.lambda_l, self.share = lambda_u, lambda_l, share
-        self.previous = Predictions(*priors.shape)
+        self.previous = Predictions(*priors.shape) if share else None
         self.register_buffer("priors", without_uninformative(priors))
         self.kept = float((self.priors.sum(1) > 0).double().mean())
         if not self.kept:
@@ -79,11 +79,9 @@ class SelfTraining(FinetuneObjective):
         w = (q.sum(1) > 0).float() / self.kept
         supervised = F.cross_entropy(logits_l, labeled["target"])
         pseudo = (w * F.cross_entropy(logits_u, q, reduction="none")).mean()
-        agreement, known = self.previous.consistency(t, unlabeled["index"], logits_u, w)
-        return {
-            "loss": self.lambda_l * supervised + self.lambda_u * ((1 - self.share) * pseudo + self.share * agreement),
-            "supervised": supervised.detach(),
-            "pseudo": pseudo.detach(),
-            "consistency": agreement.detach(),
-            "mask_ratio": known,
-        }
+        unsupervised, told = pseudo, {"supervised": supervised.detach(), "pseudo": pseudo.detach()}
+        if self.previous is not None:
+            agreement, known = self.previous.consistency(t, unlabeled["index"], logits_u, w)
+            unsupervised = (1 - self.share) * pseudo + self.share * agreement
+            told |= {"consistency": agreement.detach(), "mask_ratio": known}
+        return {"loss": self.lambda_l * supervised + self.lambda_u * unsupervised, **told}

@@ -5,9 +5,9 @@
     v_c: prototype of class c, unit mean of its labeled images and of mixes lambda x_c + (1 - lambda) u_c    (Eq. 4)
     L_ctr = log(1 + sum_n exp(gamma (s_n + m)) sum_p exp(- gamma alpha_p s_p))                               (Eq. 5)
 
-s_n: similarities of v(u_strong) to a queue of keys; s_p: to its own key (alpha_p = 1) and to labeled keys of class
-c = argmax p(u_weak), alpha_p = max(0, cos(v(u_weak), v_c)). Keys come from the averaged encoder. The paper makes
-prototypes and classes anew every 5 epochs and finds 1 to 20 alike; here they follow step by step.
+s_n: similarities of v(u_strong) to a queue of keys of other images; s_p: to its own key (alpha_p = 1) and to labeled
+keys of class c = argmax p(u_weak), alpha_p = max(0, cos(v(u_weak), v_c)). Keys come from the averaged encoder. The
+paper makes prototypes and classes anew every 5 epochs and finds 1 to 20 alike; here they follow step by step.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class SsCL(FinetuneObjective):
     year, arxiv = 2021, "2105.07387"
     needs = "weak and strong view"
     defaults = dict(unlabeled_ratio=4)
+    of_images = ("negatives.image",)
     presets = {
         "cifar": dict(learning_rate=0.03, unlabeled_ratio=4, weight_decay=5e-4, lr_scheduler_type="cosine", epochs=200),
         # table 8
@@ -86,7 +87,8 @@ class SsCL(FinetuneObjective):
         self.alpha, self.prototype_m, self.concat_weak = alpha, prototype_m, has_batchnorm(model)
         self.projector = projection(model.num_features, width)
         self.key_projector = EMA(self.projector)
-        self.negatives, self.labeled = Queue(queue, z=width), ClassQueue(num_classes, positives, width)
+        self.negatives, self.labeled = Queue(queue, z=width, image=1), ClassQueue(num_classes, positives, width)
+        self.negatives.image.fill_(-1)  # of nobody; float32 tells 16 million images apart
         self.similar = RunningMean(memory, num_classes)
         self.register_buffer("prototypes", torch.zeros(num_classes, width))  # [K, E], not normalised
 
@@ -106,8 +108,9 @@ class SsCL(FinetuneObjective):
             paced = cosine.gather(1, c[:, None]).clamp_min(0)  # alpha_p [M, 1]
         supervised = F.cross_entropy(logits_l, y)
         pseudo = (w * F.cross_entropy(logits_s, p, reduction="none")).mean()
-        contrast = self.contrast(v_s, k_u, c, paced).mean()
-        self.negatives.wait(t, (k_u,))
+        image = u["index"].to(v_s.device, torch.float32)[:, None]
+        contrast = self.contrast(v_s, k_u, c, paced, image).mean()
+        self.negatives.wait(t, (k_u, image))
         self.labeled.wait(t, (k_l, y))
         return {
             "loss": supervised + self.lambda_u * pseudo + self.lambda_ctr * contrast,
@@ -117,9 +120,10 @@ class SsCL(FinetuneObjective):
             "mask_ratio": w.mean(),
         }
 
-    def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor) -> Tensor:
-        """L_ctr of every image, in its third form: v, own [M, E], c [M], paced [M, 1] -> [M]."""
-        s_n = products(v, self.negatives.z) + left_out(self.negatives.filled)  # [M, Q]
+    def contrast(self, v: Tensor, own: Tensor, c: Tensor, paced: Tensor, image: Tensor) -> Tensor:
+        """L_ctr of every image, in its third form: v, own [M, E], c [M], paced and the image's index [M, 1] -> [M]."""
+        others = self.negatives.filled & (image != self.negatives.image.T)  # a small set has old keys of each image
+        s_n = products(v, self.negatives.z) + left_out(others)  # [M, Q]
         s_p = (self.labeled.z[c] * v[:, None]).sum(2)  # [M, P]
         pulls = -self.gamma * paced * s_p + left_out(self.labeled.filled[c])
         pulls = torch.cat([-self.gamma * (v * own).sum(1, keepdim=True), pulls], 1)

@@ -4,8 +4,9 @@ A rule maps (p, index, p_labeled, t) to (target, weight): p [M, K, ...] class pr
 the images' positions in the unlabeled pool, p_labeled [B, K, ...] probabilities of the labeled images, t the progress
 of training in [0, 1]; target is either classes, int64 [M, ...], or probabilities, [M, K, ...] (F.cross_entropy takes
 both), weight [M, ...] is in [0, 1]. The class axis is 1, any spatial axes follow. A rule with a memory keeps it in
-buffers, and all ranks keep the same one. Averages move once per optimizer step, by all its images; a micro-batch is
-judged by the averages with it and with those before it in its step.
+buffers, and all ranks keep the same one. Averages move once per optimizer step, by all its images, when `end_step` is
+called after it (a method's `after_step` does); a micro-batch is judged by the averages with it and with those before it
+in its step.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class DenseCL(PretrainObjective):
 
     hidden, out: widths of both heads. queue: number of keys in each of the two queues. m: share of the key encoder kept
     in a step. tau: temperature. dense: lambda, the share of the dense loss. As in MoCo nothing is shuffled: the trainer
-    synchronises BatchNorm.
+    synchronises BatchNorm; and keys of the query's own image in a queue are no negatives.
     """
 
     paper = "Wang et al., Dense contrastive learning"
@@ -84,11 +84,11 @@ class DenseCL(PretrainObjective):
             key, dense_key, cells = unit(k), unit(cells.mean(2)), unit(cells)  # the mean, then its length
             c = matches(f_q.detach().flatten(2), f_k.flatten(2))  # [B, P]
             positive = cells.gather(2, c[:, None].expand_as(r))  # [B, out, P]
-        whole = info_nce(q, key, self.queue.keys, self.tau)
+        whole = info_nce(q, key, self.queue.keys, self.tau, self.queue.of(batch["index"]))
         r, positive = (o.transpose(1, 2).flatten(0, 1) for o in (r, positive))  # [B * P, out]
-        dense = info_nce(r, positive, self.dense_queue.keys, self.tau)
-        self.queue.wait(key, t)
-        self.dense_queue.wait(dense_key, t)
+        dense = info_nce(r, positive, self.dense_queue.keys, self.tau, self.dense_queue.of(batch["index"]))
+        self.queue.wait(key, batch["index"], t)
+        self.dense_queue.wait(dense_key, batch["index"], t)
         loss = (1 - self.dense) * whole + self.dense * dense
         return {"loss": loss, "whole": whole.detach(), "dense": dense.detach()}
 

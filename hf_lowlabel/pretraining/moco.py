@@ -1,6 +1,6 @@
 """MoCo v2 (He et al. 2020, arXiv 1911.05722, Eq. 1-2; Chen et al. 2020, arXiv 2003.04297).
 
-    L = -log exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_{k in queue} exp(q.k / tau))
+    L = -log exp(q.k+ / tau) / (exp(q.k+ / tau) + sum_{k in queue, of other images} exp(q.k / tau))
     q = g(f(x1)),  k+ = g'(f'(x2))  as unit vectors;  f', g' <- m (f', g') + (1 - m) (f, g)
 
 The paper shuffles the key batch over GPUs so that BatchNorm does not tell which key belongs to which query. Here
@@ -27,6 +27,10 @@ class MoCo(PretrainObjective):
     out: width of the embedding. queue: number of negative keys K. m: share of the key encoder that is kept in a step
     (0.99 on small data). tau: temperature. teacher_buffers: BatchNorm of the key encoder, "own" batch statistics as in
     the paper or "ema" of the query encoder's.
+
+    Not as in the authors' code: keys of the query's own image in the queue are no negatives. Of a set as large as
+    theirs there are next to none; of 500 images the queue holds 131 of each, which would undo much of the positive's
+    pull.
 
     The paper does not say when in a step the key encoder moves; here at its end, in the authors' code at its start. The
     keys are the same: between the two nothing is computed.
@@ -74,8 +78,8 @@ class MoCo(PretrainObjective):
         q = unit(self.projector(self.encoder.pooled(x_q)))  # [B, out]
         with torch.no_grad():
             k = unit(self.teacher_projector(self.teacher_encoder.module.pooled(x_k)))  # [B, out]
-        loss = info_nce(q, k, self.queue.keys, self.tau)
-        self.queue.wait(k, t)
+        loss = info_nce(q, k, self.queue.keys, self.tau, self.queue.of(batch["index"]))
+        self.queue.wait(k, batch["index"], t)
         return {"loss": loss, "positive": (q.detach() * k).sum(1).mean()}
 
     def after_step(self, t: float) -> None:

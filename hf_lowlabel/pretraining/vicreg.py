@@ -15,19 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..objective import PretrainObjective, feature_std, mlp
+from ..objective import PretrainObjective, feature_std, mlp, wide
 from ..ranges import Count, Weight
 from .contrast import full_precision
 
 
 def variance(z: Tensor, eps: float = 1e-4) -> Tensor:
     """v: the mean hinge of the standard deviations of [B, D] below 1; the variance divides by B - 1."""
-    return F.relu(1 - (z.var(0) + eps).sqrt()).mean()
+    return F.relu(1 - (wide(z).var(0) + eps).sqrt()).mean()
 
 
 def covariance(z: Tensor) -> Tensor:
     """c: the sum of squares beside the diagonal of the covariance matrix of [B, D], over D."""
-    z = z - z.mean(0)
+    z = wide(z) - wide(z).mean(0)
     cov = z.T @ z / (len(z) - 1)  # [D, D]
     return (cov.square().sum() - cov.diagonal().square().sum()) / z.shape[1]
 

@@ -52,6 +52,8 @@ VIEWS = {
     "simsiam": Recipe("resized", (0.2, 1.0), "bilinear", (0.4, 0.4, 0.4, 0.1), gray_chance=0.2, blur_chance=0.5),
     # SimCLR, Chen et al. 2020, appendix A; half the colour strength below 64 px, appendix B.9
     "simclr": Recipe("resized", (0.08, 1.0), "bicubic", (0.8, 0.8, 0.8, 0.2), gray_chance=0.2, blur_chance=0.5),
+    # CoMatch, Li et al. 2021: the authors' code, on CIFAR beside RandAugment, on ImageNet twice
+    "comatch": Recipe("resized", (0.2, 1.0), "bilinear", (0.4, 0.4, 0.4, 0.1), gray_chance=0.2),
     # PixPro, Xie et al. 2021: BYOL's colours, bilinear crops
     "pixpro1": Recipe("resized", (0.08, 1.0), "bilinear", (0.4, 0.4, 0.2, 0.1), gray_chance=0.2, blur_chance=1.0),
     "pixpro2": Recipe(

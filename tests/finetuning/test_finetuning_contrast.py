@@ -166,10 +166,11 @@ def test_self_tuning():
 
 
 def test_sscl():
-    proto, similar, keys, labeled = np.zeros((K, 7)), [], [], [[] for _ in range(K)]
+    proto, similar, keys, labeled, seen = np.zeros((K, 7)), [], [], [[] for _ in range(K)], []
 
     def reference(o, net, teacher, batch, t):
-        x, y, w, s = parts(batch, "weak", "strong")
+        x, y, w, s, index = parts(batch, "weak", "strong", "index")
+        index = index.tolist()
         v_l, v_w, v_s = (z_of(o.projector, net, v) for v in (x, w, s))
         k_l, k_u = (z_of(o.key_projector.module, teacher, v) for v in (x, w))
         p = net.p(w)
@@ -191,17 +192,18 @@ def test_sscl():
         mask = p.max(1) >= 0.6
         contrast = []
         for i in range(len(w)):
-            s_n = [v_s[i] @ k for k in keys[-10:]]
+            s_n = [v_s[i] @ k for j, k in keys[-10:] if j != index[i]]
+            seen.append(len(keys[-10:]) - len(s_n))
             alpha = max(0, cosine[i, c[i]])
             pulls = [math.exp(-5 * v_s[i] @ k_u[i])] + [math.exp(-5 * alpha * v_s[i] @ k) for k in labeled[c[i]][-2:]]
             contrast.append(math.log1p(sum(math.exp(5 * (n - 0.25)) for n in s_n) * sum(pulls)))
-        keys.extend(k_u)
+        keys.extend(zip(index, k_u, strict=True))
         for k, label in zip(k_l, y, strict=True):
             labeled[label].append(k)
         return ce(net.logits(x), y).mean() + 1.5 * (mask * ce(net.logits(s), p)).mean() + 2 * np.mean(contrast)
 
     run("sscl", reference, rtol=5e-4, width=7, memory=2, queue=10, positives=2, tau=0.6, lambda_u=1.5, lambda_ctr=2.0)
-    assert len(keys) > 10
+    assert len(keys) > 10 and sum(seen) > 3  # keys of an image itself are no negatives
 
 
 def test_less():

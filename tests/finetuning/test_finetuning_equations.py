@@ -291,6 +291,15 @@ def test_self_training():
     run("self-training", reference, priors=pseudo, share=0.3, lambda_l=0.5, lambda_u=2.0)
 
 
+def test_self_training_remembers_no_predictions_that_have_no_weight():
+    def reference(o, net, teacher, batch, t):
+        x, y, u, index = parts(batch, "weak", "index")
+        return ce(net.logits(x), y).mean() + ce(net.logits(u), array(o.priors[index])).mean()
+
+    objective = run("self-training", reference)
+    assert "priors" in objective.state_dict() and not any("previous" in k for k in objective.state_dict())
+
+
 def adversary(net, x, xi, eps, copies=1):
     """x + r after one round of power iteration, by hand: d KL / d x = (p(x + xi d) - p(x)) dz / dx."""
     d, shape = unit(array(gaussian_like(x, copies)).reshape(len(x), -1)), x.shape

@@ -13,6 +13,7 @@ from hf_lowlabel.finetuning.graph import (
     unevenness,
     with_masses,
 )
+from hf_lowlabel.finetuning.graph_choice import ALPHAS, GRAPHS, left_out_likelihood
 from hf_lowlabel.finetuning.linear import (
     STRENGTHS,
     LeastSquares,
@@ -25,15 +26,13 @@ from hf_lowlabel.finetuning.linear import (
 from hf_lowlabel.finetuning.multilabel import MultiLabelProbe
 from hf_lowlabel.finetuning.pooling import of_each_class, pooled_rows
 from hf_lowlabel.finetuning.probes import (
-    ALPHAS,
-    GRAPHS,
     KNN,
     LabelSpreading,
     Probe,
     Propagation,
+    ask,
     knn,
     label_spreading,
-    left_out_likelihood,
     probe_head,
 )
 from hf_lowlabel.ladder.encoders import Features
@@ -234,7 +233,7 @@ def test_reach_is_linear_in_the_labels_and_solves_the_graph():
 @pytest.fixture
 def few_reached(monkeypatch):
     """More than so many labels are many."""
-    for module in ("graph", "probes"):
+    for module in ("graph", "graph_choice"):
         monkeypatch.setattr(f"hf_lowlabel.finetuning.{module}.MOST_REACHED", 30)
 
 
@@ -261,6 +260,39 @@ def test_label_spreading_of_many_labels_uses_all_of_them(few_reached):
     few[np.setdiff1d(np.flatnonzero(labels >= 0), kept)] = -1
     right = [(q.argmax(1) == truth).mean() for q in (p, label_spreading(x, few, query, num_classes=10))]
     assert right[0] > right[1] + 0.02
+
+
+def test_label_spreading_of_many_images_solves_for_classes_and_tries_a_part(monkeypatch):
+    """What is solved never has a column for each label of them all, and the answer is that of all labels."""
+    x, labels, query, truth = digits(40)
+    whole = label_spreading(x, labels, query, num_classes=10, neighbours=20, alpha=0.9)
+    sizes, solve = [], Graph.solve
+    monkeypatch.setattr(Graph, "solve", lambda self, y, *a, **k: sizes.append(y.shape) or solve(self, y, *a, **k))
+    for module in ("graph_choice", "probes"):
+        monkeypatch.setattr(f"hf_lowlabel.finetuning.{module}.MOST_TRIED", 12_000)
+    monkeypatch.setattr("hf_lowlabel.finetuning.graph_choice.MOST_JUDGED", 30)
+    solved = label_spreading(x, labels, query, num_classes=10, neighbours=20, alpha=0.9)
+    assert sizes == [(1400, 10)]  # nothing to choose
+    np.testing.assert_allclose(solved, whole, atol=2e-3)
+    p = label_spreading(x, labels, query, num_classes=10)
+    assert sizes[1:] == [(400, 30)] * 9 + [(1400, 10)] and (p.argmax(1) == truth).mean() > 0.9
+    copies = np.stack([np.arange(1400) // 2] * 2, 1)
+    assert np.isfinite(label_spreading(x, labels, query, num_classes=10, copies=copies)).all()
+
+
+def test_an_image_that_no_label_reaches_is_of_no_class_without_a_label():
+    """Two clusters that share no neighbour, and labels of two of five classes in one of them."""
+    rng = np.random.default_rng(0)
+    x = (np.repeat([[1.0, 0], [-1, 0]], 20, 0) @ rng.normal(size=(2, 8)) + 0.1 * rng.normal(size=(40, 8))) * 3
+    labels = np.full(40, -1)
+    labels[[0, 1]] = 3, 4
+    p = LabelSpreading(neighbours=3).fit_predict(x, labels, np.r_[x, -x], num_classes=5)
+    assert (p[:, :3] == 0).all() and np.allclose(p.sum(1), 1) and np.allclose(p[20:40, 3:], 0.5)
+    np.testing.assert_allclose(spread(np.zeros((2, 1)), np.array([1]), 3), [[0, 1, 0]] * 2)
+    seeds = np.array([[0, 0, 0], [0, 0, 0], [0.2, 0, 0]])  # a class that priors alone have
+    np.testing.assert_allclose(spread(np.zeros((3, 1)), np.array([1]), 3, seeds)[0], [0.5, 0.5, 0])
+    asked = np.array([[0, 1]], np.float32)
+    np.testing.assert_allclose(ask(-asked, np.array([[0, 0.5, 0.5]]), asked, 1), [[0, 0.5, 0.5]])  # none is alike
 
 
 def test_a_graph_of_many_labels_takes_the_same_share_of_each_class(monkeypatch, caplog):
@@ -378,6 +410,27 @@ def test_temperature_makes_confidence_fit():
     z = rng.normal(size=(2000, 3))
     y = np.array([rng.choice(3, p=softmax(2.5 * row[None])[0]) for row in z])
     assert temperature(z, y) == pytest.approx(1 / 2.5, rel=0.12)
+
+
+@pytest.mark.parametrize("method", [KNN, LabelSpreading, Probe, Propagation])
+def test_features_that_are_no_numbers_are_refused(method):
+    x, labels, query, _ = digits(1)
+    x, labels, query = x[:60].copy(), np.arange(60) % 11 - 1, query[:9].copy()
+    x[3, 1], x[8, 0] = np.nan, np.inf
+    with pytest.raises(UserError, match="features of 2 of 60 images are NaN or infinite"):
+        method().fit_predict(x, labels, query, num_classes=10)
+    query[0] = np.nan
+    if method in (KNN, LabelSpreading):
+        with pytest.raises(UserError, match="features of 1 of 9 images are NaN or infinite"):
+            method().fit_predict(x[9:], labels[9:], query, num_classes=10)
+
+
+def test_a_vector_of_zeros_is_like_no_other():
+    """max(x_i.x_j, 0)^3 = 0, though its distance to the others is that of vectors at 60 degrees."""
+    x = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
+    x[3] = 0
+    w = Graph(x, 3).similarity.toarray()
+    assert w[0, 1] == pytest.approx(1) and (w[3] == 0).all() and (w[:, 3] == 0).all()
 
 
 def test_errors_name_what_is_missing():

@@ -6,6 +6,7 @@ import torch
 from finetuning_stand_in import K, array, norm, sharp, softmax
 
 from hf_lowlabel.finetuning.weights import Ada, Fixed, Flex, Free, Prior, Soft, Uda
+from hf_lowlabel.objective import OncePerStep
 
 N, M, B, STEPS = 12, 9, 6, 25
 
@@ -166,3 +167,19 @@ def test_a_prediction_that_is_nan_leaves_no_trace_in_the_table():
     rule(torch.full_like(p, torch.nan), index, p_l, 0.0)
     rule.advance()
     assert all(torch.equal(v, before[k]) for k, v in rule.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [Flex, Free, Soft, Ada, lambda **k: Prior(Ada(num_classes=K), torch.eye(K)[:N])])
+def test_a_loop_of_ones_own_moves_a_rule_at_the_end_of_a_step(make):
+    """All buffers of the rule, of a rule in it and of its averages; never before, and nothing is kept for later."""
+    rule = make(num_classes=K, **({"num_images": N} if make is Flex else {}))
+    p = torch.eye(K)[torch.arange(M) % K] * 0.99 + 0.01 / K
+    start = {k: v.clone() for k, v in rule.named_buffers() if k != "priors"}
+    for _ in range(3):  # even at the same t
+        before = {k: v.clone() for k, v in rule.named_buffers()}
+        _, weight = rule(p, torch.arange(M) % K, p[:2], 0.5)
+        assert rule.penalty(p.log(), weight).dim() == 0
+        assert all(torch.equal(v, before[k]) for k, v in rule.named_buffers())
+        rule.end_step()
+        assert not any(m._parts for m in rule.modules() if isinstance(m, OncePerStep))
+    assert {k for k, v in rule.named_buffers() if k in start and not torch.equal(v, start[k])} == set(start)

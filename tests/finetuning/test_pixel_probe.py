@@ -8,6 +8,8 @@ from transformers import AutoModelForSemanticSegmentation
 from hf_lowlabel import evaluate, finetune
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.segmentation import Normalise
+from hf_lowlabel.finetuning import pixel_probe
+from hf_lowlabel.finetuning.linear import temperature
 from hf_lowlabel.finetuning.pixel_probe import PixelKNN, PixelProbe, Softmax
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.models.segmentation import create_segmenter
@@ -46,6 +48,61 @@ def test_small_classes_are_seen_and_weights_undo_it():
     assert few.sum() == 30 and not (mask[at] == 255).any()  # of 101 that half of all pixels would be
     np.testing.assert_allclose(weights[few].sum() / weights.sum(), 30 / 9030, rtol=1e-6)
     assert [len(v) for v in chosen_pixels(np.full(9, 255, np.uint8), 4, np.random.default_rng(0))] == [0, 0]
+
+
+def pixels_of(shows: list[list[int]], each: int = 60, width: int = 8, noise: float = 0.7):
+    """Features, classes and masks of pixels: mask i shows the classes shows[i], `each` pixels of every one."""
+    rng = np.random.default_rng(0)
+    masks = np.repeat(np.arange(len(shows)), [each * len(classes) for classes in shows])
+    y = np.concatenate([np.repeat(classes, each) for classes in shows])
+    return (np.eye(width)[y] + noise * rng.normal(size=(len(y), width))).astype(np.float32), y, masks
+
+
+def chosen(x, y, masks, weights=None, **settings):
+    fit = Softmax(x, y, np.ones(len(y)) if weights is None else weights, 100)
+    return PixelProbe(**settings).chosen(fit, masks)
+
+
+def test_a_class_that_the_other_masks_do_not_show_says_nothing_of_confidence():
+    """Nobody can know it when its only mask is left out; the rest are judged as if it were not there."""
+    shared = [[0, 1]] * 8
+    l2, t = chosen(*pixels_of([*shared, [0, 1, 2]]))
+    assert (l2, t) == pytest.approx(chosen(*pixels_of([*shared, [0, 1]])), rel=0.3)
+    by_order = chosen(*pixels_of([[0, 1 + i % 4] for i in range(16)]))[1]  # every fourth mask shows the same class
+    assert by_order == pytest.approx(1, rel=0.35)
+    assert chosen(*pixels_of([[0], [1]])) == (0.1, 1.0) == chosen(*pixels_of([[0, 1]]))  # nothing can be left out
+
+
+def test_every_mask_has_pixels_among_those_that_choose(monkeypatch):
+    """One that is large does not keep the others out."""
+    monkeypatch.setattr("hf_lowlabel.finetuning.pixel_probe.MOST", 40)
+    x, y, masks = pixels_of([[0, 1]] * 4)
+    large = np.r_[np.repeat(np.flatnonzero(masks == 0), 100), np.flatnonzero(masks > 0)[::30]]
+    asked, real = [], Softmax.logits
+
+    def logits(self, rows, l2, out):
+        asked.extend(masks[large][out])
+        return real(self, rows, l2, out)
+
+    monkeypatch.setattr(Softmax, "logits", logits)
+    chosen(x[large], y[large], masks[large], l2=0.1)
+    assert set(asked) == {0, 1, 2, 3} and len(asked) == 40
+
+
+def test_the_temperature_is_that_of_weighted_pixels():
+    """Pixels of a class drawn twice as often, at half the weight, say what they did."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 300)
+    z = rng.normal(size=(300, 2)) + np.eye(2)[y] * [0.5, 2]  # class 1 is easy
+    often = np.r_[np.arange(300), np.flatnonzero(y == 1)]
+    weights = np.where(y[often] == 1, 0.5, 1.0)
+    assert temperature(z[often], y[often], weights) == temperature(z, y) != temperature(z[often], y[often])
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixel_probe, "temperature", lambda z, y, weights: seen.append(weights) or 1.0)
+        x, y, masks = pixels_of([[0, 1]] * 4)
+        chosen(x, y, masks, np.where(y == 0, 1.5, 0.5), l2=0.1)
+    assert sorted(seen[0]) == [0.5] * 240 + [1.5] * 240
 
 
 class Masks:

@@ -39,6 +39,13 @@ def test_which_rows_say_something(of):
     ]  # two votes that differ
 
 
+@pytest.mark.parametrize("of", [np.asarray, torch.from_numpy])
+def test_the_same_of_each_class_that_has_a_label_says_nothing(of):
+    """What label spreading says of an image that no label reaches, where a class has no label."""
+    assert informative(of(np.array([[0.5, 0.5, 0], [0.6, 0.4, 0]], np.float32))).tolist() == [False, True]
+    assert informative(of(np.array([[1, 0, 0]] * 2, np.float32))).all()
+
+
 @pytest.mark.parametrize("kind", SILENT)
 def test_no_label_comes_of_it(kind):
     p, labels = some(kind), np.full(40, -1)

@@ -144,7 +144,7 @@ def pretrainer_batch(objective: Objective, step: int, n: int = 4, size: int = 8)
     base = wave(n, 3, size, size, at=700 + 9 * step)
     return {
         "views": [base + wave(n, 3, size, size, at=800 + 9 * step + v) for v in range(views)],
-        "index": torch.arange(n),
+        "index": n * step + torch.arange(n),
         "boxes": list(box),
         "flips": list(spread((views, n), 13 + step) > 0.5),
     }

@@ -58,7 +58,7 @@ def batch_for(objective: PretrainObjective, n: int = 4, seed: int = 0, size: int
     low, side = torch.rand(len(views), n, 2, generator=g) * 4, 8 + torch.rand(len(views), n, 2, generator=g) * 8
     return {
         "views": views,
-        "index": torch.arange(n),
+        "index": n * seed + torch.arange(n),
         "boxes": list(torch.cat([low, low + side], dim=2)),
         "flips": list(torch.rand(len(views), n, generator=g) < 0.5),
     }

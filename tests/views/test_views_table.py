@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from views_reference import images
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.methods import find
 from hf_lowlabel.views import VIEWS, build_view, uniforms
 from hf_lowlabel.views.color import Blur, Grayscale, HsvJitter, Jitter
 from hf_lowlabel.views.crops import TRIES, ResizedCrop
@@ -109,6 +110,15 @@ def test_small_views_are_not_blurred_and_weaker_simclr_below_64_px():
     assert Blur in steps[64] and Blur not in steps[32]
     assert steps[64][Jitter].amounts == (0.8, 0.8, 0.8, 0.2) and steps[32][Jitter].amounts == (0.4, 0.4, 0.4, 0.1)
     assert {type(step): step for step in view_of("byol1", 32).steps}[Jitter].amounts == (0.4, 0.4, 0.2, 0.1)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_comatch_has_the_second_strong_view_of_its_authors(size):
+    """RandomResizedCrop(scale=(0.2, 1)), ColorJitter(0.4, 0.4, 0.4, 0.1) at 0.8, RandomGrayscale(0.2), no blur."""
+    view = view_of(find("comatch").unlabeled_views["strong2"], size)
+    jitter, gray = view.steps
+    assert (type(jitter), jitter.amounts, jitter.p) == (Jitter, (0.4, 0.4, 0.4, 0.1), 0.8)
+    assert (type(gray), gray.p) == (Grayscale, 0.2) and view.crop.scale == (0.2, 1.0)
 
 
 @pytest.mark.parametrize("kind", VIEWS)
