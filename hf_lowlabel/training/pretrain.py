@@ -206,6 +206,7 @@ def make_stream(
         rank=accelerator.process_index,
         world=world(),
         chunk=setup.steps_ahead(args, share, network.stored, accelerator.device),
+        parts=args.gradient_accumulation_steps,
     )
 
 

@@ -170,6 +170,7 @@ def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, Vie
             rank=rank,
             world=world(),
             chunk=chunk,
+            parts=args.gradient_accumulation_steps,
             targets=targets,
         )
 
