@@ -228,6 +228,21 @@ def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
         assert torch.equal(loop.inner.net.weight, expected)
 
 
+def test_a_run_stopped_early_is_at_its_end_until_more_steps_are_asked_for(tmp_path):
+    """Its end is kept, as one checkpoint of no more than the limit; with more steps it is patient anew."""
+
+    def run(scores, **more):
+        own = dict(best_score="score", early_stopping=2, save_steps=100, save_total_limit=1)
+        loop = make(tmp_path, evaluate=scored(scores, evaluated := []), **own, **more)
+        loop.save_run, loop.identity = lambda loop: None, {"settings": {"max_steps": loop.steps}, "data": {}}
+        loop.fit()
+        return evaluated, [p.name for p in checkpoints(tmp_path / "checkpoints")]
+
+    assert run([1, 0, 0], max_steps=6) == ([1, 2, 3], ["step-00000003"])
+    assert run([], max_steps=6, resume=True) == ([], ["step-00000003"])
+    assert run([1, 0, 0, 0, 0], max_steps=12, resume=True) == ([4, 5], ["step-00000005"])
+
+
 def test_the_seconds_of_all_parts_are_counted(tmp_path):
     loop = make(tmp_path, max_steps=2)
     loop.fit()
@@ -348,14 +363,6 @@ def test_a_run_without_any_good_step_is_no_result(steps, stops, tmp_path):
         loop.fit()
     named = re.findall(r"--init-from (\S+)", str(error.value))
     assert len(named) == (steps > 1 and not stops) and all(Path(name).is_dir() for name in named)
-
-
-def test_steps_in_which_fp16_looks_for_its_scale_are_no_such_run(tmp_path, monkeypatch):
-    loop = make(tmp_path, Toy(float("nan")), max_steps=2)
-    monkeypatch.setattr(type(loop.accelerator), "scaler", object(), raising=False)
-    loop.accelerator.__dict__.pop("scaler", None)
-    loop.fit()
-    assert int(loop.guard.total) == 2
 
 
 def test_one_good_step_is_a_run(tmp_path):
