@@ -118,6 +118,11 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     if left_out:
         dataset = replace(dataset, left_out=[*dataset.left_out, *left_out])
     chosen = task.choose_split(config.data, config.training.seed, dataset)
+    if not chosen.split.labeled and not (config.method.frozen and config.training.prior):
+        instead = ", or take --method probe, which fits a linear layer to --prior alone" * bool(config.training.prior)
+        raise UserError(
+            f"There are no labels, and {methods.name_of(config.method)} needs some. Label at least one image{instead}."
+        )
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
     check_early(config, folder, dataset, chosen.split)
