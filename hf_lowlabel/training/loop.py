@@ -108,10 +108,7 @@ class Loop:
         self.guard = NonFiniteGuard(objective, self.optimizer, device)
         self.step_seconds = self.eval_seconds = 0.0
         self.save_steps = args.save_steps or max(100, self.steps // 10)
-        # enough points for a curve of a short run too
-        self.log_every = (
-            min(args.logging_steps, max(1, self.steps // POINTS)) if self.steps >= POINTS else args.logging_steps
-        )
+        self.log_every = min(args.logging_steps, max(1, self.steps // POINTS))  # a curve of a short run too
         self.eval_steps = DRY_STEPS if args.dry_run else self.real_eval_steps()
         main = accelerator.is_main_process
         self.state = RunState(folder, objective, self.steps, history=self.journal.history, is_main_process=main)

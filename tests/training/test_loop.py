@@ -22,6 +22,7 @@ from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.quiet import unsaid
 from hf_lowlabel.objective import Objective, scalars_of
+from hf_lowlabel.training import loop as looping
 from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
@@ -93,8 +94,14 @@ def test_progress_and_rate_of_each_step(tmp_path):
     assert [row["learning_rate"] for row in loop.history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
-def test_the_last_step_is_logged_evaluated_and_saved(tmp_path):
+@pytest.mark.parametrize("steps, every", [(1, 1), (19, 1), (20, 1), (39, 1), (41, 2), (1000, 50), (2000, 50)])
+def test_a_curve_has_twenty_points_or_all_steps(steps, every, tmp_path):
+    assert make(tmp_path, max_steps=steps, logging_steps=50).log_every == every
+
+
+def test_the_last_step_is_logged_evaluated_and_saved(tmp_path, monkeypatch):
     """Also where it is no multiple of what the settings say."""
+    monkeypatch.setattr(looping, "POINTS", 1)
     evaluated = []
     loop = make(tmp_path, evaluate=scored([0] * 4, evaluated), logging_steps=3, eval_steps=3, save_steps=3)
     loop.fit()

@@ -221,7 +221,10 @@ SHORT = dict(max_steps=4, logging_steps=2, eval_steps=3, save_steps=3)
 def test_callbacks_are_told_in_order(tiny, few_images, tmp_path):
     noted = Noted()
     run = finetune(**{**tiny["finetune"], **SHORT}, callbacks=[noted], output_dir=tmp_path)
-    expected = "step 1, step 2, log 2, step 3, evaluate 3, save 3, step 4, log 4, evaluate 4, save 4, save 4, end 4"
+    expected = (
+        "step 1, log 1, step 2, log 2, step 3, log 3, evaluate 3, save 3, "
+        "step 4, log 4, evaluate 4, save 4, save 4, end 4"
+    )
     assert ", ".join(f"{what} {step}" for what, step in noted.told) == expected
     assert noted.records == [3, 4, 4] and run.progress.state.record.steps == 4
 
@@ -230,7 +233,7 @@ def test_a_callback_ends_a_run_as_if_all_steps_were_done(tiny, few_images, tmp_p
     noted = Noted(stop=2)
     run = finetune(**{**tiny["finetune"], **SHORT}, callbacks=[noted], output_dir=tmp_path)
     told = ", ".join(f"{what} {step}" for what, step in noted.told)
-    assert told == "step 1, step 2, log 2, evaluate 2, save 2, save 2, end 2"
+    assert told == "step 1, log 1, step 2, log 2, evaluate 2, save 2, save 2, end 2"
     assert run.progress.step == 2 and "accuracy" in run.metrics and (run.folder / "model.safetensors").is_file()
     assert json.loads((run.folder / "run.json").read_text())["steps"] == 2
 
