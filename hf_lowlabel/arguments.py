@@ -250,7 +250,9 @@ class TrainingArguments:
     save_total_limit: int = setting(
         2, "checkpoints kept; the older ones go after a newer one is safe on disk", min=1, may_change=True
     )
-    logging_steps: int = setting(50, "steps between log lines; 20 lines at least", unit="steps", min=1, may_change=True)
+    logging_steps: int = setting(
+        50, "steps between log lines; 20 lines at least, or one a step", unit="steps", min=1, may_change=True
+    )
     eval_steps: int | None = setting(
         None, "steps between evaluations; None: ten in a run", unit="steps", min=1, may_change=True
     )

@@ -224,7 +224,7 @@ def finetune(
         resume: Go on from the newest whole checkpoint in output_dir.
         save_steps: Steps between checkpoints; None: ten, at least 100 steps apart (steps).
         save_total_limit: Checkpoints kept; the older ones go after a newer one is safe on disk.
-        logging_steps: Steps between log lines; 20 lines at least (steps).
+        logging_steps: Steps between log lines; 20 lines at least, or one a step (steps).
         eval_steps: Steps between evaluations; None: ten in a run (steps).
         max_bad_steps: Steps in a row with a NaN or infinite loss before training stops (steps).
         report_to: Tracker names that Accelerate knows: tensorboard, trackio, wandb ....

@@ -206,7 +206,7 @@ def save(ready: Prepared, encoder: Features, best: Tried, metrics: dict[str, Any
         facts = {"method": best.rung.method, "rung": best.name}
         save_priors(ready.folder / "priors.safetensors", encoder.say(best), ready.training.ids, ready.names, facts)
     done.state.record = recorder.save(done, metrics, final=True)
-    close(done, ready.accelerator)
+    close(done)
     return Run(ready.config, ready.folder, model, metrics, done, recorder)
 
 

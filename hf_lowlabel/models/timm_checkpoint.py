@@ -210,16 +210,19 @@ def pooled_size(net: nn.Module) -> int:
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state under timm's names, without the prefixes of transformers and torch.compile.
+    """The state under timm's names, without the prefixes of transformers and torch.compile, to be saved."""
+    return {name.replace("_orig_mod.", "").removeprefix("timm_model."): tensor for name, tensor in apart(state).items()}
 
-    Tensors that share memory (CoaT) become copies, which safetensors demands.
-    """
-    seen: set[int] = set()
+
+def apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with copies of tensors that share memory with one before (CoaT's do), as safetensors demands."""
+    taken: dict[int, list[tuple[int, int]]] = {}
     out = {}
     for name, tensor in state.items():
-        shared = tensor.data_ptr() in seen and tensor.numel() > 0
-        out[name.replace("_orig_mod.", "").removeprefix("timm_model.")] = tensor.clone() if shared else tensor
-        seen.add(tensor.data_ptr())
+        spans = taken.setdefault(tensor.untyped_storage().data_ptr(), [])
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        out[name] = tensor.clone() if any(b < end and begin < e for b, e in spans) else tensor
+        spans.append((begin, end))
     return out
 
 

@@ -20,9 +20,8 @@ class ViewStream:
 
     members: int64 [N], positions in the cache; None: a ShardedStream decides itself which images come. per_step: images
     in the GLOBAL batch of a step. transform: makes the views (views.transforms). targets: [N] or [N, K], or None.
-    chunk:
-    steps whose views are made in one call, which saves starting small operations; the pixels are the same for any
-    chunk.
+    chunk: steps whose views are made in one call, which saves starting small operations; the pixels are the same for
+    any chunk. parts: micro-batches of a step (`micro_batches`), of each of which a rank has its share.
     """
 
     def __init__(
@@ -37,12 +36,14 @@ class ViewStream:
         rank: int = 0,
         world: int = 1,
         chunk: int = 1,
+        parts: int = 1,
         targets: Tensor | None = None,
     ):
-        if per_step % world:
+        if per_step % (world * parts):
+            each = f", in {parts} parts of the same size on each" if parts > 1 else ""
             raise UserError(
-                f"A batch of {per_step} {name} images cannot be shared by {world} processes. Give a multiple of "
-                f"{world}."
+                f"A batch of {per_step} {name} images cannot be shared by {world} processes{each}. Give a multiple of "
+                f"{world * parts}."
             )
         self.cache, self.members, self.per_step, self.transform, self.targets = (
             cache,
@@ -52,13 +53,13 @@ class ViewStream:
             targets,
         )
         self.name, self.seed, self.rank, self.world, self.chunk = name, seed, rank, world, chunk
-        self.share = per_step // world
+        self.parts, self.share = parts, per_step // world
 
     def positions(self, chunk: int) -> tuple[int, int, Tensor]:
         """(first global sample of a chunk of steps, how many there are, which of them are this rank's)."""
         count = self.per_step * self.chunk
-        rows = torch.arange(count).view(self.chunk, self.per_step)
-        return chunk * count, count, rows[:, self.rank * self.share : (self.rank + 1) * self.share].flatten()
+        rows = torch.arange(count).view(self.chunk, self.parts, self.world, self.share // self.parts)
+        return chunk * count, count, rows[:, :, self.rank].flatten()
 
     def indices(self, chunk: int) -> Tensor:
         """Positions in `members` (without them, in the stream) that this rank sees: int64 [chunk * share]."""

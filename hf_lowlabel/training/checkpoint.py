@@ -3,8 +3,8 @@
     checkpoints/step-00000200/   objective.safetensors  optimizer.safetensors  state.json  manifest.json (SHA-256 of
     each)
 
-The older checkpoint goes only after the newer one is committed. A damaged one is found by its hashes, reported, and the
-one before it is taken. Nothing is ever unpickled.
+The older checkpoint goes only after the newer one is committed; one of the same step is called step-00000200.old until
+then. A damaged one is found by its hashes, reported, and the one before it is taken. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import as_neighbours, sha256 as _sha256, write_json
+from ..models.timm_checkpoint import apart
 
-_NAME = re.compile(r"^step-(\d{8})$")
+_NAME = re.compile(r"^step-(\d{8})(\.old)?$")
 
 
 def save_checkpoint(
@@ -35,11 +36,13 @@ def save_checkpoint(
     only."""
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    aside = folder / f"{target.name}.old"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         tensors, scalars = _split_optimizer(optimizer)
-        save_file({k: v.detach().cpu().contiguous() for k, v in objective.items()}, temporary / "objective.safetensors")
+        weights = apart({k: v.detach().cpu().contiguous() for k, v in objective.items()})
+        save_file(weights, temporary / "objective.safetensors")
         save_file(tensors, temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {**state, "step": step, "optimizer": scalars})
         hashes = {p.name: _sha256(p) for p in sorted(temporary.iterdir())}
@@ -49,7 +52,8 @@ def save_checkpoint(
         for path in [*temporary.iterdir(), temporary]:
             _fsync(path)
         if target.exists():
-            shutil.rmtree(target)
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(target, aside)
         os.replace(temporary, target)
         _fsync(folder)
     except (OSError, SafetensorError) as e:  # the latter from save_file, on a full disk too
@@ -60,16 +64,17 @@ def save_checkpoint(
             f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free "
             f"some space in {folder.parent} and start the same command again, a run with --resume."
         ) from e
+    for leftover in [*folder.glob(".step-*"), *folder.glob("step-*.old")]:  # the former of a process killed meanwhile
+        shutil.rmtree(leftover, ignore_errors=True)
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
-    for leftover in folder.glob(".step-*"):  # of a process killed while writing
-        shutil.rmtree(leftover, ignore_errors=True)
     return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Committed checkpoints, newest first."""
-    return sorted((p for p in folder.glob("step-*") if _NAME.match(p.name)), reverse=True) if folder.is_dir() else []
+    found = [p for p in folder.glob("step-*") if _NAME.match(p.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda p: (p.stem, not p.suffix), reverse=True)
 
 
 def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor], dict] | None:

@@ -34,11 +34,7 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
     if task.labeling == "mask" or not number:
         return
     if task.labeling == "class":
-        if len(none := at.labeled[at.labels < 0]):
-            raise UserError(
-                f"{len(none)} labeled images of the split, such as {dataset.ids[none[0]]!r}, have no label, neither "
-                "there nor in the data. Add them, or take the images off the list."
-            )
+        check_known(dataset, at)
         tell_without([name for k, name in enumerate(names) if not (at.labels == k).any()])
         labels_of = dict(zip(names, np.bincount(at.labels, minlength=len(names)).tolist(), strict=True))
         tell_lists(labels_of)
@@ -62,6 +58,15 @@ def tell_counts(task: Any, dataset: ImageDataset, at: SplitIndices, names: list[
             listed(always, MOST),
         )
     tell_without(never)
+
+
+def check_known(dataset: ImageDataset, at: SplitIndices) -> None:
+    """UserError for labeled images of which neither the split nor the data says the class."""
+    if len(none := at.labeled[at.labels < 0]):
+        raise UserError(
+            f"{len(none)} labeled images of the split, such as {dataset.ids[none[0]]!r}, have no label, neither "
+            "there nor in the data. Add them, or take the images off the list."
+        )
 
 
 def tell_lists(counts: dict[str, int]) -> None:

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..files import make, unmake, unseal
 from ..locks import open_locked
 from ..partial_files import is_left_over
+from .journal import LOG, rows_of
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -23,6 +24,7 @@ ASIDE = ".model."  # where a model is written before it is moved into place
 SEARCH = "search.json"  # of `auto`: a folder with it is gone on with
 WORDS = "words.safetensors"  # of `auto`: what the names of the classes say
 NOTES = {"split.json", "training.yaml", "left_out.csv", SEARCH, WORDS}
+TRACKED = "hf_lowlabel"  # the project in trackers, and TensorBoard's folder
 KEPT = {"features", "trials"}  # of `auto`, likewise
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 
@@ -124,11 +126,13 @@ def was_empty(folder: Path) -> bool:
 
 
 def forget(folder: Path) -> None:
-    """After bad input: what a run notes down before its first step goes, so that the corrected run finds an empty
+    """After bad input: what a run notes down before it has trained goes, so that the corrected run finds an empty
     folder, or none where there was none."""
     left = {p.name for p in folder.iterdir() if not is_left(p.name)} - IGNORED
-    if left <= NOTES | KEPT:
-        for name in left - KEPT:
+    trained = any(row["step"] for row in rows_of(folder / LOG))  # one of step 0 is of the weights it starts from
+    if left <= NOTES | KEPT | (set() if trained else {LOG, TRACKED}):
+        shutil.rmtree(folder / TRACKED, ignore_errors=True)
+        for name in left - KEPT - {TRACKED}:
             (folder / name).unlink()
         unmake(folder / name for name in left & KEPT)
 

@@ -92,7 +92,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
         save_priors(path, probabilities["training"], ready.training.ids, ready.names, {"method": name})
         write_table(ready.folder / "predictions.parquet", table(ready, caches, probabilities))
     done.state.record = ready.recorder.save(done, metrics, final=True, model=hasattr(method, "head"))
-    close(done, ready.accelerator)
+    close(done)
     return Run(config, ready.folder, model, metrics, done, ready.recorder)
 
 
@@ -108,7 +108,7 @@ def fit_pixels(ready: Prepared, method, callbacks: Sequence[Callback]) -> Run:
         metrics |= task.evaluate(model, ready.held["test"], names, window=window, folder=ready.folder)
     metrics |= ready.recorder.left_out
     done.state.record = ready.recorder.save(done, metrics, final=True)
-    close(done, ready.accelerator)
+    close(done)
     return Run(ready.config, ready.folder, model, metrics, done, ready.recorder)
 
 

@@ -35,6 +35,7 @@ class NonFiniteGuard:
 
     On a CPU the host knows at once, and the optimizer does not run. On a GPU asking would stall the stream: the step
     runs, and the old values come back by selecting bits, old * (1 - ok) + new * ok on integers, which no NaN survives.
+    The host asks there too before a step in which the optimizer makes state, of which there are no old values.
     """
 
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device):
@@ -86,12 +87,17 @@ class NonFiniteGuard:
         self.in_row.add_(bad).mul_(bad)
         torch.maximum(self.longest, self.in_row, out=self.longest)
         self.total.add_(bad)
-        self.knows = self.on_host or not self.optimizer.state  # before its first step it has no state to restore
+        self.knows = self.on_host or self.makes_state()
         if not self.knows or bool(ok):
             return True
         if self.live:
             torch._foreach_copy_(self.live, self.old)
         return False
+
+    def makes_state(self) -> bool:
+        """Whether the optimizer meets the first gradient of a weight: in its first step, and where one comes later."""
+        params = (p for group in self.optimizer.param_groups for p in group["params"])
+        return any(p.grad is not None and not self.optimizer.state.get(p) for p in params)
 
     def undo_if_bad(self, ok: Tensor) -> None:
         """Bring the old values back where a step turns out bad, without asking the device."""

@@ -15,6 +15,7 @@ from ..files import write_text
 from ..text import clock
 
 log = logging.getLogger("hf_lowlabel")
+LOG = "log.jsonl"
 SHOWN = ("loss", "mask_ratio", "z_std", "train_accuracy")  # quantities on the progress bar
 
 
@@ -22,7 +23,7 @@ class Journal:
     """The rows of a run: `history` in memory on every process, log.jsonl and the trackers on the main one."""
 
     def __init__(self, folder: Path, accelerator: Any):
-        self.path, self.accelerator = folder / "log.jsonl", accelerator
+        self.path, self.accelerator = folder / LOG, accelerator
         self.history: list[dict] = []
 
     def record(self, row: dict) -> None:
@@ -34,13 +35,18 @@ class Journal:
 
     def cut(self, step: int) -> None:
         """Forget rows of steps that are trained again, a half-written last line among them."""
-        rows = []
-        for line in self.path.read_bytes().decode("utf-8", "replace").splitlines() if self.path.is_file() else ():
-            with contextlib.suppress(ValueError, RecursionError):
-                rows.append(json.loads(line))
-        self.history = [r for r in rows if isinstance(r, dict) and isinstance(r.get("step"), int) and r["step"] <= step]
+        self.history = [row for row in rows_of(self.path) if row["step"] <= step]
         if is_main_process() and self.path.exists():
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.history))
+
+
+def rows_of(path: Path) -> list[dict]:
+    """The rows of a log, but for half-written lines; none where there is no log."""
+    rows = []
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
 
 
 def show(row: Mapping[str, Any], steps: int, bar) -> None:

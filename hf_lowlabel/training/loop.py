@@ -108,10 +108,7 @@ class Loop:
         self.guard = NonFiniteGuard(objective, self.optimizer, device)
         self.step_seconds = self.eval_seconds = 0.0
         self.save_steps = args.save_steps or max(100, self.steps // 10)
-        # enough points for a curve of a short run too
-        self.log_every = (
-            min(args.logging_steps, max(1, self.steps // POINTS)) if self.steps >= POINTS else args.logging_steps
-        )
+        self.log_every = min(args.logging_steps, max(1, self.steps // POINTS))  # a curve of a short run too
         self.eval_steps = DRY_STEPS if args.dry_run else self.real_eval_steps()
         main = accelerator.is_main_process
         self.state = RunState(folder, objective, self.steps, history=self.journal.history, is_main_process=main)
@@ -193,7 +190,8 @@ class Loop:
                 if self.evaluate and (self.step % self.eval_steps == 0 or done):
                     self.evaluate_now()
                 asked = signals.agreed(self.step, self.accelerator.device)
-                if asked or not self.state.stop and (self.step % self.save_steps == 0 or done):
+                ends = self.state.stop and self.save_run is not None  # a trial is stopped to be timed, and thrown away
+                if asked or ends or not self.state.stop and (self.step % self.save_steps == 0 or done):
                     self.seconds = before + time.perf_counter() - begin
                     self.save()
                 if asked:
@@ -248,8 +246,7 @@ class Loop:
 
     def check_finite(self, ended: bool) -> None:
         """Raises Diverged after too many bad steps in a row, and at the end of a run that had no other."""
-        scaled = self.accelerator.scaler is not None  # fp16 finds its scale in the first steps
-        longest, none_good = int(self.guard.longest), ended and not scaled and int(self.guard.total) == self.step > 0
+        longest, none_good = int(self.guard.longest), ended and int(self.guard.total) == self.step > 0
         if none_good or longest >= self.args.max_bad_steps:
             raise diverged(longest, self.step, none_good, checkpoints(self.folder / "checkpoints"))
 
@@ -312,7 +309,13 @@ class Loop:
         log.info("resumed from %s", path.name)
         before = state.get("settings", {}).get("max_steps") or self.steps
         if before < self.steps:
+            self.state.stop, self.stale = (
+                False,
+                0,
+            )  # more steps are asked for than those that were not worth their while
             log.warning(longer(self.args, self.step, before, self.steps))
+        elif self.state.stop:
+            log.info("the run was stopped at step %d: no step is trained. More --max-steps let it go on", self.step)
 
     def take_best(self) -> None:
         """Put the weights of the best evaluation, where one was kept, into the network that is saved."""

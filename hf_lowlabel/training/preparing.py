@@ -21,7 +21,7 @@ from ..data.dataset import ImageDataset
 from ..data.masks.mask_faults import check_masks
 from ..data.splits.splits import Split, SplitIndices
 from ..errors import TooManyBad, UserError
-from ..settings import recorded, usual_rate
+from ..settings import usual_rate
 from ..tasks.base import Task
 from ..tasks.data_classes import Chosen, Examples
 from ..tasks.foundation import branched
@@ -113,11 +113,16 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
 
     left_out: labels that were not used, beside those of the data, as in `ImageDataset`.
     """
-    accelerator = setup.start_accelerator(config.training, folder, recorded(config))
+    accelerator = setup.start_accelerator(config.training, folder)
     dataset = task.open(config.data)
     if left_out:
         dataset = replace(dataset, left_out=[*dataset.left_out, *left_out])
     chosen = task.choose_split(config.data, config.training.seed, dataset)
+    if not chosen.split.labeled and not (config.method.frozen and config.training.prior):
+        instead = ", or take --method probe, which fits a linear layer to --prior alone" * bool(config.training.prior)
+        raise UserError(
+            f"There are no labels, and {methods.name_of(config.method)} needs some. Label at least one image{instead}."
+        )
     if task.climbs and chosen.split.labeled and not config.training.prior:
         check_labels(chosen.split)
     check_early(config, folder, dataset, chosen.split)
@@ -284,9 +289,7 @@ def network_of(task: Task, config: Config, dataset: Any, names: list[str], devic
     return network
 
 
-def close(loop: Any, accelerator: Accelerator) -> None:
-    """Tell the callbacks and the trackers that the run is complete."""
+def close(loop: Any) -> None:
+    """Tell the callbacks that the run is complete."""
     loop.tell("on_save")
     loop.tell("on_train_end")
-    for tracker in accelerator.trackers:
-        tracker.finish()  # not end_training(): a second run in the same processes would wait for this one forever

@@ -23,7 +23,6 @@ from ..models.lora import add_lora, merged
 from ..objective import build_objective
 from ..pretraining.l2_sp import L2SP
 from ..records import Row
-from ..settings import recorded
 from ..tasks.backbone import HARDLY_MOVED
 from ..tasks.base import Task
 from ..tasks.caching import square_cache, square_statistics, tell_skipped
@@ -51,7 +50,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     trial: nothing is written but checkpoints, nothing is evaluated.
     """
     args = config.training
-    accelerator = setup.start_accelerator(args, folder, recorded(config))
+    accelerator = setup.start_accelerator(args, folder)
     dataset, shards = open_images(task, config.data)
     split = read_split(config.data)
     at = split.resolve(dataset) if split else None
@@ -105,20 +104,22 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     if not (args.dry_run or trial):
         before = collapse_monitor(objective.evaluated, cache, labels)
         recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
-    loop.fit()
-    if trial:
-        return Run(config, folder, objective.evaluated, {}, loop, recorder)
-    if shards:
-        tell_skipped(seen, seen.seen, "streamed")
-    loop.take_best()
-    metrics = collapse_monitor(objective.evaluated, cache, labels)
-    if isinstance(objective, L2SP):
-        metrics["moved"] = objective.moved()
-        warn_if_hardly_moved(metrics["moved"], config)
-    recorder.warn(skipped_words(loop.guard, loop.step))
-    loop.state.record = recorder.save(loop, metrics, final=True)
-    close(loop, accelerator)
-    return Run(config, folder, merged(objective.evaluated).eval(), metrics, loop, recorder)
+    with setup.tracked(accelerator):
+        setup.start_trackers(accelerator, config)
+        loop.fit()
+        if trial:
+            return Run(config, folder, objective.evaluated, {}, loop, recorder)
+        if shards:
+            tell_skipped(seen, seen.seen, "streamed")
+        loop.take_best()
+        metrics = collapse_monitor(objective.evaluated, cache, labels)
+        if isinstance(objective, L2SP):
+            metrics["moved"] = objective.moved()
+            warn_if_hardly_moved(metrics["moved"], config)
+        recorder.warn(skipped_words(loop.guard, loop.step))
+        loop.state.record = recorder.save(loop, metrics, final=True)
+        close(loop)
+        return Run(config, folder, merged(objective.evaluated).eval(), metrics, loop, recorder)
 
 
 def leave_out_copies(
@@ -206,6 +207,7 @@ def make_stream(
         rank=accelerator.process_index,
         world=world(),
         chunk=setup.steps_ahead(args, share, network.stored, accelerator.device),
+        parts=args.gradient_accumulation_steps,
     )
 
 

@@ -26,6 +26,7 @@ from ..tasks.caching import square_cache
 from ..tasks.classification import Classification, eval_view
 from ..text import series
 from ..views.table import View
+from .class_counts import check_known
 from .priors import save_priors
 
 
@@ -56,9 +57,10 @@ def pseudo_labels(
     """float32 [training images, K], also written to `output`; labeled images keep their labels.
 
     models: run folders of classifiers with the split's classes. Every process of a launch calls it. Raises UserError
-    for a model of other classes.
+    for a model of other classes, and for a labeled image that has no label.
     """
     task, at, names = Classification(), split.resolve(source), list(split.class_names)
+    check_known(source, at)
     total, ids, known = 0.0, [], np.zeros(0, int)
     for folder in models:
         model = task.load(folder, device=device)
@@ -80,8 +82,9 @@ def pseudo_labels(
         total = total + (np.eye(len(names))[p.argmax(1)] if votes else p) / len(models)
         ids, known = cache.ids, cache.indices
     row = {int(i): r for r, i in enumerate(known)}
-    for i, k in zip(at.labeled, at.labels, strict=True):
-        total[row[int(i)]] = np.eye(len(names))[k]
+    for i, k in zip(at.labeled.tolist(), at.labels, strict=True):
+        if i in row:  # else it cannot be read
+            total[row[i]] = np.eye(len(names))[k]
     if rank() == 0:
         save_priors(
             output, total, ids, names, {"models": [Path(m).name for m in models], "votes": votes, "crops": crops}

@@ -46,7 +46,11 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         check_there(config.training.prior)
     ready = prepare(task, config, folder)
     tell_left_out(ready)
-    return frozen.fit(ready, callbacks) if config.method.frozen else train(ready, callbacks)
+    with setup.tracked(ready.accelerator):
+        if config.method.frozen:
+            setup.start_trackers(ready.accelerator, ready.config)
+            return frozen.fit(ready, callbacks)
+        return train(ready, callbacks)
 
 
 def train(ready: Prepared, callbacks: Sequence[Callback] = ()) -> Run:
@@ -84,6 +88,7 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
         compare_with_frozen(ready, objective)
         if unlabeled is not None and ready.task.labels_score:
             log.info(SEL_MEANS)
+        setup.start_trackers(ready.accelerator, config)
     loop.fit()
     loop.take_best()
     return loop
@@ -170,6 +175,7 @@ def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, Vie
             rank=rank,
             world=world(),
             chunk=chunk,
+            parts=args.gradient_accumulation_steps,
             targets=targets,
         )
 
@@ -249,7 +255,7 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
     ready.recorder.warn(skipped_words(loop.guard, loop.step))
     ready.recorder.warn(one_class_words(ready, model))
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
-    close(loop, ready.accelerator)
+    close(loop)
     return Run(ready.config, ready.folder, model, metrics, loop, ready.recorder)
 
 

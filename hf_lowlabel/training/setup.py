@@ -1,11 +1,13 @@
-"""What a run needs before its first step: devices and trackers, lengths, starting weights, and what identifies it."""
+"""What a run needs before its first step: devices, trackers, lengths, starting weights, and what identifies it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +24,19 @@ from ..distributed import choose_device, world
 from ..errors import UserError, unknown
 from ..models.memory_format import best_layout
 from ..models.quiet import is_unsaid
+from ..settings import recorded
 from ..tasks.networks import is_model_folder
 from ..text import speaks
 from .checkpoint import load_objective
+from .folder import TRACKED
 from .same_run import IMAGES, SPLIT, USABLE, settings_of
 
 log = logging.getLogger("hf_lowlabel")
 COMPLETE = {"hf_lowlabel", "torch", "timm", "segmentation_models_pytorch", "peft"}  # every weight left gets a gradient
 
 
-def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | None = None) -> Accelerator:
-    """Devices, processes, precision and trackers, which are told `settings`.
+def start_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
+    """Devices, processes and precision; trackers are looked for, and not started.
 
     Raises:
         UserError: a tracker that is not installed, a device or a precision that is not there.
@@ -60,9 +64,6 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
     logging_level(accelerator.is_main_process)
     # its new name is not known to the oldest torch that is required
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    if args.report_to:
-        flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in (settings or {}).items()}
-        accelerator.init_trackers("hf_lowlabel", config=flat)
     set_seed(args.seed)
     several = "es" * (accelerator.num_processes > 1)
     where, precision = accelerator.device, args.precision
@@ -73,6 +74,24 @@ def start_accelerator(args: TrainingArguments, folder: Path, settings: dict | No
             "--nproc-per-node=N instead"
         )
     return accelerator
+
+
+def start_trackers(accelerator: Accelerator, config: Config) -> None:
+    """Once nothing is left that a user may have to correct: a tracker keeps every run that it is told of."""
+    if config.training.report_to:
+        known = recorded(config).items()
+        flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in known}
+        accelerator.init_trackers(TRACKED, config=flat)
+
+
+@contextlib.contextmanager
+def tracked(accelerator: Accelerator) -> Iterator[None]:
+    """Whatever trackers are started inside hear of the end, that of an error too."""
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()  # not end_training(): a second run in the same processes would wait for this one forever
 
 
 def one_of_several() -> bool:

@@ -23,6 +23,7 @@ COMPARED = {
         stored_size=16,
         max_steps=10,
         batch_size=48,
+        gradient_accumulation_steps=2,  # what BatchNorm sees together is the same part of a batch
         optimizer="sgd",
         learning_rate=5e-4,
         method_args="hidden=64",

@@ -82,6 +82,35 @@ def test_ranks_share_the_global_batch(pool, world):
             assert torch.equal(batch[key], torch.cat([p[step][key] for p in parts]))
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_ranks_share_every_micro_batch(pool, parts, chunk):
+    """In the order of one process: what is compared within a micro-batch is the same on any number of them."""
+    views = ["weak", "strong"]
+
+    def micro(make, rank=0, world=1):
+        given = dict(per_step=12, rank=rank, world=world, parts=parts, chunk=chunk)
+        return [micro_batches(batch, parts) for batch in itertools.islice(make(given), 4)]
+
+    def finetuning(given):
+        return finetune_batches(stream(pool, **given), stream(pool, targets=torch.arange(23), **given), 1)
+
+    def pretraining(given):
+        return pretrain_batches(stream(pool, **given), views, 1)
+
+    def flat(batch) -> list:
+        if isinstance(batch, (dict, list)):
+            return [x for v in (batch.values() if isinstance(batch, dict) else batch) for x in flat(v)]
+        return [batch]
+
+    for make in (finetuning, pretraining):
+        whole, shares = micro(make), [micro(make, rank, 2) for rank in range(2)]
+        for step, part in itertools.product(range(4), range(parts)):
+            of_ranks = zip(*(flat(share[step][part]) for share in shares), strict=True)
+            for one, both in zip(flat(whole[step][part]), of_ranks, strict=True):
+                assert torch.equal(one, torch.cat(both))
+
+
 def test_every_image_once_an_epoch(pool):
     seen = torch.cat([b["index"] for b in take(stream(pool, per_step=1), 0, 46)])
     assert sorted(seen[:23].tolist()) == sorted(seen[23:].tolist()) == list(range(23))
@@ -152,6 +181,8 @@ def test_any_number_of_labels_fills_every_batch(pool, labels, world):
 def test_batch_that_ranks_cannot_share_is_an_error(pool):
     with pytest.raises(UserError, match="A batch of 6 unlabeled images cannot be shared by 4"):
         stream(pool, per_step=6, world=4)
+    with pytest.raises(UserError, match="by 2 processes, in 2 parts of the same size on each. Give a multiple of 4"):
+        stream(pool, per_step=6, world=2, parts=2)
 
 
 def test_micro_batches_cut_everything_equally():

@@ -1,5 +1,6 @@
 """Whole or not there: damage is found, the one before is taken, a failed write costs nothing."""
 
+import contextlib
 import errno
 import json
 import random
@@ -17,7 +18,7 @@ from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.models.travelling import NETWORKS
 from hf_lowlabel.objective import Objective
 from hf_lowlabel.training import checkpoint, recording
-from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, save_checkpoint
+from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, newest_state, save_checkpoint
 from hf_lowlabel.training.optim import build_optimizer
 
 
@@ -75,6 +76,17 @@ def test_a_restored_optimizer_takes_the_same_step(name, tmp_path):
     checkpoint.restore_optimizer(fresh, state, rest["optimizer"])
     step(other, fresh, 2)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("view", [lambda w: w, lambda w: w[1:], lambda w: w.t()])
+def test_weights_that_share_memory_are_saved(view, tmp_path):
+    """Of networks that use a layer twice, and of a method that keeps a reference to a part of its network."""
+    net = nn.Linear(3, 3)
+    net.register_buffer("again", view(net.weight.data))
+    expected = {k: v.clone() for k, v in net.state_dict().items()}
+    save_checkpoint(tmp_path, 1, net.state_dict(), torch.optim.Adam(net.parameters()), {}, 1)
+    found = load_newest(tmp_path)[1]
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -151,6 +163,36 @@ def test_a_crash_at_any_point_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
         if survived:
             break
     assert survived and n > 8 and sum(map(bool, left)) > 8  # it was killed at many points before
+
+
+def test_a_crash_while_a_checkpoint_is_written_again_leaves_one_of_them(tmp_path, monkeypatch):
+    """As a callback that ends a run while it is saved has it: of one step, and it may be the only one."""
+    for n in range(9):
+        folder, count = tmp_path / str(n), 0
+        net, optimizer = make(folder, steps=(1,))
+
+        def dying(real):
+            def call(*args, **kwargs):
+                nonlocal count
+                count += 1
+                if count > n:
+                    raise MemoryError("killed here")
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as m, contextlib.suppress(MemoryError):
+            m.setattr(checkpoint.shutil, "rmtree", dying(checkpoint.shutil.rmtree))
+            m.setattr(checkpoint.os, "replace", dying(checkpoint.os.replace))
+            save_checkpoint(folder, 1, net.state_dict(), optimizer, {"note": "again"}, keep=1)
+            break
+        assert load_newest(folder)[3]["note"] in (1, "again")
+        assert newest_state(folder)[1]["note"] == load_newest(folder)[3]["note"]
+        for note in ("once more", "and again"):
+            save_checkpoint(folder, 1, net.state_dict(), optimizer, {"note": note}, keep=1)
+            assert load_newest(folder)[3]["note"] == note
+        assert [p.name for p in folder.iterdir()] == ["step-00000001"]
+    assert n > 4
 
 
 def test_everything_is_on_the_disk_before_the_name(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from hf_lowlabel.finetuning.supervised import Supervised
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.models.quiet import unsaid
 from hf_lowlabel.objective import Objective, scalars_of
+from hf_lowlabel.training import loop as looping
 from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.checkpoint import checkpoints
 from hf_lowlabel.training.loop import Loop
@@ -93,8 +94,14 @@ def test_progress_and_rate_of_each_step(tmp_path):
     assert [row["learning_rate"] for row in loop.history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
-def test_the_last_step_is_logged_evaluated_and_saved(tmp_path):
+@pytest.mark.parametrize("steps, every", [(1, 1), (19, 1), (20, 1), (39, 1), (41, 2), (1000, 50), (2000, 50)])
+def test_a_curve_has_twenty_points_or_all_steps(steps, every, tmp_path):
+    assert make(tmp_path, max_steps=steps, logging_steps=50).log_every == every
+
+
+def test_the_last_step_is_logged_evaluated_and_saved(tmp_path, monkeypatch):
     """Also where it is no multiple of what the settings say."""
+    monkeypatch.setattr(looping, "POINTS", 1)
     evaluated = []
     loop = make(tmp_path, evaluate=scored([0] * 4, evaluated), logging_steps=3, eval_steps=3, save_steps=3)
     loop.fit()
@@ -228,6 +235,21 @@ def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
         assert torch.equal(loop.inner.net.weight, expected)
 
 
+def test_a_run_stopped_early_is_at_its_end_until_more_steps_are_asked_for(tmp_path):
+    """Its end is kept, as one checkpoint of no more than the limit; with more steps it is patient anew."""
+
+    def run(scores, **more):
+        own = dict(best_score="score", early_stopping=2, save_steps=100, save_total_limit=1)
+        loop = make(tmp_path, evaluate=scored(scores, evaluated := []), **own, **more)
+        loop.save_run, loop.identity = lambda loop: None, {"settings": {"max_steps": loop.steps}, "data": {}}
+        loop.fit()
+        return evaluated, [p.name for p in checkpoints(tmp_path / "checkpoints")]
+
+    assert run([1, 0, 0], max_steps=6) == ([1, 2, 3], ["step-00000003"])
+    assert run([], max_steps=6, resume=True) == ([], ["step-00000003"])
+    assert run([1, 0, 0, 0, 0], max_steps=12, resume=True) == ([4, 5], ["step-00000005"])
+
+
 def test_the_seconds_of_all_parts_are_counted(tmp_path):
     loop = make(tmp_path, max_steps=2)
     loop.fit()
@@ -348,14 +370,6 @@ def test_a_run_without_any_good_step_is_no_result(steps, stops, tmp_path):
         loop.fit()
     named = re.findall(r"--init-from (\S+)", str(error.value))
     assert len(named) == (steps > 1 and not stops) and all(Path(name).is_dir() for name in named)
-
-
-def test_steps_in_which_fp16_looks_for_its_scale_are_no_such_run(tmp_path, monkeypatch):
-    loop = make(tmp_path, Toy(float("nan")), max_steps=2)
-    monkeypatch.setattr(type(loop.accelerator), "scaler", object(), raising=False)
-    loop.accelerator.__dict__.pop("scaler", None)
-    loop.fit()
-    assert int(loop.guard.total) == 2
 
 
 def test_one_good_step_is_a_run(tmp_path):

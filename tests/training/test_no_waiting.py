@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_lowlabel.training import lars
+from hf_lowlabel.training import lars, loop
 from hf_lowlabel.training.loop import Loop
 
 from .conftest import RUNS
@@ -104,6 +104,7 @@ def test_no_step_waits_on_cuda(verb, task, method, start, tmp_path, monkeypatch)
         return step(self, batch)
 
     monkeypatch.setattr(Loop, "train_step", train_step)
+    monkeypatch.setattr(loop, "POINTS", 1)  # a short run would be logged at every step, for which the host waits
     try:
         start(verb, task, method, tmp_path / "run", device="cuda", max_steps=5, logging_steps=99, save_steps=99)
     finally:

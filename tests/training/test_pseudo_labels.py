@@ -1,11 +1,13 @@
 """What classifiers believe of the pool: means, votes, five crops and four rotations; labels stay labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from hf_lowlabel import load_source, make_split
-from hf_lowlabel.data.pixels.images import square_of
+from hf_lowlabel.data.pixels.images import BadImage, square_of
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.tasks.classification import Classification, eval_view
@@ -80,3 +82,36 @@ def test_a_model_of_other_classes_is_refused(made, tmp_path):
     )
     with pytest.raises(UserError, match="The model in .*other has the classes cat, dog, and the split"):
         pseudo_labels([tmp_path / "other"], source, split, tmp_path / "p.safetensors", device="cpu")
+
+
+def test_a_labeled_image_that_cannot_be_read_has_no_row(made, tmp_path, monkeypatch):
+    source, split, folders = made
+    at, read = split.resolve(source), source.reader
+    lost = int(at.labeled[3])
+    kept = [i for i in at.train.tolist() if i != lost]
+
+    def reader(i):
+        if i == lost:
+            raise BadImage("damaged")
+        return read(i)
+
+    monkeypatch.setattr(source, "reader", reader)
+    found = pseudo_labels(folders, source, split, tmp_path / "p.safetensors", device="cpu")
+    known = np.isin(kept, at.labeled)
+    assert len(found) == len(kept) and known.sum() == 19
+    labels = dict(zip(at.labeled.tolist(), at.labels.tolist(), strict=True))
+    assert found[known].argmax(1).tolist() == [labels[i] for i in kept if i in labels] and np.all(
+        found[known].max(1) == 1
+    )
+
+
+def test_a_labeled_image_without_a_class_is_refused(made, tmp_path):
+    """It was taken to be of the last one."""
+    source, split, folders = made
+    image = next(iter(split.labeled))
+    source.labels = source.labels.copy()
+    source.labels[source.ids.index(image)] = -1
+    split = replace(split, labeled={**split.labeled, image: None})
+    with pytest.raises(UserError, match=f"1 labeled images of the split, such as '{image}', have no label"):
+        pseudo_labels(folders, source, split, tmp_path / "p.safetensors", device="cpu")
+    assert not (tmp_path / "p.safetensors").exists()

@@ -19,10 +19,12 @@ from hf_lowlabel.hub.push import _in_use
 from hf_lowlabel.labeling.server import only_one
 from hf_lowlabel.labeling.to_label import BEGUN, alone
 from hf_lowlabel.ladder.image_side import rebuilt
+from hf_lowlabel.methods import find
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.training.folder import claim, release
 from hf_lowlabel.training.preparing import of_all, prepare
+from hf_lowlabel.training.priors import save_priors
 
 from .conftest import SEGMENT, SMALL, rewrite
 
@@ -337,3 +339,36 @@ def test_a_manifest_of_one_class_is_refused_before_anything_is_decoded(method, t
             "digits", "resnet10t", method, split=tmp_path / "split.json", output_dir=tmp_path / "run", from_scratch=True
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "self-training", "probe", "label-spreading"])
+@pytest.mark.parametrize("prior", [False, True])
+def test_a_manifest_without_labels_is_refused_before_anything_is_decoded(method, prior, tmp_path, monkeypatch):
+    """A linear layer alone can be fitted to prior pseudo-labels and nothing else."""
+    from hf_lowlabel.tasks.classification import Classification
+
+    if prior and not find(method).prior or not prior and find(method).prior == "must":
+        return
+    digits = load_source("digits")
+    facts = dict(dataset=digits.name, fingerprint=digits.fingerprint, class_names=digits.class_names, seed=0)
+    Split(**facts, labeled={}, validation=[], test=[]).save(tmp_path / "split.json")
+    save_priors(tmp_path / "p.safetensors", np.full((len(digits), 10), 0.1), digits.ids, digits.class_names)
+    monkeypatch.setattr(Classification, "caches", lambda *args: pytest.fail("images were decoded"))
+    given = dict(split=tmp_path / "split.json", output_dir=tmp_path / "run", from_scratch=True)
+    given |= dict(prior=tmp_path / "p.safetensors") if prior else {}
+    if prior and method == "probe":
+        with pytest.raises(pytest.fail.Exception, match="decoded"):
+            finetune("digits", "resnet10t", method, **given)
+        return
+    with pytest.raises(UserError, match=f"There are no labels, and {method} needs some. Label at least one ima") as e:
+        finetune("digits", "resnet10t", method, **given)
+    assert ("--method probe" in str(e.value)) == prior and not (tmp_path / "run").exists()
+
+
+def test_a_manifest_without_masks_is_refused(masked, tmp_path):
+    source = load_segmentation(masked)
+    facts = dict(dataset=source.name, fingerprint=source.fingerprint, class_names=source.class_names)
+    Split(**facts, labeled={}, validation=[], test=["02.png"]).save(tmp_path / "split.json")
+    given = {k: v for k, v in SEGMENT.items() if k != "num_labels"} | dict(split=tmp_path / "split.json")
+    with pytest.raises(UserError, match="There are no labels, and supervised needs some"):
+        finetune(masked, method="supervised", output_dir=tmp_path / "run", **given)

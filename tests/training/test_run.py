@@ -221,7 +221,10 @@ SHORT = dict(max_steps=4, logging_steps=2, eval_steps=3, save_steps=3)
 def test_callbacks_are_told_in_order(tiny, few_images, tmp_path):
     noted = Noted()
     run = finetune(**{**tiny["finetune"], **SHORT}, callbacks=[noted], output_dir=tmp_path)
-    expected = "step 1, step 2, log 2, step 3, evaluate 3, save 3, step 4, log 4, evaluate 4, save 4, save 4, end 4"
+    expected = (
+        "step 1, log 1, step 2, log 2, step 3, log 3, evaluate 3, save 3, "
+        "step 4, log 4, evaluate 4, save 4, save 4, end 4"
+    )
     assert ", ".join(f"{what} {step}" for what, step in noted.told) == expected
     assert noted.records == [3, 4, 4] and run.progress.state.record.steps == 4
 
@@ -229,11 +232,22 @@ def test_callbacks_are_told_in_order(tiny, few_images, tmp_path):
 def test_a_callback_ends_a_run_as_if_all_steps_were_done(tiny, few_images, tmp_path):
     noted = Noted(stop=2)
     run = finetune(**{**tiny["finetune"], **SHORT}, callbacks=[noted], output_dir=tmp_path)
-    assert (
-        ", ".join(f"{what} {step}" for what, step in noted.told) == "step 1, step 2, log 2, evaluate 2, save 2, end 2"
-    )
+    told = ", ".join(f"{what} {step}" for what, step in noted.told)
+    assert told == "step 1, log 1, step 2, log 2, evaluate 2, save 2, save 2, end 2"
     assert run.progress.step == 2 and "accuracy" in run.metrics and (run.folder / "model.safetensors").is_file()
     assert json.loads((run.folder / "run.json").read_text())["steps"] == 2
+
+
+def test_a_run_that_was_stopped_is_resumed_as_a_finished_one(tiny, few_images, tmp_path, caplog):
+    """Not a step more, and the same model and metrics; only more steps than it was to have let it go on."""
+    given = {**tiny["finetune"], **SHORT, "output_dir": tmp_path}
+    finetune(**given, callbacks=[Noted(stop=2)])
+    before = [(tmp_path / name).read_bytes() for name in ("model.safetensors", "metrics.json", "log.jsonl")]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert finetune(**given, resume=True).progress.step == 2
+    assert [(tmp_path / name).read_bytes() for name in ("model.safetensors", "metrics.json", "log.jsonl")] == before
+    assert "was stopped at step 2: no step is trained. More --max-steps" in caplog.text
+    assert finetune(**{**given, "max_steps": 6}, resume=True).progress.step == 6
 
 
 @pytest.mark.parametrize("method", ["probe", "knn"])
