@@ -299,7 +299,13 @@ class Loop:
         path, tensors, optimizer, state = found
         check_same(path, state, self.identity, self.steps)
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
-        self.inner.load_state_dict(tensors)
+        try:
+            self.inner.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} has other tensors than the method has now: its code has changed since. Take the network from "
+                "it with --init-from, or begin anew in another --output-dir."
+            ) from error
         restore_optimizer(self.optimizer, optimizer, state["optimizer"])
         self.step, self.state.stop = state["step"], state.get("stop", False)
         for name in KEPT:
@@ -308,11 +314,8 @@ class Loop:
         self.journal.cut(self.step)
         log.info("resumed from %s", path.name)
         before = state.get("settings", {}).get("max_steps") or self.steps
-        if before < self.steps:
-            self.state.stop, self.stale = (
-                False,
-                0,
-            )  # more steps are asked for than those that were not worth their while
+        if before < self.steps:  # more are asked for than those that were not worth their while
+            self.state.stop, self.stale = False, 0
             log.warning(longer(self.args, self.step, before, self.steps))
         elif self.state.stop:
             log.info("the run was stopped at step %d: no step is trained. More --max-steps let it go on", self.step)

@@ -431,6 +431,14 @@ def test_numbers_beside_the_loss_are_logged(tmp_path):
     assert all((row["share"], row["count"]) == (0.25, 3) for row in loop.history)
 
 
+def test_a_checkpoint_of_a_method_whose_code_has_changed_is_refused(tmp_path):
+    make(tmp_path, max_steps=2).fit()
+    changed = Toy()
+    changed.register_buffer("queue", torch.zeros(3))
+    with pytest.raises(UserError, match="step-00000002 has other tensors than the method has now.*--init-from"):
+        make(tmp_path, changed, resume=True).fit()
+
+
 class Stops(Callback):
     def on_step_end(self, state, scalars):
         state.stop = state.step == 2
