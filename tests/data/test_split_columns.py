@@ -136,7 +136,7 @@ def test_a_broken_table_of_splits_lists_nothing(tmp_path, name, opened):
     pictures(tmp_path, *(f"images/{i}.png" for i in range(3)))
     pictures(tmp_path, *(f"masks/{i}.png" for i in range(3 * (opened is load_segmentation))), mode="L")
     (tmp_path / name).write_bytes(b'a,b\n"torn,\xff\xfe\x00')
-    with pytest.warns(UserWarning, match=f"{name} is not read for splits of images: "):
+    with pytest.warns(UserWarning, match=f"{name} is not read for splits of images, nor for labels: "):
         assert len(opened(tmp_path)) == 3
     (tmp_path / name).rename(tmp_path / "train.csv")
     if opened is not load_segmentation:

@@ -18,10 +18,10 @@ from ..files.folders import ALIASES, UNLABELED, WITH_MORE
 from ..files.split_words import called_as_split
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
-from .split_names import split_named
+from .split_columns import SplitTable, called_so, of_labels, prefix, said_by, with_splits
+from .split_names import HELD, split_named
 from .split_roots import around_splits, split_folders, split_root
-from .split_tables import in_annotations, in_tables, left_to_folders, says_labels, tell_absent
+from .split_tables import in_annotations, in_tables, left_to_folders, tell_absent
 from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_numbers, without_folds
 from .yolo_places import in_yaml
@@ -61,34 +61,55 @@ def read_division(
     for name, part in parts.items():
         own = split_named(name)
         with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
-            table = of_labels(part, own, masks, label)
-            inner = by_column(path, table, skip_missing, masks) if table is not None else Division({}, "")
-            found += [inner] if {*HELD} & {*inner.of.values()} else []
+            tables = of_labels(part, own, masks, label)
+            for table in tables if own == "train" else ():  # a folder of held-out images needs no column
+                table.columns.tell()
+            inner = by_labels(path, part, with_splits(tables), skip_missing, masks)
+            found += [inner] if inner is not None and holds_out(inner) else []
     return joined(found) if found else None
 
 
 def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> list[Division]:
     """What is said by files that do not lie in the folder of a split. A column counts before names of files, and lists
     and annotations where no table holds anything out."""
-    table = of_labels(path, None, masks, label)
-    column = by_column(path, table, skip_missing, masks) if table is not None else None
-    by_labels = column is not None and bool({*HELD} & {*column.of.values()})
-    found = [column] if column is not None and by_labels else []
     pool = Pool(path)
-    for table in called_so(path, masks, label, pool.read):
-        found.append(by_column(path, table, skip_missing, masks))
-        ours = label is not None or not left_to_folders(table.file, pool.every.ids)
-        found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
-    if by_labels:
+    tables, named = of_labels(path, None, masks, label), called_so(path, masks, label, pool.read)
+    for one in (*tables, *named):
+        one.columns.tell()
+    column = by_labels(path, path, with_splits(tables), skip_missing, masks)
+    held = column is not None and holds_out(column)
+    found = [column] if column is not None and held else []
+    for table in with_splits(named):
+        if {*table.said.splits} != {"train"}:
+            found.append(by_column(path, table, skip_missing, masks))
+            ours = label is not None or not left_to_folders(table.file, pool.every.ids)
+            found[-1].labeled = not held and ours and table.columns.has_labels()
+    if held:
         return found
-    tables = without_folds(list(in_tables(path, pool, label, masks)))
+    listed = without_folds(list(in_tables(path, pool, label, masks)))
     for said in found:
-        for part in tables:
+        for part in listed:
             refuse_unlisted(said, part)
-    if any(part.split in HELD for part in tables):
-        return [*found, together(tables, skip_missing, pool)]
+    if any(part.split in HELD for part in listed):
+        return [*found, together(listed, skip_missing, pool)]
     others = by_lists(path, pool, skip_missing) if not found else None
     return found or [one for one in [others or column] if one is not None]
+
+
+def holds_out(division: Division) -> bool:
+    return not {*HELD}.isdisjoint(division.of.values())
+
+
+def by_labels(
+    path: Path, folder: Path, tables: Sequence[SplitTable], skip_missing: bool, masks: bool
+) -> Division | None:
+    """By the table of labels in a folder that has a column of splits. Raises UserError where two have one."""
+    if len(tables) > 1:
+        raise UserError(
+            f"Both {' and '.join(table.file.name for table in tables)} in {str(folder)!r} have a column of splits. "
+            "Keep one."
+        )
+    return by_column(path, tables[0], skip_missing, masks) if tables else None
 
 
 def refuse_unlisted(said: Division, part: Listed) -> None:

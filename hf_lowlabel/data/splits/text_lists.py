@@ -16,9 +16,10 @@ from ...text import series
 from ..files.folders import ALIASES, OTHER_TABLES, subfolders
 from ..files.split_words import is_called, splits_in
 from ..files.table_files import TABLES, NoTable, plain_name
+from ..labels.columns import is_picture
 from .pool import Listed, Pool, files_ending, tell_unread
 from .split_names import OF_ALL, split_named
-from .split_tables import OF_TOOLS, is_json, is_picture, pictures_in
+from .split_tables import OF_TOOLS, is_json, pictures_in
 
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
 FIRST = 50  # lines of a file that are looked at, which is no list by its name
