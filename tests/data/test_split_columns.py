@@ -79,7 +79,6 @@ def test_rows_of_train_csv_that_are_for_validation_beside_a_test_csv(tmp_path):
 @pytest.mark.parametrize(
     "train, val, said",
     [
-        ("1.png,b,val", "2.png", "'1.png' is of split 'validation' .1 such images., and val.csv does not name it"),
         ("1.png,b,test", "1.png", "'1.png' is of split 'test'. val.csv says that it is of split 'validation'"),
         ("1.png,b,train", "1.png", "'1.png' is in train.csv and in val.csv"),
     ],

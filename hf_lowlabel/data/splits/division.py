@@ -23,8 +23,8 @@ from .split_names import HELD, split_named
 from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, left_to_folders, tell_absent
 from .table_splits import unlabeled_too
-from .text_lists import in_json, in_lists, in_numbers, without_folds
-from .yolo_places import in_yaml
+from .text_lists import in_json, in_lists, in_numbers
+from .yolo_places import refuse_places
 
 T = TypeVar("T")
 
@@ -86,10 +86,7 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
             found[-1].labeled = not held and ours and table.columns.has_labels()
     if held:
         return found
-    listed = without_folds(list(in_tables(path, pool, label, masks)))
-    for said in found:
-        for part in listed:
-            refuse_unlisted(said, part)
+    listed = list(in_tables(path, pool, label, masks))
     if any(part.split in HELD for part in listed):
         return [*found, together(listed, skip_missing, pool)]
     others = by_lists(path, pool, skip_missing) if not found else None
@@ -110,17 +107,6 @@ def by_labels(
             "Keep one."
         )
     return by_column(path, tables[0], skip_missing, masks) if tables else None
-
-
-def refuse_unlisted(said: Division, part: Listed) -> None:
-    """Raises UserError for an image of a split whose own table does not name it."""
-    known = {id for _, id in part.found}
-    odd = [id for id, split in said.of.items() if split == part.split and split in HELD and id not in known]
-    if odd:
-        raise UserError(
-            f"{said.where} that {odd[0]!r} is of split {part.split!r} ({len(odd)} such images), and {part.file.name} "
-            "does not name it. Keep one of them: the column, or the table of that split."
-        )
 
 
 def joined(said: Sequence[Division]) -> Division:
@@ -157,12 +143,13 @@ def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) ->
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
-    """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
-    for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_yaml, in_annotations))):
+    """By lists that are called as splits, else by splits.json, or by annotations."""
+    for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_annotations))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images
                 return out
+    refuse_places(path, pool)
     return None
 
 
@@ -191,36 +178,18 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
 
 def fill_folders(of: dict[str, str], pool: Pool) -> None:
     """Put the images that no file lists into the split that the lowest folder above them is called as which says one,
-    as those without annotations in val2017/ or test/cat/, where each folder beside it that is called so holds images of
-    its own split alone."""
+    as those without annotations in val2017/, where the files say the same of all they list in such folders."""
     above = {folder: said for folder in pool.every.folders if (said := lowest_called(folder)) is not None}
-    listed: dict[str, set[str]] = {}
-    for id, split in of.items():
-        if (said := above.get(id.rpartition("/")[0])) is not None:
-            listed.setdefault(said[0], set()).add(split)
-    called = dict(above.values())
-    beside: dict[str, list[str]] = {}
-    for folder in called:
-        beside.setdefault(folder.rpartition("/")[0], []).append(folder)
-    agree = {
-        parent
-        for parent, folders in beside.items()
-        if any(folder in listed for folder in folders)
-        and all(listed.get(folder, {called[folder]}) == {called[folder]} for folder in folders)
-    }
-    for id in pool.every.ids:
-        said = above.get(id.rpartition("/")[0])
-        if said is not None and said[0].rpartition("/")[0] in agree:
-            of.setdefault(id, said[1])
+    listed = {(above[folder], split) for id, split in of.items() if (folder := id.rpartition("/")[0]) in above}
+    if all(said == split for said, split in listed):
+        for id in pool.every.ids if listed else ():
+            if (said := above.get(id.rpartition("/")[0])) is not None:
+                of.setdefault(id, said)
 
 
-def lowest_called(folder: str) -> tuple[str, str] | None:
-    """(the lowest of a folder and those above it that is called as a split, that split)."""
-    while folder:
-        if (said := called_as_split(folder.rpartition("/")[2])) is not None:
-            return folder, said
-        folder = folder.rpartition("/")[0]
-    return None
+def lowest_called(folder: str) -> str | None:
+    """The split that the lowest of a folder and those above it is called as which says one."""
+    return next(filter(None, map(called_as_split, reversed(folder.split("/")))), None)
 
 
 def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, list[Path], str | None]:

@@ -29,8 +29,7 @@ BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no li
 def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
     """What text files list that are called as splits, a line for an image, which more words may follow."""
     for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
-        found = lists_in(folder, pool) or (lists_below(folder, pool) if folder != path else [])
-        yield from without_folds(found)
+        yield from lists_in(folder, pool) or (lists_below(folder, pool) if folder != path else [])
         tell_tables(path, folder, pool)
 
 
@@ -184,23 +183,6 @@ def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]
         below = [] if id is not None else pool.below(line) or pool.below(word)
         out += [(word, one) for one in below] or [(word if id is not None or is_picture(word) else line, id)]
     return out
-
-
-def without_folds(found: Sequence[Listed]) -> list[Listed]:
-    """The lists of a folder without those of several divisions (train1.txt, test1.txt, train2.txt ...), which put an
-    image into different splits."""
-    words = [re.sub(r"\d+", "", part.file.stem.lower()) for part in found]
-    numbered = [part for part, word in zip(found, words) if words.count(word) > 1]
-    of: dict[str, str] = {}
-    contradict = any(of.setdefault(id, part.split) != part.split for part in numbered for _, id in part.found if id)
-    if not contradict:
-        return list(found)
-    warnings.warn(
-        f"{numbered[0].file.name} to {numbered[-1].file.name} in {numbered[0].file.parent.name}/ are not read: they "
-        f"are {len(numbered)} lists of several divisions, and nothing is held out by them. Keep the lists of one.",
-        stacklevel=7,
-    )
-    return [part for part in found if part not in numbered]
 
 
 def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:
