@@ -327,8 +327,6 @@ def test_tables_of_other_things_say_nothing(tmp_path, name):
     [
         ("test.txt", ["P1", "P2/"]),
         ("splits/test.txt", ["slices/P1", "slices/P2"]),
-        ("test.csv", ["patient_id,age", "P1,40", "P2,50"]),
-        ("test_ids.csv", ["id,Patient", "7,P1", "8,P1", "9,P2"]),
     ],
 )
 def test_lists_of_folders_hold_out_what_lies_in_them(tmp_path, name, lines):
@@ -338,6 +336,15 @@ def test_lists_of_folders_hold_out_what_lies_in_them(tmp_path, name, lines):
     write(tmp_path, name, *lines)
     assert [id[7:9] for id in load_source(tmp_path, split="test").ids] == ["P1"] * 3 + ["P2"] * 2
     assert [id[7:9] for id in load_source(tmp_path).ids] == ["P0"] * 2 + ["P3"] * 2
+
+
+@pytest.mark.parametrize("table", [("test.csv", "patient_id,age", "P1,40"), ("test_ids.csv", "id,Patient", "7,P1")])
+def test_tables_of_folders_are_refused(tmp_path, table):
+    for k in range(3):
+        pictures(tmp_path, f"slices/P{k}", 2)
+    write(tmp_path, *table)
+    with pytest.raises(UserError, match="names folders of images of split 'test', .* Write the folders into test.txt"):
+        load_source(tmp_path)
 
 
 def test_numbers_of_images_and_their_splits(tmp_path):

@@ -89,8 +89,6 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         names = [name for cell in of.cells.get(of.files, ()) if (name := plain_name(cell))]
         found = list(zip(names, pool.match(names, split)))
         pictures = any(map(is_picture, names))
-        if any(id is None and is_picture(name) for name, id in found):
-            found = below_folders(of, split, pool) or found
         there = sum(id is not None for _, id in found)
         if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not pictures:
             if split != "train":
@@ -100,11 +98,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             aside = file.stem.lower() in WITH_MORE and of.boxes is not None
             ours = label is not None or not aside and not left_to_folders(file, pool.every.ids)
             yield Listed(split, file, found, labeled and ours)
-        elif split == "train":
-            continue
-        elif found := in_folders(of, pool) or below_folders(of, split, pool):
-            yield Listed(split, file, found)
-        else:  # a column called image_id may hold ids of something else
+        elif split != "train":  # a column called image_id may hold ids of something else
             refuse_nameless_column(file, split, of, pool)
 
 
@@ -133,25 +127,6 @@ def rows_listed(file: Path, split: str, pool: Pool, masks: bool) -> Rows | None:
 def tell_torn(file: Path, error: UserError) -> None:
     """A warning of a table that cannot be read, of one place for all that ask."""
     warnings.warn(f"{file.name} is not read for splits of images, nor for labels: {error}", stacklevel=1)
-
-
-def in_folders(of: ColumnsOf, pool: Pool) -> list[tuple[str, str | None]]:
-    """(name, id) of all images in the folders that a column of patients names, which no other column does by itself:
-    not where these are all folders, as of a table of all images."""
-    names = sorted({*map(plain_name, of.cells.get(of.folders, ()))} - {""})
-    if not names or column_called(of.names, FILE_COLUMNS[:-2]) is not None:
-        return []
-    found = [(name, id) for name in names for id in pool.below(name) or [None]]
-    ids = {id for _, id in found if id is not None}
-    return found if ids and not ids >= {id for id in pool.every.ids if "/" in id} else []
-
-
-def below_folders(of: ColumnsOf, split: str, pool: Pool) -> list[tuple[str, str | None]]:
-    """(name, id) of each row, where a column of folders and one of names say the image together."""
-    pairs = zip(*(map(plain_name, of.cells.get(column, ())) for column in (of.folders, of.files)))
-    names = ["/".join(pair) for pair in pairs]
-    ids = pool.match(names, split)
-    return [] if None in ids else list(zip(names, ids))
 
 
 def of_one_image(file: Path, split: str, numbered: Rows, pool: Pool) -> bool:
@@ -204,8 +179,14 @@ def refuse_nameless_column(file: Path, split: str, of: ColumnsOf, pool: Pool) ->
                 f"The column {column!r} of {file.name} names images of split {split!r}, which must not be learned "
                 "from. Call it file_name, or take the table elsewhere."
             )
-    known = of.folders or not is_json(file) and column_called(columns, FILE_COLUMNS[:-1])  # others may be questions
-    if known and not passed and not pool.all_in_splits:
+    if passed or pool.all_in_splits:
+        return
+    if any(pool.below(name) for name in {*map(plain_name, of.cells.get(of.folders, ()))} - {""}):
+        raise UserError(
+            f"The column {of.folders!r} of {file.name} names folders of images of split {split!r}, which must not be "
+            f"learned from. Write the folders into {split}.txt, or FOLDER/NAME of each image into a column file_name."
+        )
+    if of.folders or not is_json(file) and column_called(columns, FILE_COLUMNS[:-1]):  # others may be questions
         tell_unread(file, split, "no column of it names images or folders of them")
 
 
