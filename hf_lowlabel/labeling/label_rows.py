@@ -14,16 +14,8 @@ from ..data.labels.labels import LabelRules, is_list, joined, label_text, parts_
 from ..data.labels.multi_hot import multi_hot
 from ..data.labels.numbers import of_numbers
 from ..data.labels.several import label_list
-from ..data.labels.ticks import (
-    Columns,
-    one_of_columns,
-    refuse_strays,
-    switches,
-    tell_unread,
-    with_blanks,
-    without_nothing,
-)
-from ..data.splits.columns_of import ColumnsOf
+from ..data.labels.ticks import switches
+from ..data.splits.columns_of import ColumnsOf, ticked
 from ..errors import UserError
 from ..table_writer import meant
 
@@ -93,19 +85,20 @@ def of_columns(
     path: Path, columns: ColumnsOf, known: Collection[str | None], rules: LabelRules, row: Callable[[int], str]
 ) -> tuple[list[str | None], list[str]]:
     """(the label of each row, the classes), where each class has a column. known: those that are none."""
-    cells = columns.ticks(known if "annotation_id" not in columns.cells else columns.names)  # an export's own numbers
-    refuse_strays(cells, path.name, row, one_each=not rules.several)
-    found, texts = switches(cells), one_of_columns(cells)
-    if not found or not rules.several and texts is None:
-        more = ", or give --task multilabel for classes that each have a column" if found else ""
+    besides = columns.names if "annotation_id" in columns.cells else known  # the numbers of an export are no classes
+    found = columns.classes(path.name, row, rules.several, besides)
+    if not found:
+        more = ", or give --task multilabel for classes that each have a column"
         raise UserError(
-            f"{path.name} has the columns {', '.join(columns.names)}. Call the one with the classes label{more}."
+            f"{path.name} has the columns {', '.join(columns.names)}. Call the one with the classes label"
+            f"{more if switches(columns.ticks(besides)) else ''}."
         )
-    tell_unread(cells, found, path.name)
-    if not rules.several:
-        return texts or [], [*found]
-    found = without_nothing(with_blanks(found, path.name), path.name, row)
-    return of_several(path, row, found), [*found]
+    if odd := [name for name in found if rules.several and parts_of(name) != [name]]:
+        raise UserError(
+            f"The column {odd[0]!r} of {path.name} cannot be one of several classes. Give it another name, without ; "
+            "or |."
+        )
+    return ticked(found), [*found]
 
 
 def only_other(columns: ColumnsOf, known: Collection[str | None], where: str) -> str | None:
@@ -115,21 +108,6 @@ def only_other(columns: ColumnsOf, known: Collection[str | None], where: str) ->
         return None
     log.warning("the column %r of %s is read as the labels", others[0], where)
     return others[0]
-
-
-def of_several(path: Path, row: Callable[[int], str], found: Columns) -> list[str | None]:
-    """All classes of each row, as a;b, by columns of yes and no."""
-    if odd := [name for name in found if parts_of(name) != [name]]:
-        raise UserError(
-            f"The column {odd[0]!r} of {path.name} cannot be one of several classes. Give it another name, without ; "
-            "or |."
-        )
-    texts: list[str | None] = []
-    for k, values in enumerate(zip(*found.values())):
-        if None in values and {*values} != {None}:
-            raise UserError(f"{row(k)} of {path.name} has 0 or 1 for some classes. Fill in all, or none.")
-        texts.append(None if None in values else of_marks(found, values))
-    return texts
 
 
 def of_marks(names: Iterable[str], marks: Iterable[int]) -> str | None:

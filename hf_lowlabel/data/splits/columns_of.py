@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,9 +19,18 @@ from ..labels.columns import (
     is_picture,
     without_header,
 )
-from ..labels.labels import LABEL_COLUMNS, NO_LABEL
+from ..labels.labels import LABEL_COLUMNS, NO_LABEL, joined
 from ..labels.numbers import NUMBER
-from ..labels.ticks import emptied, one_of_columns, switches
+from ..labels.ticks import (
+    Columns,
+    emptied,
+    one_of_columns,
+    refuse_strays,
+    switches,
+    tell_unread,
+    with_blanks,
+    without_nothing,
+)
 from .split_names import split_named, split_text
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset_split", "phase", "fold", "data_set", "usage")
@@ -103,6 +112,34 @@ class ColumnsOf:
         ticks = self.ticks(besides)
         return len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
 
+    def classes(
+        self, where: str, row: Callable[[int], str], several: bool = False, besides: Iterable[str | None] = ()
+    ) -> Columns:
+        """The columns of a class each; those that are none beside them are told.
+
+        Args:
+            where: the name of the table.
+            row: what a row is called, by its number from 0.
+            several: however many classes of a row are yes; else there are some only where each row has one.
+            besides: columns that are no classes.
+
+        Raises:
+            UserError: a cell is neither yes nor no, or some of a row are empty.
+        """
+        cells = self.ticks(besides)
+        refuse_strays(cells, where, row, one_each=not several)
+        if not several and one_of_columns(cells) is None:
+            return {}
+        found = switches(cells)
+        tell_unread(cells, found, where)
+        if not several:
+            return found
+        found = without_nothing(with_blanks(found, where), where, row)
+        partly = (k for k, values in enumerate(zip(*found.values())) if None in values and {*values} != {None})
+        if (k := next(partly, None)) is not None:
+            raise UserError(f"{row(k)} of {where} has 0 or 1 for some classes. Fill in all, or none.")
+        return found
+
     @cached_property
     def pictures(self) -> list[str]:
         """The columns of names of picture files alone, whatever they are called."""
@@ -116,6 +153,12 @@ class ColumnsOf:
                 f"{file} begins with {', '.join(map(str, self.names[:3]))}, which are no names of columns. Put a line "
                 f"such as {write} above it{why}."
             )
+
+
+def ticked(found: Columns) -> list[str | None]:
+    """The classes with a yes of each row, as a;b; None where all are empty."""
+    rows = zip(*found.values())
+    return [None if {*row} == {None} else joined(name for name, yes in zip(found, row) if yes) for row in rows]
 
 
 def text_of(cell: Any) -> str:

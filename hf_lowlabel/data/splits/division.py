@@ -18,7 +18,7 @@ from ..files.folders import ALIASES, UNLABELED, WITH_MORE
 from ..files.split_words import called_as_split
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import SplitTable, called_so, of_labels, prefix, said_by, with_splits
+from .split_columns import SplitTable, called_so, of_labels, prefix, said_by
 from .split_names import HELD, split_named
 from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, left_to_folders, tell_absent
@@ -61,10 +61,7 @@ def read_division(
     for name, part in parts.items():
         own = split_named(name)
         with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
-            tables = of_labels(part, own, masks, label)
-            for table in tables if own == "train" else ():  # a folder of held-out images needs no column
-                table.columns.tell()
-            inner = by_labels(path, part, with_splits(tables), skip_missing, masks)
+            inner = by_labels(path, part, own, label, skip_missing, masks)
             found += [inner] if inner is not None and holds_out(inner) else []
     return joined(found) if found else None
 
@@ -73,17 +70,13 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
     """What is said by files that do not lie in the folder of a split. A column counts before names of files, and lists
     and annotations where no table holds anything out."""
     pool = Pool(path)
-    tables, named = of_labels(path, None, masks, label), called_so(path, masks, label, pool.read)
-    for one in (*tables, *named):
-        one.columns.tell()
-    column = by_labels(path, path, with_splits(tables), skip_missing, masks)
+    column = by_labels(path, path, None, label, skip_missing, masks)
     held = column is not None and holds_out(column)
     found = [column] if column is not None and held else []
-    for table in with_splits(named):
-        if {*table.said.splits} != {"train"}:
-            found.append(by_column(path, table, skip_missing, masks))
-            ours = label is not None or not left_to_folders(table.file, pool.every.ids)
-            found[-1].labeled = not held and ours and table.columns.has_labels()
+    for table in called_so(path, masks, label, True, pool.read):
+        found.append(by_column(path, table, skip_missing, masks))
+        ours = label is not None or not left_to_folders(table.file, pool.every.ids)
+        found[-1].labeled = not held and ours and table.columns.has_labels()
     if held:
         return found
     listed = list(in_tables(path, pool, label, masks))
@@ -98,15 +91,11 @@ def holds_out(division: Division) -> bool:
 
 
 def by_labels(
-    path: Path, folder: Path, tables: Sequence[SplitTable], skip_missing: bool, masks: bool
+    path: Path, folder: Path, own: str | None, label: str | None, skip_missing: bool, masks: bool
 ) -> Division | None:
-    """By the table of labels in a folder that has a column of splits. Raises UserError where two have one."""
-    if len(tables) > 1:
-        raise UserError(
-            f"Both {' and '.join(table.file.name for table in tables)} in {str(folder)!r} have a column of splits. "
-            "Keep one."
-        )
-    return by_column(path, tables[0], skip_missing, masks) if tables else None
+    """By the table of labels in a folder, of a split or of all, that has a column of splits."""
+    table = of_labels(folder, own, masks, label)
+    return by_column(path, table, skip_missing, masks) if table is not None else None
 
 
 def joined(said: Sequence[Division]) -> Division:

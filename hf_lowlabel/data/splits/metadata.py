@@ -17,7 +17,7 @@ from ..labels.labels import LabelRules
 from ..labels.ticks import refuse_strays, switches
 from .columns_of import ColumnsOf
 from .pool import Pool
-from .split_columns import called_so, images_named, prefix, with_splits
+from .split_columns import called_so, images_named, prefix
 from .split_names import split_named
 from .split_tables import left_to_folders, tell_torn
 
@@ -105,8 +105,8 @@ def file_of_labels(path: Path, root: Path, split: str, label: str | None) -> Pat
         for folder in dict.fromkeys((root, path)):
             if (file := metadata_file(folder, split, more)) is not None:
                 return file
-    tables = with_splits(called_so(path, False, label))
-    return next((table.file for table in tables if {"train"} != {*table.said.splits} >= {split_named(split)}), None)
+    tables = called_so(path, False, label, tell=False)  # which was done for the division
+    return next((table.file for table in tables if split_named(split) in table.said.splits), None)
 
 
 def rows_of(file: Path, loose: bool) -> Rows | None:

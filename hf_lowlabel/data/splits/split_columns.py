@@ -4,7 +4,7 @@ name the images."""
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +18,8 @@ from .split_names import HELD, OF_ALL, refuse_two_splits
 from .split_tables import tables_of_splits, tell_torn
 
 
-class Table(NamedTuple):
-    """A table of images, and what its columns are."""
-
-    file: Path
-    numbered: Rows
-    columns: ColumnsOf
-
-
 class SplitTable(NamedTuple):
-    """A table with a column of splits."""
+    """A table of images, what its columns are, and what its column of splits says."""
 
     file: Path
     numbered: Rows
@@ -35,31 +27,40 @@ class SplitTable(NamedTuple):
     said: SplitColumn
 
 
-def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = None) -> list[Table]:
-    """The tables of labels in a folder, most often one. own: the folder's split. masks: all of one name. label: the
-    column that is asked for."""
+def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = None) -> SplitTable | None:
+    """The table of labels in a folder, where it has a column of splits. own: the folder's split. masks: one of several
+    of a name. label: the column that is asked for."""
     files = metadata_files(folder, own, more=True) if masks else [metadata_file(folder, own, more=True)]
-    tables = [opened(file, masks or file.stem.lower() in WITH_MORE, label) for file in files if file]
-    return [table for table in tables if table is not None]
+    tell = own in (None, "train")  # a folder of held-out images needs no column
+    found = [opened(file, masks or file.stem.lower() in WITH_MORE, label, tell) for file in files if file]
+    tables = [table for table in found if table is not None]
+    if len(tables) > 1:
+        raise UserError(
+            f"Both {' and '.join(table.file.name for table in tables)} in {str(folder)!r} have a column of splits. "
+            "Keep one."
+        )
+    return tables[0] if tables else None
 
 
 def called_so(
-    path: Path, masks: bool, label: str | None = None, read: Callable[[Path], Rows] = read_table
-) -> list[Table]:
-    """The tables called train or splits, whose column may say another split. label: the label column that is asked
-    for."""
+    path: Path, masks: bool, label: str | None, tell: bool, read: Callable[[Path], Rows] = read_table
+) -> list[SplitTable]:
+    """The tables called train or splits whose column says another split than train. label: the label column that is
+    asked for. tell: a warning of columns that are not read."""
     files = [file for split, file in tables_of_splits(path) if split == "train"]
     files += [
         file
         for file in sorted(path.iterdir())
         if is_text(file.name) and file.stem.lower() in OF_ALL and file.suffix.lower() in TABLES and file.is_file()
     ]
-    tables = [opened(file, masks or file.stem.lower() not in ALIASES, label, read) for file in files]
-    return [table for table in tables if table is not None]
+    tables = [opened(file, masks or file.stem.lower() not in ALIASES, label, tell, read) for file in files]
+    return [table for table in tables if table is not None and {*table.said.splits} != {"train"}]
 
 
-def opened(file: Path, loose: bool, label: str | None, read: Callable[[Path], Rows] = read_table) -> Table | None:
-    """A table; None for another file. loose: one that cannot be read is none, with a warning."""
+def opened(
+    file: Path, loose: bool, label: str | None, tell: bool, read: Callable[[Path], Rows] = read_table
+) -> SplitTable | None:
+    """A table with a column of splits; None for another. loose: one that cannot be read is none, with a warning."""
     try:
         numbered = read(file)
     except NoTable:  # which is said where labels are read
@@ -69,12 +70,10 @@ def opened(file: Path, loose: bool, label: str | None, read: Callable[[Path], Ro
             raise
         tell_torn(file, error)
         return None
-    return Table(file, numbered, ColumnsOf.of_rows(numbered, label))
-
-
-def with_splits(tables: Sequence[Table]) -> list[SplitTable]:
-    """Those that have a column of splits."""
-    return [SplitTable(*table, said) for table in tables if (said := table.columns.split) is not None]
+    columns = ColumnsOf.of_rows(numbered, label)
+    if tell:
+        columns.tell()
+    return SplitTable(file, numbered, columns, columns.split) if columns.split is not None else None
 
 
 class Named(NamedTuple):
