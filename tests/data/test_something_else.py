@@ -210,15 +210,13 @@ def test_tables_of_boxes_are_none_of_labels(tmp_path, box, folder):
 
 
 @pytest.mark.parametrize("name", ["train_labels.csv", "metadata_train.csv", "train_info.csv"])
-def test_a_table_with_more_in_its_name_leaves_the_folders_their_classes(tmp_path, name):
+def test_labels_of_a_table_with_more_in_its_name_are_told_beside_folders(tmp_path, name):
     pictures(tmp_path, *(f"{split}/{of}/{of}{split}{i}.png" for split in ("train", "val") for of in "ab" for i in "01"))
     table(tmp_path, name, "file_name,label", "atrain0.png,x", "btrain0.png,y")
-    for split in ("train", "val"):
-        source, count = told(tmp_path, f"{name} is not read for labels of images: their labels are those", split=split)
-        assert source.class_names == ["a", "b"] and source.has_target.all() and len(source) == 4
-        assert count == (split == "train" and "info" not in name)
-    if "info" not in name:
-        assert load_source(tmp_path, label_column="label").class_names == ["x", "y"], "asked for"
+    read = "info" not in name
+    source, count = told(tmp_path, f"The labels are those of {name}, not the folders a, b. Take its column")
+    assert source.class_names == (["x", "y"] if read else ["a", "b"]) and len(source) == 4 and count == read
+    assert load_source(tmp_path, split="val").class_names == ["a", "b"]
 
 
 def test_a_table_with_more_in_its_name_is_one_of_labels_where_no_folder_is(tmp_path):

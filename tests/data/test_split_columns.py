@@ -117,16 +117,17 @@ def test_splits_csv_leaves_the_folders_their_classes(tmp_path):
 
 @pytest.mark.parametrize("name", ["split.csv", "Splits.csv"])
 @pytest.mark.parametrize("folder", ["", "train2017/", "train/"])
-def test_labels_in_splits_csv_are_no_labels_where_folders_are(tmp_path, name, folder):
+def test_labels_in_splits_csv_are_told_where_folders_are(tmp_path, name, folder):
     pictures(tmp_path, *(f"{folder}{('cat', 'dog')[i % 2]}/{i}.png" for i in range(4)))
     rows = [f"{folder}{('cat', 'dog')[i % 2]}/{i}.png,{i % 2},{i % 2},{('train', 'test')[i // 2]}" for i in range(4)]
     table(tmp_path, name, "path,class_id,label,split", *rows)
     for split in ("train", "test"):
-        with pytest.warns(UserWarning, match=f"{name} is read for the splits of images alone: their labels are those"):
+        with pytest.warns(
+            UserWarning, match=f"The labels are those of {name}, not the folders .* Take its column of l"
+        ):
             source = load_source(tmp_path, split=split)
-        assert source.class_names == ["cat", "dog"] and source.has_target.all() and len(source) == 2
-        assert load_source(tmp_path, split=split, label_column="label").class_names == ["0", "1"]
-    assert several(tmp_path).class_names == ["0", "1"], "folders say no several classes"
+        assert source.class_names == ["0", "1"] and source.has_target.all() and len(source) == 2
+    assert several(tmp_path).class_names == ["0", "1"]
 
 
 @pytest.mark.parametrize("name", ["split.csv", "splits.csv", "split.json", "splits.jsonl", "Split.xlsx"])

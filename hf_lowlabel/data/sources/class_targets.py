@@ -171,8 +171,8 @@ def tell_folders(table: Metadata, ids: list[str]) -> None:
     names = sorted({name for name in map(folder_label, ids) if name is not None})
     if len(names) > 1 and table.file.stem.lower() != METADATA[0]:
         warnings.warn(
-            f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take the table "
-            "elsewhere if the folders are the classes.",
+            f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take its "
+            "column of labels away if the folders are the classes.",
             stacklevel=3,
         )
 

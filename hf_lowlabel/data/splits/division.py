@@ -16,12 +16,13 @@ from ...errors import MissingSplit, UserError
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, WITH_MORE
 from ..files.split_words import called_as_split
+from ..labels.columns import is_picture
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import SplitTable, called_so, of_labels, prefix, said_by
-from .split_names import HELD, split_named
+from .split_columns import SplitTable, called_so, images_named, of_labels, prefix
+from .split_names import HELD, refuse_two_splits, split_named
 from .split_roots import around_splits, split_folders, split_root
-from .split_tables import in_annotations, in_tables, left_to_folders, tell_absent
+from .split_tables import in_annotations, in_tables, tell_absent
 from .table_splits import unlabeled_too
 from .text_lists import in_json, in_lists, in_numbers
 from .yolo_places import refuse_places
@@ -75,8 +76,7 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
     found = [column] if column is not None and held else []
     for table in called_so(path, masks, label, True, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
-        ours = label is not None or not left_to_folders(table.file, pool.every.ids)
-        found[-1].labeled = not held and ours and table.columns.has_labels()
+        found[-1].labeled = not held and table.columns.has_labels()
     if held:
         return found
     listed = list(in_tables(path, pool, label, masks))
@@ -120,15 +120,29 @@ def two_splits(id: str, one: str, other: str) -> UserError:
 
 
 def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) -> Division:
-    """By the column of a table in the data set, or in the folder of one of its splits."""
-    file, folder = table.file, table.file.parent
-    pool = Pool(folder)
-    said = said_by(table, pool, prefix(path, folder), skip_missing)
-    if said.lost and (folder == path or masks):  # else labels are read from it
+    """By the column of a table in the data set, or in the folder of one of its splits.
+
+    Raises UserError for an image of two splits, for a held-out one that is not there, and where no column names the
+    images that it is about."""
+    file, folder, said = table.file, table.file.parent, table.said
+    pool, inside = Pool(folder), prefix(path, folder)
+    column, names, found = images_named(table.columns, said, pool)
+    ids = [None if id is None else f"{inside}{id}" for id in found]
+    refuse_two_splits(file, zip((line for line, _ in table.numbered), ids, said.splits))
+    lost = [name for name, id, split in zip(names, ids, said.splits) if split in HELD and name and not id]
+    nowhere = lost and not (any(ids) or skip_missing or any(map(is_picture, names)))
+    if column is None and {*said.splits} != {"train"} or nowhere:
+        odd = f" ({column!r} says {lost[0]!r}, which no image is called)" if lost else ""
+        raise UserError(
+            f"The column {said.name!r} of {file.name} says the split of images, and no column names their "
+            f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
+        )
+    if lost and (folder == path or masks):  # else labels are read from it
         if not skip_missing:
-            raise no_image(file, said.lost, pool.every.ids, said.name or "")
-        tell_lost(file, said.lost)
-    return Division(said.of, f"The column {table.said.name!r} of {file.name} says")
+            raise no_image(file, lost, pool.every.ids, column or "")
+        tell_lost(file, lost)
+    of = {id: split for id, cell, split in zip(ids, said.said, said.splits) if id and cell}
+    return Division(of, f"The column {said.name!r} of {file.name} says")
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:

@@ -19,7 +19,7 @@ from .columns_of import ColumnsOf
 from .pool import Pool
 from .split_columns import called_so, images_named, prefix
 from .split_names import split_named
-from .split_tables import left_to_folders, tell_torn
+from .split_tables import tell_torn
 
 
 @dataclass
@@ -81,7 +81,7 @@ def read_metadata(
         of.refuse_headless(file.name)
         if name is not None and label is None and of.label is None:
             refuse_strays(of.ticks([name]), file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
-        why = no_labels(file, of, name, loose, several)
+        why = no_labels(file, of, name, several)
     if why is not None:
         if why:
             warnings.warn(f"{file.name} is {why}", stacklevel=4)
@@ -123,18 +123,12 @@ def rows_of(file: Path, loose: bool) -> Rows | None:
     return numbered
 
 
-def no_labels(file: Path, of: ColumnsOf, name: str | None, loose: bool, several: bool) -> str | None:
+def no_labels(file: Path, of: ColumnsOf, name: str | None, several: bool) -> str | None:
     """What to say of a table that has no labels of images, "" for nothing; None where they are read. name: its column
     of file names."""
     labeled = of.asked is not None or of.has_labels([name], several)
     if of.asked is None and of.split is not None and {*of.names} <= {name, *of.apart}:  # it is of splits alone
         return ""
-    if labeled and of.asked is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
-        what = "not read for labels of images" if loose else "read for the splits of images alone"
-        return (
-            f"{what}: their labels are those of their folders. Give the label column (--label-column), or call the "
-            "table metadata, if the labels in it are meant."
-        )
     if file.stem.lower() != METADATA[0] and (name is None or not labeled):
         several_too = " Classes that each have a column of 0 and 1 are for --task multilabel."
         return (

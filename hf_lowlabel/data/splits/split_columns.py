@@ -11,10 +11,10 @@ from typing import NamedTuple
 from ...errors import UserError
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_file, metadata_files
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
-from ..labels.columns import Rows, is_picture
+from ..labels.columns import Rows
 from .columns_of import ColumnsOf, SplitColumn
 from .pool import Pool
-from .split_names import HELD, OF_ALL, refuse_two_splits
+from .split_names import OF_ALL
 from .split_tables import tables_of_splits, tell_torn
 
 
@@ -106,39 +106,6 @@ def images_named(columns: ColumnsOf, said: SplitColumn, pool: Pool) -> Named:
     found = [named(column) for column in columns.pictures if column != columns.files]
     best = max(found, key=lambda one: sum(id is not None for id in one.ids), default=called)
     return best if any(best.ids) else called
-
-
-class Said(NamedTuple):
-    """What a table says of images. of: id below the data set -> split. lost: names of held-out images that are not
-    there. name: the column of names."""
-
-    of: dict[str, str]
-    lost: list[str]
-    name: str | None
-
-
-def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> Said:
-    """What a column of splits says. inside: what ids begin with in the folder of the table.
-
-    Raises UserError for an image of two splits, and where no column names the images that it is about."""
-    file, said = table.file, table.said
-    name, names, ids = images_named(table.columns, said, pool)
-    ids = [None if id is None else f"{inside}{id}" for id in ids]
-    refuse_two_splits(file, zip((line for line, _ in table.numbered), ids, said.splits))
-    lost = [given for given, id, split in zip(names, ids, said.splits) if split in HELD and given and not id]
-    if (
-        name is None
-        and {*said.splits} - {"train"}
-        or lost
-        and not (any(ids) or skip_missing or any(map(is_picture, names)))
-    ):
-        odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
-        raise UserError(
-            f"The column {said.name!r} of {file.name} says the split of images, and no column names their "
-            f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
-        )
-    of = {id: split for id, cell, split in zip(ids, said.said, said.splits) if id and cell}
-    return Said(of, lost, name)
 
 
 def prefix(path: Path, folder: Path) -> str:

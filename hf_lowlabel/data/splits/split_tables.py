@@ -25,8 +25,7 @@ from ..labels.columns import FILE_COLUMNS, Rows, column_called, is_picture
 from ..labels.numbers import NUMBER
 from .columns_of import ColumnsOf
 from .pool import Listed, Pool, files_ending, tell_unread
-from .split_names import OF_ALL, split_named
-from .split_roots import split_folders
+from .split_names import split_named
 
 SERIES = 10  # tables of a split that are told apart by numbers, at most: as many folds
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
@@ -53,17 +52,6 @@ def tables_of_splits(path: Path, pool: Pool | None = None) -> list[tuple[str, Pa
         )
     apart = {*series}
     return [one for one in called if one not in apart and one[1].is_file()]
-
-
-def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
-    """Whether a table says splits alone, or one called train_labels says nothing, since images lie in two folders or
-    more that no split is called as, which say their classes. ids: of all images beside it."""
-    if file.stem.lower() not in {*OF_ALL, *WITH_MORE}:
-        return False
-    folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
-    opened = {folder.name for name, folder in split_folders(file.parent)[0].items() if name in ALIASES}
-    first = {next(iter(parts[parts[0].lower() in ALIASES or parts[0] in opened :]), "") for parts in folders}
-    return sum(bool(one) and not called_as_split(one) for one in first) > 1
 
 
 def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) -> Iterator[Listed]:
@@ -95,9 +83,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
                 tell_unread(file, split, f"{there} of {len(names)} names in its column {of.files!r} are of an image")
         elif there or pictures:
             labeled = of.has_labels() and file in metadata_files(path, split, more=True)
-            aside = file.stem.lower() in WITH_MORE and of.boxes is not None
-            ours = label is not None or not aside and not left_to_folders(file, pool.every.ids)
-            yield Listed(split, file, found, labeled and ours)
+            aside = label is None and file.stem.lower() in WITH_MORE and of.boxes is not None
+            yield Listed(split, file, found, labeled and not aside)
         elif split != "train":  # a column called image_id may hold ids of something else
             refuse_nameless_column(file, split, of, pool)
 
