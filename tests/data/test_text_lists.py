@@ -357,14 +357,14 @@ def test_numbers_of_images_and_their_splits(tmp_path):
     assert load_source(tmp_path).ids == [f"images/{names[k]}" for k in (0, 1, 3, 4)]
 
 
-def test_lists_of_several_divisions_in_folders_are_told(tmp_path):
+def test_lists_of_several_folders_are_read_together(tmp_path):
     pictures(tmp_path)
     for fold in "ab":
         write(tmp_path, f"splits/{fold}/test.txt", f"cat_{int(fold == 'a')}.jpg")
-    with pytest.warns(
-        UserWarning, match="The lists in splits/a/, splits/b/ are not read: .* Move those that are meant"
-    ):
-        assert len(load_source(tmp_path)) == 6
+    assert bare(load_source(tmp_path, split="test")) == ["cat_0.jpg", "cat_1.jpg"] and len(load_source(tmp_path)) == 4
+    write(tmp_path, "splits/a/train.txt", "cat_0.jpg")
+    with pytest.raises(UserError, match="cat_0.jpg' is in .*.txt and in .*.txt. Keep one of them"):
+        load_source(tmp_path)
 
 
 def test_lists_of_each_class_beside_those_of_all_say_nothing(tmp_path):

@@ -6,13 +6,11 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_text
-from ...text import series
 from ..files.folders import ALIASES, OTHER_TABLES, subfolders
 from ..files.split_words import is_called, splits_in
 from ..files.table_files import TABLES, NoTable, plain_name
@@ -39,15 +37,9 @@ def lists_in(folder: Path, pool: Pool, every: bool = True) -> list[Listed]:
 
 
 def lists_below(folder: Path, pool: Pool) -> list[Listed]:
-    """The lists in the only folder of a folder of lists that has some, or in VOC's ImageSets/Main/."""
-    below = {one.name.lower(): lists for one in subfolders(folder) if (lists := lists_in(one, pool, every=False))}
-    if "main" not in below and len(below) > 1 and any(part.split != "train" for one in below.values() for part in one):
-        warnings.warn(
-            f"The lists in {series(f'{folder.name}/{name}/' for name in below)} are not read: they may be several "
-            f"divisions, and nothing is held out by them. Move those that are meant into {folder.name}/.",
-            stacklevel=7,
-        )
-    return below.get("main") or (next(iter(below.values())) if len(below) == 1 else [])
+    """The lists in the folders of a folder of lists, of VOC's those in ImageSets/Main/ alone."""
+    below = {one.name.lower(): lists_in(one, pool, every=False) for one in subfolders(folder)}
+    return below.get("main") or [part for lists in below.values() for part in lists]
 
 
 def tell_tables(path: Path, folder: Path, pool: Pool) -> None:
