@@ -20,7 +20,7 @@ SPACE = ("space_app.py", "AutoModelForSemanticSegmentation.from_pretrained")  # 
 MODULES = {"pickle", "dill", "joblib", "subprocess", "shelve", "marshal", "runpy", "pty"}
 PLACES = {  # file -> the calls; "ours" is of files that this package wrote or ships
     "data/dataset.py": "",
-    "data/files/folders.py": "open open_image",  # the first 12 bytes of regular files
+    "data/files/folders.py": "open open open_image",  # the first 12 or 17 bytes of regular files
     "data/given_images.py": "open_image",
     "data/pixels/masks.py": "read_text",  # classes
     "data/pages.py": "open_image",  # what it has in memory
@@ -76,7 +76,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "labeling/history.py": "open read_bytes read_bytes",  # ours
     "labeling/other_rounds.py": "read_json",  # ours
     "labeling/next_steps.py": "read_json read_yaml",  # ours
-    "labeling/predicted.py": "DictReader open_image read_text read_text read_text",  # that `predict` wrote
+    "labeling/predicted.py": "DictReader open_image read_text read_text",  # that `predict` wrote
     "labeling/same_images.py": "open_image read_bytes read_bytes",  # images as `select` copied them
     "labeling/server.py": "open read_bytes read_bytes",  # images as they are, ours
     "labeling/display.py": "open_image",

@@ -208,9 +208,12 @@ def is_ours(folder: Path) -> bool:
 
 def is_predicted(folder: Path) -> bool:
     """Whether `predict` wrote masks and overlays into it."""
+    table = folder / PREDICTED
+    if not (table.is_file() and (folder / "masks").is_dir()):  # a FIFO would never answer
+        return False
     try:
-        with open(folder / PREDICTED, "rb") as file:
-            return file.read(len(HEAD)) == HEAD and (folder / "masks").is_dir()
+        with open(table, "rb") as file:
+            return file.read(len(HEAD)) == HEAD
     except OSError:
         return False
 
