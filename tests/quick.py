@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 
@@ -29,3 +30,16 @@ def few_shapes(setattr: Callable[[Any, str, Any], None]) -> None:
     from hf_lowlabel.data.sources import shapes
 
     setattr(shapes, "SIZES", {"train": 80, "validation": 10, "test": 20})
+
+
+def few_digits(setattr: Callable[[Any, str, Any], None], most: int) -> None:
+    """The first `most` of the embedded digits."""
+    from hf_lowlabel.data.sources import digits
+
+    whole = digits.digits
+
+    def few(split="train"):
+        source = whole(split)
+        return replace(source, ids=source.ids[:most], labels=source.labels[:most], fingerprint="f" * 64)
+
+    setattr(digits, "digits", few)

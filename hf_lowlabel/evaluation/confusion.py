@@ -10,9 +10,9 @@ as 0. Pixels whose target is 255 or negative take no part.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,13 +71,28 @@ def errors_over_images(confusions: np.ndarray, class_names: Sequence[str], draws
         Of the mean IoU, the mean Dice, the pixel accuracy and, of two classes, the IoU of the object; {} for fewer than
         4 images.
     """
-    n, random, found = len(confusions), np.random.default_rng(0), []
-    for _ in range(draws if n >= 4 else 0):
-        with contextlib.suppress(UserError):  # a draw without any pixel to compare with
-            found.append(segmentation_metrics(confusions[random.integers(0, n, n)].sum(0), class_names))
-    keys = ("miou", "dice", "pixel_accuracy", "object_iou")
-    values = {key: [one[key] for one in found if one.get(key) is not None] for key in keys}
+    n, random = len(confusions), np.random.default_rng(0)
+    if n < 4:
+        return {}
+    drawn = (confusions[random.integers(0, n, n)].sum(0) for _ in range(draws))
+    found = [_scores(confusion) for confusion in drawn if confusion.any()]  # else there is no pixel to compare with
+    keys = ("miou", "dice", "pixel_accuracy", *["object_iou"] * (len(class_names) == 2))
+    values = {key: [one[key] for one in found if not np.isnan(one[key])] for key in keys}
     return {f"{key}_error": float(np.std(v)) for key, v in values.items() if v}
+
+
+def shown_miou(confusion: np.ndarray) -> float:
+    """Mean IoU of the classes that the truth shows; confusion: pixel counts [K, K].
+
+    Raises:
+        UserError: there is no pixel.
+    """
+    truth = confusion.sum(1)
+    shown = truth > 0
+    if not shown.any():
+        raise _no_pixel()
+    hit = np.diag(confusion)
+    return float(np.mean(hit[shown] / (truth + confusion.sum(0) - hit)[shown]))
 
 
 def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
@@ -102,30 +117,48 @@ def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> d
             "one row and one column for each class."
         )
     if not confusion.sum():
-        raise UserError("No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored).")
-    hit, truth, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    union = truth + called - hit
-
-    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
-
-    iou, dice, recall = share(hit, union), share(2 * hit, truth + called), share(hit, truth)
+        raise _no_pixel()
+    found, truth = _scores(confusion), confusion.sum(1)
     out = {
-        "miou": float(np.nanmean(iou)),
-        "miou_all": float(np.nan_to_num(iou).mean()),
-        "dice": float(np.nanmean(dice)),
-        "pixel_accuracy": float(hit.sum() / truth.sum()),
-        "class_accuracy": float(np.nanmean(recall)),
+        **{key: float(found[key]) for key in ("miou", "miou_all", "dice", "pixel_accuracy", "class_accuracy")},
         "class_names": list(class_names),
-        "per_class": [_number(v) for v in iou],
-        "per_class_dice": [_number(v) for v in dice],
+        "per_class": [_number(v) for v in found["iou"]],
+        "per_class_dice": [_number(v) for v in found["dices"]],
         "per_class_share": [float(v) for v in truth / truth.sum()],
         "pixels": int(truth.sum()),
         "confusion": confusion.astype(np.int64).tolist(),
     }
     if len(class_names) == 2:
-        out["object_iou"] = _number(iou[1])
+        out["object_iou"] = _number(found["object_iou"])
     return out
+
+
+def _no_pixel() -> UserError:
+    return UserError("No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored).")
+
+
+def _scores(confusion: np.ndarray) -> dict[str, Any]:
+    """Of a confusion matrix [K, K] that has a pixel: scores, and those of the classes, [K], NaN where a class has none;
+    object_iou: of class 1, where there are two."""
+    hit, truth, called = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+
+    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+
+    def mean(values: np.ndarray) -> np.ndarray:  # over the classes that have one, of which there is one at least
+        return values[~np.isnan(values)].mean()
+
+    iou, dice, recall = share(hit, truth + called - hit), share(2 * hit, truth + called), share(hit, truth)
+    return {
+        "miou": mean(iou),
+        "miou_all": np.nan_to_num(iou).mean(),
+        "dice": mean(dice),
+        "pixel_accuracy": hit.sum() / truth.sum(),
+        "class_accuracy": mean(recall),
+        "iou": iou,
+        "dices": dice,
+        "object_iou": iou[-1],
+    }
 
 
 def per_image_jaccard(confusion: Tensor) -> Tensor:
