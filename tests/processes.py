@@ -19,7 +19,10 @@ import torch
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing
 from .quick import fewer_pixels, no_flush
 
-multiprocessing.set_forkserver_preload(["hf_lowlabel.api", "hf_lowlabel.cli.train", "transformers", "timm", "sklearn"])
+PRELOAD = """hf_lowlabel.api hf_lowlabel.cli.train hf_lowlabel.training.run hf_lowlabel.training.pretrain
+hf_lowlabel.hub.push hf_lowlabel.ladder.auto transformers timm segmentation_models_pytorch sklearn.linear_model
+scipy.optimize pytest"""
+multiprocessing.set_forkserver_preload(PRELOAD.split())
 FORKED = multiprocessing.get_context("forkserver")
 
 

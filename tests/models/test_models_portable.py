@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("portable")
     torch.manual_seed(0)
     model = create_classifier(
-        "resnet10t",
+        "test_resnet",
         4,
         pretrained=False,
         class_names=NAMES,

@@ -273,7 +273,7 @@ def test_predict(run, photos, tmp_path):
 
 
 def test_the_saved_model_needs_no_package_of_ours(photos, tmp_path):
-    settings = dict(TINY, model="resnet10t", image_size=32, stored_size=32, max_steps=2)
+    settings = dict(TINY, model="test_resnet", image_size=32, stored_size=32, max_steps=2)
     done = finetune(photos, method="supervised", output_dir=tmp_path / "run", **settings)
     file = str(photos / "test" / "00.png")
     code = (
