@@ -28,6 +28,15 @@ def pytest_runtestloop():
     gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Halves of the tests, of which one who has done takes from the other: files, and what their tests share, are torn
+    apart at a few places, and not at every small portion of `--dist load`."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def heard_log():
     """caplog hears the lines after a command too, the first of which in a process turns them off for others."""
