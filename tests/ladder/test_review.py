@@ -172,7 +172,7 @@ def painted(tmp_path_factory):
         Image.fromarray(mask.astype(np.uint8)).save(base / "data" / "masks" / f"{i:02d}.png")
     (base / "classes.txt").write_text("ground\ndisc\n")
     torch.manual_seed(0)
-    how = dict(model="test_resnet", from_scratch=True, method="probe", image_size=64, test_fraction=0.0, device="cpu")
+    how = dict(model="resnet10t", from_scratch=True, method="probe", image_size=64, test_fraction=0.0, device="cpu")
     finetune(
         str(base / "data"),
         task="segmentation",
@@ -239,7 +239,7 @@ def test_masks_of_colours_are_looked_at_where_the_page_has_their_colours(painted
         Image.fromarray(np.where(numbers[..., None] == 1, [0, 255, 0], 0).astype(np.uint8)).save(file)
     (tmp_path / "named.txt").write_text(lines)
     data = dict(task="segmentation", classes=[str(tmp_path / "named.txt")], image_size=64, test_fraction=0.0)
-    how = dict(model="test_resnet", from_scratch=True, method="probe", device="cpu", output_dir=tmp_path / "run")
+    how = dict(model="resnet10t", from_scratch=True, method="probe", device="cpu", output_dir=tmp_path / "run")
     finetune(str(colored), mask_format="colors", **data, **how)
     found = review_masks(tmp_path / "run", "cpu")
     assert "classes.txt' says none of ground, disc. Put the file" in found.no_page and found.images

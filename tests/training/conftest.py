@@ -173,10 +173,12 @@ def visible_log():
 
 
 @pytest.fixture
-def few_images(monkeypatch):
+def few_images():
     """The first 160 digits only, and 80 scenes."""
-    few_digits(monkeypatch.setattr, 160)
-    monkeypatch.setattr(shapes, "SIZES", {"train": 80, "test": 20})
+    with pytest.MonkeyPatch.context() as patch:
+        few_digits(patch.setattr, 160)
+        patch.setattr(shapes, "SIZES", {"train": 80, "test": 20})
+        yield
 
 
 def tensors(folder: Path, step: int) -> dict:
