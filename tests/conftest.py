@@ -67,8 +67,7 @@ def all_pixels(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_pictures(request):
-    """Pictures cost most of a tiny run; tests that look at them are marked `pictures`. Not by `monkeypatch`, which a test
-    may undo."""
+    """They cost most of a tiny run; tests that look at them are marked `pictures`. A test may undo `monkeypatch`."""
     with pytest.MonkeyPatch.context() as patch:
         if "pictures" not in request.keywords:
             draw_nothing(patch.setattr, *OF_CLASSES, *OF_MASKS)
