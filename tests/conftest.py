@@ -16,7 +16,7 @@ import torch  # noqa: E402
 from hf_lowlabel.text import speaks  # noqa: E402
 
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
-from .quick import fewer_pixels, no_flush  # noqa: E402
+from .quick import few_draws, fewer_pixels, no_flush  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -55,6 +55,7 @@ def no_level():
 def quick():
     with pytest.MonkeyPatch.context() as patch:
         no_flush(patch.setattr)
+        few_draws(patch.setattr)
         fewer_pixels(patch.setattr)
         yield
 

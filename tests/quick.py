@@ -25,6 +25,13 @@ def fewer_pixels(setattr: Callable[[Any, str, Any], None], most: float = 1500) -
         setattr(module, "sampled", few)
 
 
+def few_draws(setattr: Callable[[Any, str, Any], None]) -> None:
+    """Each part of the labels is drawn twice for a learning curve, not eight times."""
+    from hf_lowlabel.ladder import estimates
+
+    setattr(estimates, "DRAWS", 2)
+
+
 def few_shapes(setattr: Callable[[Any, str, Any], None]) -> None:
     """A tenth of the embedded images with masks, of which a run looks at all."""
     from hf_lowlabel.data.sources import shapes
