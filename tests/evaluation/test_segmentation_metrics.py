@@ -13,7 +13,7 @@ from torch import nn
 
 from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.evaluation.confusion import confusion_of, per_image_jaccard, segmentation_metrics
+from hf_lowlabel.evaluation.confusion import confusion_of, per_image_jaccard, segmentation_metrics, shown_miou
 from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color
 from hf_lowlabel.evaluation.segmentation import (
     evaluate_segmentation,
@@ -197,3 +197,15 @@ def test_masks_as_files_and_pictures(tmp_path):
     with Image.open(file) as picture:
         assert picture.width > 400 and len(np.unique(np.asarray(picture.convert("L")))) > 50
     assert file.stat().st_size < 300_000
+
+
+def test_the_score_of_masks_left_out_is_the_mean_over_the_classes_they_show():
+    """A class that is called and nowhere shown takes no part; the metrics count it as 0."""
+    rng = np.random.default_rng(0)
+    for shown in range(1, 4):
+        counts = rng.integers(0, 9, (4, 4)) + np.eye(4, dtype=int)
+        counts[shown:] = 0
+        found = segmentation_metrics(counts, list("abcd"))
+        assert shown_miou(counts) == pytest.approx(np.mean(found["per_class"][:shown]))
+    with pytest.raises(UserError, match="No pixel has a class"):
+        shown_miou(np.zeros((4, 4)))

@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("portable")
     torch.manual_seed(0)
     model = create_classifier(
-        "test_resnet",
+        "resnet10t",
         4,
         pretrained=False,
         class_names=NAMES,
