@@ -31,6 +31,7 @@ from .records import RunRecord
 from .table_writer import growing_table
 from .tasks import get_task, of_model
 from .tasks.base import Task
+from .tasks.data_classes import refuse_foreign
 from .tasks.predicted_masks import alone, pictures_of, remove_pictures
 from .tasks.testing import report_folder, test_images
 from .text import brief
@@ -182,12 +183,6 @@ def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
         return said
     trained = read_yaml(Path(model, "training.yaml"))
     return {k: trained[k] for k in given if trained.get(k) and k in task.takes} | said
-
-
-def refuse_foreign(data: DataArguments, task: Task) -> None:
-    for name in ("mask_column", "classes", "mask_format", "mask_ignore", "instances"):
-        if getattr(data, name) and name not in task.takes:
-            raise UserError(f"{name} says what masks mean, and this is for a {task.product}. Leave it out.")
 
 
 @given_back

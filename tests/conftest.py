@@ -16,7 +16,7 @@ import torch  # noqa: E402
 from hf_lowlabel.text import speaks  # noqa: E402
 
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing  # noqa: E402
-from .quick import fewer_pixels, no_flush  # noqa: E402
+from .quick import few_draws, fewer_pixels, no_flush  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -26,6 +26,15 @@ def pytest_runtestloop():
     """What was imported stays: the garbage collector looks at none of it again."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Halves of the tests, of which one who has done takes from the other: files, and what their tests share, are torn
+    apart at a few places, and not at every small portion of `--dist load`."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,6 +55,7 @@ def no_level():
 def quick():
     with pytest.MonkeyPatch.context() as patch:
         no_flush(patch.setattr)
+        few_draws(patch.setattr)
         fewer_pixels(patch.setattr)
         yield
 
@@ -57,7 +67,9 @@ def all_pixels(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
-    """Pictures cost most of a tiny run; tests that look at them are marked `pictures`."""
-    if "pictures" not in request.keywords:
-        draw_nothing(monkeypatch.setattr, *OF_CLASSES, *OF_MASKS)
+def no_pictures(request):
+    """They cost most of a tiny run; tests that look at them are marked `pictures`. A test may undo `monkeypatch`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "pictures" not in request.keywords:
+            draw_nothing(patch.setattr, *OF_CLASSES, *OF_MASKS)
+        yield

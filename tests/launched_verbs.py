@@ -9,11 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from hf_lowlabel import cli
+from hf_lowlabel.cli import first_process
 from hf_lowlabel.hub import push
 from hf_lowlabel.ladder import search_state
 
 
 def run(folder: Path, argv: list[str]) -> None:
+    first_process.LINGER = 0.1  # no launcher looks on
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             code = cli.main(argv)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-OF_CLASSES = ("plots.curves", "plots.confusion", "plots.reliability", "sheets.predictions")
+OF_CLASSES = ("plots.curves", "plots.confusion", "plots.reliability", "sheets.predictions", "sheets.captioned")
 OF_MASKS = ("plots.curves", "plots.confusion", "overlays.examples")
 
 

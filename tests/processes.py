@@ -17,9 +17,12 @@ from typing import Any
 import torch
 
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing
-from .quick import fewer_pixels, no_flush
+from .quick import few_draws, fewer_pixels, no_flush
 
-multiprocessing.set_forkserver_preload(["hf_lowlabel.api", "hf_lowlabel.cli.train", "transformers", "timm", "sklearn"])
+PRELOAD = """hf_lowlabel.api hf_lowlabel.cli.train hf_lowlabel.training.run hf_lowlabel.training.pretrain
+hf_lowlabel.hub.push hf_lowlabel.ladder.auto transformers timm segmentation_models_pytorch sklearn.linear_model
+scipy.optimize pytest"""
+multiprocessing.set_forkserver_preload(PRELOAD.split())
 FORKED = multiprocessing.get_context("forkserver")
 
 
@@ -32,6 +35,7 @@ def _called(
     os.dup2(file, 2)
     torch.set_num_threads(1)
     no_flush(setattr)
+    few_draws(setattr)
     fewer_pixels(setattr)
     if not pictures:
         draw_nothing(setattr, *OF_CLASSES, *OF_MASKS)

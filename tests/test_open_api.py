@@ -196,7 +196,7 @@ FROM_MODULE = {k: v for k, v in FINETUNE.items() if k not in ("model", "from_scr
 
 def test_a_timm_module(tmp_path):
     torch.manual_seed(3)
-    module = timm.create_model("resnet10t", num_classes=7)
+    module = timm.create_model("test_resnet", num_classes=7)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     probe = {k: v for k, v in FROM_MODULE.items() if k not in ("batch_size", "max_steps", "unlabeled_ratio")}
     done = finetune(table(24), model=module, method="probe", output_dir=tmp_path / "run", **probe)
@@ -217,7 +217,7 @@ def test_a_timm_module(tmp_path):
         output_dir=tmp_path / "pre",
         **{k: v for k, v in PRETRAIN.items() if k in FROM_MODULE or "method" in k},
     )
-    assert trained.model.config.architecture == "resnet10t"
+    assert trained.model.config.architecture == "test_resnet"
     assert predict(pairs(tmp_path, 3)[0][0], done.model).rows[0]["class"] in ("red", "green", "blue")
 
 
@@ -256,7 +256,7 @@ def test_a_segmenter_of_ours(tmp_path, monkeypatch):
     common = dict(task="segmentation", method="supervised", **settings)
     done = finetune("shapes", model=made, output_dir=tmp_path / "r", **dict(common, learning_rate=0))
     assert next(done.model.parameters()).equal(first)
-    encoder = timm.create_model("resnet10t")
+    encoder = timm.create_model("test_resnet")
     done = finetune(
         "shapes", model=encoder, output_dir=tmp_path / "e", architecture="unet", **dict(common, learning_rate=0)
     )

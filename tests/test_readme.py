@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from .pictures import OF_CLASSES, OF_MASKS, draw_nothing
-from .quick import few_shapes
+from .quick import few_digits, few_shapes
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -20,6 +20,7 @@ def ran(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("readme"))
         few_shapes(patch.setattr)
+        few_digits(patch.setattr, 600)
         draw_nothing(patch.setattr, *OF_CLASSES, *OF_MASKS)
         for block in BLOCKS:
             exec(compile(block, "README.md", "exec"), scope)

@@ -25,8 +25,8 @@ def split(argv: list[str]) -> int:
     data = data_source(args)
     refuse_absent(args, data.dataset, args.task)
     from ..data.skipped import list_left_out
-    from ..prediction import refuse_foreign
     from ..tasks import get_task
+    from ..tasks.data_classes import refuse_foreign
 
     task = get_task(args.task)
     refuse_foreign(data, task)

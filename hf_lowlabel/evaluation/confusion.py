@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import UserError
 
 MASK_IGNORE = 255
+NO_PIXEL = "No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored)."
 
 
 def confusion_of(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -82,6 +83,19 @@ def errors_over_images(confusions: np.ndarray, draws: int = 200) -> dict[str, fl
     return {f"{key}_error": float(np.std(v)) for key, v in values.items() if v}
 
 
+def shown_miou(confusion: np.ndarray) -> float:
+    """Mean IoU of the classes that the truth shows; confusion: pixel counts [K, K].
+
+    Raises:
+        UserError: there is no pixel.
+    """
+    hit, truth, called = counts_of(confusion)
+    shown = truth > 0
+    if not shown.any():
+        raise UserError(NO_PIXEL)
+    return float(np.mean(_share(hit, truth + called - hit)[shown]))
+
+
 def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> dict:
     """Every score, as a dict that `json.dumps` takes; what has no value is None.
 
@@ -104,7 +118,7 @@ def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> d
             "one row and one column for each class."
         )
     if not confusion.sum():
-        raise UserError("No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored).")
+        raise UserError(NO_PIXEL)
     hit, truth, called = counts_of(confusion)
     return {
         **overall(hit, truth, called),

@@ -267,7 +267,7 @@ def queried(query: str) -> dict[str, str]:
 
 
 class PageServer(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads, request_queue_size = True, 128  # a connection beyond those that wait comes again after a second
 
     def __init__(self, session: Any, port: int = 0):
         self.session: Session = session

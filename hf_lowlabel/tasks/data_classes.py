@@ -19,6 +19,7 @@ from ..data.files.folders import is_table, listing
 from ..data.labels.labels import NO_LABEL, LabelRules
 from ..data.masks.mask_folders import layout
 from ..data.splits.splits import Split
+from ..errors import UserError
 
 UNKNOWN_RANGE = "floating-point pixels, or values outside 0..65535; give --value-range LOW HIGH"
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -74,6 +75,13 @@ def photo_code(value_range: Sequence[float] | None, name: str = "image") -> str:
 def label_rules(data: DataArguments) -> LabelRules:
     """How labels in tables are taken."""
     return LabelRules(tuple(data.no_label) or NO_LABEL, data.skip_missing, data.skip_conflicts)
+
+
+def refuse_foreign(data: DataArguments, task: Any) -> None:
+    """UserError for a setting of masks that this task does not take."""
+    for name in ("mask_column", "classes", "mask_format", "mask_ignore", "instances"):
+        if getattr(data, name) and name not in task.takes:
+            raise UserError(f"{name} says what masks mean, and this is for a {task.product}. Leave it out.")
 
 
 def as_path(dataset: Any) -> Path | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from ..evaluation.confusion import segmentation_metrics
+from ..evaluation.confusion import shown_miou
 from ..text import listed
 from .cross_validation import of_masks
 from .data_classes import Examples, LeftOut
@@ -57,9 +57,7 @@ class JudgingMasks(Judging):
 
     def total(self, tallies: np.ndarray, names: list[str]) -> float:
         """Mean IoU of the classes that the masks show."""
-        found = segmentation_metrics(tallies.sum(0), names)
-        shown = [v for v, share in zip(found["per_class"], found["per_class_share"], strict=True) if share > 0]
-        return float(np.mean(shown))
+        return shown_miou(tallies.sum(0))
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
         return of_masks(model, labeled, len(names))

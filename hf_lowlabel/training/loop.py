@@ -334,5 +334,8 @@ class Loop:
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
     """torch's generators as a function of (seed, step, rank): dropout and mixing are the same after a resume."""
-    value = (seed * 1_000_003 + step) * 4096 + rank
-    torch.manual_seed(value % (2**63))
+    value = ((seed * 1_000_003 + step) * 4096 + rank) % (2**63)
+    if torch.accelerator.is_available():
+        torch.manual_seed(value)
+    else:  # the same, without the stack that torch formats three times for generators that are not there, ms a step
+        torch.default_generator.manual_seed(value)

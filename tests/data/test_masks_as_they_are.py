@@ -30,7 +30,7 @@ def train(root, **given):
         task="segmentation",
         num_labels=2,
         method="supervised",
-        model="resnet10t",
+        model="test_resnet",
         from_scratch=True,
         architecture="unet",
         batch_size=2,

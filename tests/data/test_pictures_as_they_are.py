@@ -73,7 +73,7 @@ def test_a_model_knows_the_range_it_was_trained_with(tmp_path):
     for k, name in enumerate("ab"):
         for i in range(4):
             save(tmp_path / f"d/{name}/{i}.png", (RAMP.repeat(4, 0).repeat(4, 1) * (20 + 40 * k) + i).astype(np.uint16))
-    settings = dict(method="supervised", model="resnet10t", from_scratch=True, batch_size=2, max_steps=1)
+    settings = dict(method="supervised", model="test_resnet", from_scratch=True, batch_size=2, max_steps=1)
     run = finetune(
         str(tmp_path / "d"),
         num_labels=4,
@@ -202,7 +202,7 @@ def test_pages_are_predicted_when_asked(tmp_path):
     for name in "ab":
         for i in range(3):
             save(tmp_path / f"d/{name}/{i}.png", np.full((32, 32), 60 * i, np.uint8))
-    settings = dict(method="supervised", model="resnet10t", from_scratch=True, batch_size=2, max_steps=1)
+    settings = dict(method="supervised", model="test_resnet", from_scratch=True, batch_size=2, max_steps=1)
     run = finetune(str(tmp_path / "d"), num_labels=4, image_size=32, output_dir=str(tmp_path / "run"), **settings)
     stack(tmp_path / "s.tif", 3, (32, 32))
     (tmp_path / "x.heic").write_bytes(b"x")

@@ -225,7 +225,7 @@ def test_a_test_set_drawn_from_a_table_beside_the_photos_or_elsewhere(tmp_path):
         "--split",
         f"{tmp_path}/s.json",
         "--model",
-        "resnet10t",
+        "test_resnet",
         "--from-scratch",
     ]
     assert main([*run, "--method", "supervised", "--dry-run", "--output-dir", f"{tmp_path}/run"]) == 0

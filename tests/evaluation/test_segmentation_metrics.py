@@ -13,7 +13,13 @@ from torch import nn
 
 from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.evaluation.confusion import confusion_of, errors_over_images, per_image_jaccard, segmentation_metrics
+from hf_lowlabel.evaluation.confusion import (
+    confusion_of,
+    errors_over_images,
+    per_image_jaccard,
+    segmentation_metrics,
+    shown_miou,
+)
 from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color
 from hf_lowlabel.evaluation.segmentation import (
     evaluate_segmentation,
@@ -213,3 +219,15 @@ def test_errors_over_images_are_those_of_whole_scores(classes):
     found = errors_over_images(tables)
     assert found == pytest.approx({f"{key}_error": np.std([one[key] for one in each]) for key in expected})
     assert len(each) < 200 and errors_over_images(tables[:3]) == {}
+
+
+def test_the_score_of_masks_left_out_is_the_mean_over_the_classes_they_show():
+    """A class that is called and nowhere shown takes no part; the metrics count it as 0."""
+    rng = np.random.default_rng(0)
+    for shown in range(1, 4):
+        counts = rng.integers(0, 9, (4, 4)) + np.eye(4, dtype=int)
+        counts[shown:] = 0
+        found = segmentation_metrics(counts, list("abcd"))
+        assert shown_miou(counts) == pytest.approx(np.mean(found["per_class"][:shown]))
+    with pytest.raises(UserError, match="No pixel has a class"):
+        shown_miou(np.zeros((4, 4)))

@@ -66,7 +66,7 @@ def pushed(module_hub, tmp_path_factory):
     np.save(root / "x.npy", x.numpy())
     networks, commits = {}, []
     for version in range(2):
-        model = create_classifier("resnet10t", 2, pretrained=False, class_names=["cat", "dog"], image_size=32)
+        model = create_classifier("test_resnet", 2, pretrained=False, class_names=["cat", "dog"], image_size=32)
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(0.02 * torch.randn_like(p))
@@ -91,7 +91,7 @@ def pushed(module_hub, tmp_path_factory):
 def save_and_push(model, folder, repo_id, kind, **arguments):
     model.save_pretrained(folder)
     facts = RunRecord(
-        kind, architecture="resnet10t", class_names=["cat", "dog"] if kind == "classification" else [], license="mit"
+        kind, architecture="test_resnet", class_names=["cat", "dog"] if kind == "classification" else [], license="mit"
     )
     facts.to_json(folder / "run.json")
     write_card(folder, facts)

@@ -19,6 +19,7 @@ from hf_lowlabel.evaluation import charts
 from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.hub.report import report, short_names
 from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
+from tests.quick import few_digits
 
 NAMES = ["cat", "<b>owl</b>", 'q"uote']
 VOID = {"meta", "img", "br", "line", "circle", "rect", "path", "text"}
@@ -170,6 +171,7 @@ def test_mistakes_and_features_of_a_real_run(tmp_path, monkeypatch):
     from hf_lowlabel.tasks import classification_card
 
     monkeypatch.setattr(report_data, "MOST_DOTS", 40)
+    few_digits(monkeypatch.setattr, 400)
     without_pictures(monkeypatch)
     tiny = dict(
         dataset="digits",

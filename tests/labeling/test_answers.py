@@ -10,6 +10,7 @@ import pytest
 from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.labeling.page import Session
 
+from .conftest import opened
 from .test_page import answers_or_none, ask, browser, folder, scenes, serving, stored  # noqa: F401
 
 
@@ -59,7 +60,7 @@ def test_a_tab_says_that_another_one_answered(folder, tab):  # noqa: F811
 
     with serving(folder) as server:
         ids = [image["id"] for image in ask(server, "state")["images"]]
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
         ask(server, "label", {"id": ids[0], "label": "red"})
         tab.keyboard.press("2")
         expect(tab.locator("#problem")).to_contain_text("changed in another tab or by hand, and is red now")
@@ -77,7 +78,7 @@ def test_all_classes_of_an_image_are_not_saved_over_others(scenes, tab):  # noqa
 
     with serving(scenes) as server:
         ids = [image["id"] for image in ask(server, "state")["images"]]
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
         ask(server, "label", {"id": ids[0], "label": "cat;sky"})
         tab.keyboard.press("2"), tab.keyboard.press("Enter")
         expect(tab.locator("#problem")).to_contain_text("is cat;sky now")
@@ -96,17 +97,17 @@ def test_a_key_that_is_held_answers_once(folder, tab, key, undone):  # noqa: F81
         if undone:
             for id in ids:
                 ask(server, "label", {"id": id, "label": "red"})
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
         tab.keyboard.down(key)
         expect(tab.locator("#count")).to_contain_text(
             "4 labeled" if undone else re.compile("[10] labeled, [01] skipped")
         )
         for _ in range(3):
-            tab.wait_for_load_state("networkidle")
+            tab.wait_for_function("() => !busy")
             expect(tab.locator("#image:not(.waiting)")).to_be_visible()
             tab.keyboard.down(key)  # repeated
         tab.keyboard.up(key)
-        tab.wait_for_load_state("networkidle")
+        tab.wait_for_function("() => !busy")
         assert len(server.session.steps) == (4 if undone else 1)
         before = tab.inner_text("#id")
         tab.keyboard.down("ArrowRight"), tab.keyboard.down("ArrowRight")  # which only looks

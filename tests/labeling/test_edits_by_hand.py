@@ -10,6 +10,7 @@ from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import read_labels
 from hf_lowlabel.labeling.page import Session
 
+from .conftest import opened
 from .test_other_rounds import rounds  # noqa: F401
 from .test_page import browser, folder, scenes, serving, stored, tap  # noqa: F401
 
@@ -250,7 +251,7 @@ def test_the_page_shows_that_labels_are_gone_and_its_undo_puts_them_back(folder,
     expect.set_options(timeout=20_000)
     page, before = browser.new_page(), table(folder)
     with serving(folder) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         count, problem = page.locator("#count"), page.locator("#problem")
         tap(page, "1")
         expect(count).to_contain_text("1 labeled")

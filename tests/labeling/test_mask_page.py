@@ -24,7 +24,7 @@ from hf_lowlabel.labeling.mask_page import MaskSession, Shown
 from hf_lowlabel.labeling.mask_places import find_places
 from hf_lowlabel.labeling.server import PageServer, only_one, serve
 
-from .conftest import at_page, paint
+from .conftest import at_page, opened, paint
 from .test_page import ask, browser, serving  # noqa: F401
 
 NAMES = ("background", "disc")
@@ -477,7 +477,7 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         page.keyboard.press(key)
 
     try:
-        page.goto(url, wait_until="networkidle")
+        opened(page, url)
         expect(page.locator("#lead")).to_be_visible()  # an empty list of classes explains itself
         press("n")
         for name in ("background", "disc"):
@@ -523,7 +523,7 @@ def test_a_person_paints_and_a_crash_loses_nothing(tmp_path, browser):  # noqa: 
         page.mouse.click(*at(5, 5))
         expect(page.locator("#problem")).to_contain_text("not saved")
         process, url = apart(photos)
-        page.goto(url, wait_until="networkidle")
+        opened(page, url)
         expect(page.locator("#count")).to_contain_text("1 of 2 with a mask")
         assert page.text_content("#id") == "1.jpg"  # the first without one
         press("ArrowLeft")
@@ -554,16 +554,16 @@ def test_a_tab_of_another_folder_paints_nothing(photos, browser, tmp_path):  # n
     with serving(photos, session) as server:
         port, left = server.server_port, browser.new_context(viewport={"width": 1280, "height": 800})
         tab = left.new_page()
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
         expect(tab.locator("#open")).to_have_text("100 % unpainted")
     with serving(other, session, port) as server:
-        left.new_page().goto(server.url, wait_until="networkidle")
+        opened(left.new_page(), server.url)
         tab.keyboard.press("1"), tab.keyboard.press("r")
         expect(tab.locator("#saved")).to_have_text("not saved")
         expect(tab.locator("#problem")).to_contain_text("this tab shows another folder")
         assert not list(other.rglob("masks/*"))
     with serving(photos, session, port) as server:  # its own again
-        left.pages[1].goto(server.url, wait_until="networkidle")
+        opened(left.pages[1], server.url)
         tab.keyboard.press("z"), tab.keyboard.press("y")
         expect(tab.locator("#saved")).to_have_text("saved")
         assert (stored(photos) == 0).all() and not list(other.rglob("masks/*"))
@@ -576,7 +576,7 @@ def test_a_tab_says_that_another_one_painted(photos, browser):  # noqa: F811
     with serving(photos, session) as server:
         tabs = [browser.new_page(viewport={"width": 1280, "height": 800}) for _ in range(2)]
         for tab in tabs:
-            tab.goto(server.url, wait_until="networkidle")
+            opened(tab, server.url)
             expect(tab.locator("#open")).to_have_text("100 % unpainted")
         first, second = tabs
         first.keyboard.press("1"), first.keyboard.press("r")
@@ -618,7 +618,7 @@ def test_strokes_after_an_answer_that_was_lost_are_saved(photos, browser):  # no
 
     with serving(photos, session) as server:
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
         tab.route("**/mask?*", lose, times=1)
         tab.keyboard.press("1"), tab.keyboard.press("r")
         expect(tab.locator("#saved")).to_have_text("not saved")
@@ -637,7 +637,7 @@ def test_a_tab_says_that_another_one_changed_the_classes(photos, browser):  # no
     expect.set_options(timeout=20_000)
     with serving(photos, session) as server:
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
         expect(tab.locator("#open")).to_have_text("100 % unpainted")
         tab.keyboard.press("2")
         old = tab.evaluate("state.classes[1].name")
@@ -682,7 +682,7 @@ def test_clicks_and_boxes_on_the_page(tmp_path, browser):  # noqa: F811
     with serving(photos, with_help) as server:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
 
         def at(x, y):
             box = page.locator("#mask").bounding_box()
@@ -729,7 +729,7 @@ def test_a_mask_of_1024_px_comes_back_after_a_kill(tmp_path, browser):  # noqa: 
     process, url = apart(photos)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     try:
-        page.goto(url, wait_until="networkidle")
+        opened(page, url)
         box = page.locator("#mask").bounding_box()
         page.keyboard.press("2")
         for k in range(5):
@@ -750,7 +750,7 @@ def test_a_mask_of_1024_px_comes_back_after_a_kill(tmp_path, browser):  # noqa: 
         changed = after != before
         assert after.shape == (1024, 1024) and changed.sum() < 3000 and (after[changed] == 1).all()
         process, url = apart(photos)
-        page.goto(url, wait_until="networkidle")
+        opened(page, url)
         page.keyboard.press("ArrowLeft")
         expect(page.locator("#open")).to_have_text("0 % unpainted")
         shown = page.evaluate("Array.from(mask.counts(2))")

@@ -16,6 +16,7 @@ from hf_lowlabel.labeling.mask_places import find_places, image_size, read_mask,
 from hf_lowlabel.labeling.same_images import is_copy
 from hf_lowlabel.labeling.to_label import write_image
 
+from .conftest import opened
 from .test_page import browser, serving  # noqa: F401
 
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -104,7 +105,7 @@ def test_a_mask_lies_where_it_was_painted(turned, browser):  # noqa: F811
             file.unlink()
     with serving(turned, lambda folder: MaskSession(folder, classes=["a", "b"])) as server:
         page = browser.new_page(bypass_csp=True)
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         for file in server.session.places:
             expect(page.locator("#id")).to_have_text(file)
             page.wait_for_function("() => !locked")
@@ -132,7 +133,7 @@ def test_an_image_that_the_browser_turns_otherwise_takes_no_strokes(turned, brow
     monkeypatch.setattr("hf_lowlabel.labeling.display.file_to_show", raw)
     with serving(turned, lambda folder: MaskSession(folder, classes=["a", "b"])) as server:
         page = browser.new_page()
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         at = list(server.session.places).index("webp-exif.webp")
         page.evaluate(f"go({at})")
         expect(page.locator("#problem")).to_have_text(re.compile("as 40 x 20 px, and training reads 20 x 40 px"))

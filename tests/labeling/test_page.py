@@ -2,11 +2,7 @@
 
 import contextlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -25,7 +21,7 @@ from hf_lowlabel.labeling.server import PageServer, only_one
 from hf_lowlabel.labeling.suggestions import write_suggestions
 from hf_lowlabel.ladder.answers import unanswered
 
-from .conftest import at_page, paint
+from .conftest import Served, at_page, opened, paint
 
 BROWSER = next(
     (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
@@ -45,7 +41,7 @@ def folder(tmp_path):
 @contextlib.contextmanager
 def serving(folder, session=Session, port=0):
     server = PageServer(session(folder), port)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server
     finally:
@@ -287,18 +283,6 @@ def browser():
         browser.close()
 
 
-def start(folder, *more) -> tuple[subprocess.Popen, str]:
-    """`hf-lowlabel label` as a process of its own; its address from what it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hf_lowlabel.cli", "label", str(folder), "--no-browser", *more],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits deafness
-    )
-    return process, process.stdout.readline().split("open ")[1].split()[0]
-
-
 def tap(page, key):
     """Press a key when the picture is there: what is not shown yet is not answered."""
     page.wait_for_selector("#image:not(.waiting)", state="attached")
@@ -307,7 +291,7 @@ def tap(page, key):
 
 def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, browser):
     ids = list(Asked.load(folder).files.values())
-    process, url = start(folder)
+    server = Served(folder)
     from playwright.sync_api import expect
 
     page = browser.new_page()
@@ -317,7 +301,7 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
     page.on("pageerror", lambda error: problems.append(str(error)))
     count = page.locator("#count")
     try:
-        page.goto(url, wait_until="networkidle")
+        opened(page, server.url)
         expect(count).to_have_text("0 labeled, 0 skipped of 5")
         assert page.locator("#image").evaluate("image => image.naturalWidth") == 16
 
@@ -347,12 +331,11 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         assert page.text_content("#id") == ids[2] and "blue 1" in page.text_content("button.given")
         assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1"}
 
-        process.kill()  # the machine goes down
-        process.wait()
+        server.kill()  # the machine goes down
         tap(page, "1")
         expect(page.locator("#problem")).to_contain_text("not saved")
-        process, url = start(folder)
-        page.goto(url)
+        server = Served(folder)
+        page.goto(server.url)
         expect(count).to_contain_text("3 labeled, 0 skipped")
         assert page.text_content("#id") == ids[3]  # the first that is open
         press("u", "2 labeled, 0 skipped")  # undo reaches over the crash
@@ -363,9 +346,8 @@ def test_a_person_labels_with_the_keyboard_and_a_crash_loses_nothing(folder, bro
         assert not problems
     finally:
         page.close()
-        process.send_signal(signal.SIGINT)
-        out = process.communicate(timeout=20)[0]
-    assert "4 labeled, 1 skipped of 5; next: hf-lowlabel split --from" in out and process.returncode == 0
+        ended = server.end()
+    assert "4 labeled, 1 skipped of 5; next: hf-lowlabel split --from" in server.said() and ended == 0
     assert stored(folder) == {ids[0]: "red", ids[1]: "green", ids[2]: "blue 1", ids[3]: "green"}
 
 
@@ -376,14 +358,13 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
     ids = list(Asked.load(folder).files.values())
     said = {ids[0]: (("green", 0.834), "in doubt: green or red"), ids[1]: (("mauve", 0.9), ""), ids[2]: (None, "odd")}
     write_suggestions(folder, said)
-    process, url = start(folder)
     page = browser.new_page()
     page.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    try:
-        page.goto(url, wait_until="networkidle")
+    with serving(folder) as server:
+        opened(page, server.url)
         expect(page.locator("#accept")).to_contain_text("green (83 %)")
         expect(page.locator("button.likely")).to_contain_text("green")
         expect(page.locator("#id")).to_have_text(f"{ids[0]}: in doubt: green or red")
@@ -398,10 +379,7 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
         tap(page, "u")
         expect(page.locator("#count")).to_contain_text("1 labeled")
         assert not problems and stored(folder) == {ids[0]: "green"}
-    finally:
         page.close()
-        process.kill()
-        process.wait()
 
 
 def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
@@ -418,7 +396,7 @@ def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("dialog", lambda dialog: dialog.accept("blue"))
     with serving(folder) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         tap(page, "ArrowUp")
         expect(page.locator("#id")).to_contain_text("4 that look like green")
         assert page.eval_on_selector_all("#grid img", "all => all.map(i => i.alt)") == [ids[k] for k in (1, 3, 2, 0)]
@@ -453,16 +431,16 @@ def test_a_tab_of_another_folder_writes_nothing(folder, browser, tmp_path):
     with serving(folder) as server:
         port, left = server.server_port, browser.new_context()
         tab = left.new_page()
-        tab.goto(server.url, wait_until="networkidle")
+        opened(tab, server.url)
     with serving(other, port=port) as server:
-        left.new_page().goto(server.url, wait_until="networkidle")
+        opened(left.new_page(), server.url)
         for key in ("1", "s", "2"):
             tap(tab, key)
             expect(tab.locator("#problem")).to_contain_text("this tab shows another folder")
         expect(tab.locator("#count")).to_contain_text("0 labeled")
         assert stored(other) == {}
     with serving(folder, port=port) as server:  # its own again
-        left.pages[1].goto(server.url, wait_until="networkidle")
+        opened(left.pages[1], server.url)
         tap(tab, "1")
         expect(tab.locator("#count")).to_contain_text("1 labeled")
     assert len(stored(folder)) == 1 and stored(other) == {}
@@ -477,7 +455,7 @@ def test_a_tab_says_that_another_one_changed_the_classes(folder, browser):
     with serving(folder) as server:
         first, second = browser.new_page(), browser.new_page()
         for tab in (first, second):
-            tab.goto(server.url, wait_until="networkidle")
+            opened(tab, server.url)
         tap(second, "ArrowRight")
         ask(server, "rename", {"old": "red", "new": "rosso"})
         tap(second, "1")
@@ -512,7 +490,7 @@ def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
     asked, page = [], browser.new_page()
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept("rosso")))
     with serving(folder) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         tap(page, "1")
         expect(page.locator("#classes button >> nth=0").locator("small")).to_have_text("1 + 2")
         page.click("#classes span >> nth=0")
@@ -526,34 +504,27 @@ def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
 
 def test_killed_at_any_moment_the_file_is_whole(folder):
     """SIGKILL while labels pour in: labels.csv is readable and holds everything that was answered."""
-    process, url = start(folder)
+    server = Served(folder)
     ids, answered, stop = list(Asked.load(folder).files.values()), {}, threading.Event()
-
-    class Server:
-        pass
-
-    Server.url = url
 
     def pour():
         n = 0
         while not stop.is_set():
             n += 1
             with contextlib.suppress(OSError, urllib.error.URLError):
-                ask(Server, "label", {"id": ids[n % 5], "label": ["red", "green"][n // 5 % 2]})
+                ask(server, "label", {"id": ids[n % 5], "label": ["red", "green"][n // 5 % 2]})
                 answered[ids[n % 5]] = ["red", "green"][n // 5 % 2]
 
     thread = threading.Thread(target=pour)
     thread.start()
     time.sleep(0.7)
-    process.kill()
-    process.wait()
+    server.kill()
     stop.set()
     thread.join()
     kept = stored(folder)
     assert (
         len(answered) == 5 and sum(kept[id] != label for id, label in answered.items()) <= 1
     )  # one may be saved, not yet answered
-    process.stdout.close()
 
 
 def test_classes_are_checked_and_saved_together(scenes, browser):
@@ -564,7 +535,7 @@ def test_classes_are_checked_and_saved_together(scenes, browser):
     with serving(scenes) as server:
         page = browser.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         boxes, count = page.get_by_role("checkbox"), page.locator("#count")
         expect(boxes).to_have_count(3)
         tap(page, "1"), tap(page, "3"), tap(page, "2"), tap(page, "2")

@@ -7,6 +7,7 @@ import pytest
 from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.suggestions import write_suggestions
 
+from .conftest import opened
 from .test_page import answers, browser, folder, scenes, serving, stored, tap  # noqa: F401
 from .test_strokes import Halves, painting
 
@@ -17,10 +18,10 @@ def test_two_clicks_in_a_row_answer_one_image(folder, browser):  # noqa: F811
     expect.set_options(timeout=20_000)
     page, ids = browser.new_page(), list(Asked.load(folder).files.values())
     with serving(folder) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         page.dblclick("#classes button >> nth=0")
         expect(page.locator("#id")).to_have_text(ids[1])
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function("() => !busy")
         assert stored(folder) == {ids[0]: "red"}
         page.wait_for_timeout(500)  # a person has looked
         page.click("#classes button >> nth=0")
@@ -34,7 +35,7 @@ def test_enter_and_space_on_a_button_do_its_work_alone(folder, browser):  # noqa
     page, ids = browser.new_page(), list(Asked.load(folder).files.values())
     write_suggestions(folder, {id: (("green", 0.9), "") for id in ids})
     with serving(folder) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         page.focus("#classes button >> nth=0")
         tap(page, "Enter")
         expect(page.locator("#count")).to_contain_text("1 labeled")
@@ -60,7 +61,7 @@ def test_a_class_that_is_renamed_stays_checked(scenes, browser):  # noqa: F811
     page = browser.new_page()
     page.on("dialog", lambda dialog: dialog.accept("kitten"))
     with serving(scenes) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         names = page.eval_on_selector_all("#classes button", "all => all.map(b => b.dataset.name)")
         for k in range(2):
             page.click(f"#classes button >> nth={k}")
@@ -76,7 +77,7 @@ def test_keys_of_an_input_method_make_no_class(folder, browser):  # noqa: F811
     expect.set_options(timeout=20_000)
     page = browser.new_page()
     with serving(folder) as server:
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         page.fill("#name", "\u304d\u3064\u306d")
         page.focus("#name")
         press = "(input, how) => input.dispatchEvent(new KeyboardEvent('keydown', {bubbles: true, ...how}))"
@@ -106,12 +107,12 @@ def test_a_model_that_is_late_paints_over_nothing(tmp_path, browser):  # noqa: F
     with painting(browser, tmp_path, 1) as hand:
         hand.page.wait_for_function("() => !locked")
         hand.session.model = model
-        hand.page.evaluate("() => { suggest(true); }")  # as for an image that has just been shown
+        hand.page.evaluate("() => { window.late = suggest(true); }")  # as for an image that has just been shown
         hand.begin(), hand.end()
         hand.sees("a.png", "saved")
         painted = hand.on_disk("a.png")
         model.may.set()
-        hand.page.wait_for_load_state("networkidle")
+        hand.page.evaluate("window.late")
         assert hand.on_disk("a.png") == painted < 64 * 24
         assert hand.page.evaluate("mask.counts(2)[1]") == painted
 

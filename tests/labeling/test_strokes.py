@@ -10,6 +10,7 @@ from PIL import Image
 from hf_lowlabel.labeling.mask_page import MaskSession
 from hf_lowlabel.labeling.mask_places import read_mask
 
+from .conftest import opened
 from .test_page import browser, serving  # noqa: F401
 
 NAMES = ["a", "b"]
@@ -86,7 +87,7 @@ def painting(browser, folder, count=3, model=None, assist=None):  # noqa: F811
         context = browser.new_context(has_touch=True)
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(server.url, wait_until="networkidle")
+        opened(page, server.url)
         hand = Hand(page, server.session)
         hand.press("2")
         yield hand
@@ -154,7 +155,7 @@ def test_the_mask_of_a_model_asked_for_again_is_still_to_be_accepted(tmp_path, b
         for _ in range(3):
             expect(hand.page.locator("#accept")).to_contain_text("right, next")
             hand.press("m")
-            hand.page.wait_for_load_state("networkidle")
+            hand.page.evaluate("writing")
             expect(hand.page.locator("#open")).to_contain_text("that nobody has accepted")
         hand.press("Enter")
         hand.sees("b.png")
@@ -170,7 +171,7 @@ def test_enter_that_is_held_accepts_one_mask(tmp_path, browser):  # noqa: F811
         hand.sees("b.png")
         expect(hand.page.locator("#accept")).to_contain_text("right, next")
         hand.page.keyboard.down("Enter"), hand.page.keyboard.down("Enter")
-        hand.page.wait_for_load_state("networkidle")
+        hand.page.evaluate("writing")
         hand.sees("b.png")
         assert hand.on_disk("a.png") and not hand.on_disk("b.png")
         hand.page.keyboard.up("Enter"), hand.press("Enter")
@@ -222,7 +223,7 @@ def test_enter_of_an_input_method_makes_no_class(tmp_path, browser):  # noqa: F8
         for more in ("isComposing: true", "keyCode: 229"):  # the latter is Safari's, after the word
             key = f"new KeyboardEvent('keydown', {{key: 'Enter', bubbles: true, cancelable: true, {more}}})"
             hand.page.evaluate(f"$('name').dispatchEvent({key})")
-        hand.page.wait_for_load_state("networkidle")
+        hand.page.evaluate("writing")
         assert hand.session.classes == NAMES and hand.page.input_value("#name") == "\u732b"
         hand.press("Enter")
         expect(hand.page.locator("#classes")).to_contain_text("\u732b")

@@ -219,7 +219,7 @@ def test_two_encoders_of_a_kind_vote(known):
 # ---- estimates -------------------------------------------------------------------------------------------------------
 def test_intervals_for_the_accuracy_hold_about_as_often_as_they_say():
     hits = []
-    for seed in range(20):
+    for seed in range(10):
         x, y = clusters(each=40, spread=1.1, seed=seed)
         rows = drawn(y, 6, seed)
         encoder = Features("net", x, rows, y[rows], 4)
@@ -449,7 +449,7 @@ def copied(times: int, seed: int):
 def test_copies_of_a_labeled_picture_change_nothing_of_what_is_said():
     """They are left out with it, and leave the others in; it is asked once."""
     said = {times: [] for times in (1, 8)}
-    for seed in range(6):
+    for seed in range(3):
         for times, found in said.items():
             encoder = copied(times, seed)
             best = climb([encoder], encoder.y)[0]

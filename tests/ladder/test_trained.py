@@ -34,11 +34,13 @@ from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import why_kept
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.tasks.data_classes import Attempt
+from hf_lowlabel.tasks.multilabel import MultiLabel
 from hf_lowlabel.tasks.segmentation import Segmentation
 from hf_lowlabel.text import percent
 from hf_lowlabel.training.preparing import prepare
 
 from ..processes import begun
+from ..quick import few_shapes
 from .test_auto import photos
 
 PLAIN, ONE, TWO = Attempt("plain", {}, unlabeled=False), Attempt("one", {}), Attempt("two", {})
@@ -65,13 +67,17 @@ def diverges(*_):
 
 
 def shorten(patch) -> None:
-    """Trials of a few steps, on two folds; of masks the attempts have small batches."""
+    """Trials of a few steps, on two folds, with small batches of masks and scenes; a clock that looks at two."""
+    for part in ("WARM", "TIMED"):
+        patch.setattr(clock, part, 1)
+    few_shapes(patch.setattr)
     patch.setattr(adapted, "LEAST", float("inf"))
     patch.setattr(planning, "FEWEST", STEPS)
     patch.setattr(planning, "MOST", STEPS)
     patch.setattr(trained.Trials, "choices", (2,))
-    few = [a if a.frozen else replace(a, settings={**a.settings, "batch_size": 2}) for a in Segmentation.attempts]
-    patch.setattr(Segmentation, "attempts", tuple(few))
+    for task in (Segmentation, MultiLabel):
+        few = [a if a.frozen else replace(a, settings={**a.settings, "batch_size": 2}) for a in task.attempts]
+        patch.setattr(task, "attempts", tuple(few))
 
 
 @pytest.fixture
@@ -542,6 +548,7 @@ def test_several_classes_of_an_image(network, tmp_path, short):
 
 def test_frozen_features_are_computed_once(network, tmp_path, monkeypatch):
     """For the trials, the head, the priors, the fair sample and what to label next: images of 240 px take minutes."""
+    few_shapes(monkeypatch.setattr)
     asked, run_over = [], inference.run_over
 
     def counting(pool, view, function, indices=None, batch_size=256):

@@ -40,7 +40,7 @@ def extra_layer():
 
 
 def no_activation():
-    net = timm.create_model("resnet10t")
+    net = timm.create_model("test_resnet")
     net.act1 = nn.Identity()
     return net
 
@@ -48,17 +48,17 @@ def no_activation():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: timm.create_model("resnet10t", act_layer="silu"), "model_args"),
-        (lambda: timm.create_model("resnet10t", output_stride=8), "features of a ResNet in memory are not those"),
-        (lambda: timm.create_model("resnet10t", global_pool="max"), "are not those"),
+        (lambda: timm.create_model("test_resnet", act_layer="silu"), "model_args"),
+        (lambda: timm.create_model("test_resnet", output_stride=8), "features of a ResNet in memory are not those"),
+        (lambda: timm.create_model("test_resnet", global_pool="max"), "are not those"),
         (no_activation, "are not those"),
-        (lambda: timm.create_model("resnet10t", drop_rate=0.5), "dropout at drop_rate"),
+        (lambda: timm.create_model("test_resnet", drop_rate=0.5), "dropout at drop_rate"),
         (lambda: timm.create_model("test_vit", drop_path_rate=0.3), "dropout at blocks.1.drop_path1.drop_prob"),
         (lambda: timm.create_model("test_vit", proj_drop_rate=0.3), "dropout at blocks.0"),
-        (lambda: timm.create_model("resnet10t", in_chans=1), "1 channels"),
+        (lambda: timm.create_model("test_resnet", in_chans=1), "1 channels"),
         (extra_layer, "final_conv"),
         (
-            lambda: timm.create_model("resnet10t", features_only=True),
+            lambda: timm.create_model("test_resnet", features_only=True),
             "FeatureListNet in memory .* without features_only",
         ),
         (lambda: timm.create_model("test_vit", features_only=True), "FeatureGetterNet in memory .* without features_o"),
@@ -74,7 +74,7 @@ def test_what_timm_does_not_build_by_the_name_is_refused(make, said):
 def test_it_is_seen_as_the_module_wants_it_and_stays_as_it_was(tmp_path):
     torch.manual_seed(0)
     seen = dict(mean=(0.1, 0.2, 0.3), interpolation="bilinear", label_names=["b", "g", "r"])  # of the data
-    module = timm.create_model("resnet10t", num_classes=3, pretrained_cfg_overlay=seen).half()
+    module = timm.create_model("test_resnet", num_classes=3, pretrained_cfg_overlay=seen).half()
     module.train()
     done = finetune(
         pairs(tmp_path, 12),
@@ -109,7 +109,7 @@ def test_positions_follow_the_size_of_the_images():
 def test_models_of_ours_keep_arguments_and_preprocessing():
     torch.manual_seed(0)
     args = dict(global_pool="max", drop_rate=0.3, act_layer="silu")
-    given = create_classifier("resnet10t", 3, pretrained=False, mean=(0.1,) * 3, model_args=args)
+    given = create_classifier("test_resnet", 3, pretrained=False, mean=(0.1,) * 3, model_args=args)
     again = create_classifier(given, 3)
     assert again.preprocessing == given.preprocessing and again.config.model_args == given.config.model_args
     assert again.timm_model.drop_rate == 0.3 and again.eval()(X).logits.equal(given.eval()(X).logits)
@@ -120,7 +120,7 @@ def test_models_of_ours_keep_arguments_and_preprocessing():
 
 
 def test_a_head_stays_for_the_same_names_alone():
-    given = create_classifier("resnet10t", 3, pretrained=False, class_names=["a", "b", "c"])
+    given = create_classifier("test_resnet", 3, pretrained=False, class_names=["a", "b", "c"])
     heads = [create_classifier(given, 3, class_names=list(n)).load_report.head for n in ("abc", "cab", "abd")]
     assert heads == ["kept", "fresh", "fresh"]
     normed = timm.create_model("levit_128s", num_classes=3)  # a BatchNorm stands in its head
@@ -129,7 +129,7 @@ def test_a_head_stays_for_the_same_names_alone():
 
 def test_a_head_without_names_is_kept_where_none_are_asked_for_alone(caplog):
     """It is as random as timm makes it, or of a thousand other classes; who trained it on these can say so."""
-    names, module = ["a", "b", "c"], timm.create_model("resnet10t", num_classes=3)
+    names, module = ["a", "b", "c"], timm.create_model("test_resnet", num_classes=3)
     unnamed = create_classifier(module, 3)
     assert unnamed.load_report.head == "kept"
     for given, said in ((module, 'pretrained_cfg["label_names"]'), (unnamed, "config.id2label")):
@@ -161,14 +161,14 @@ def no_bias():
 
 @pytest.mark.parametrize("head", [own_layers, own_dropout, no_bias])
 def test_a_head_of_other_layers_is_not_kept_as_is_said(head):
-    module = timm.create_model("resnet10t", num_classes=3)
+    module = timm.create_model("test_resnet", num_classes=3)
     module.fc = head()
     for classes in (3, 5):
         with pytest.warns(UserWarning, match=f"head of a ResNet in memory is not kept.* {classes} classes is fresh"):
             made = create_classifier(module, classes)
         assert made.load_report.head == "fresh" and set(made.load_report.missing) == {"fc.weight", "fc.bias"}
         assert made.timm_model.layer1[0].conv1.weight.equal(module.layer1[0].conv1.weight)
-    given = create_classifier("resnet10t", 3, pretrained=False, class_names=["a", "b", "c"])
+    given = create_classifier("test_resnet", 3, pretrained=False, class_names=["a", "b", "c"])
     given.timm_model.fc = head()
     with pytest.warns(UserWarning, match="is not kept"):
         again = create_classifier(given, 3)
@@ -184,7 +184,7 @@ def test_a_head_of_timm_is_kept_without_a_word(name):
 
 
 def test_compiled_modules_are_those_that_were_compiled():
-    module = timm.create_model("resnet10t", num_classes=3)
+    module = timm.create_model("test_resnet", num_classes=3)
     made = create_classifier(torch.compile(module), 3)
     assert made.load_report.source == "a ResNet in memory" and made.load_report.head == "kept"
     again = create_backbone(torch.compile(made))
@@ -206,7 +206,7 @@ class Ended:
 def test_a_finished_run_is_opened_by_its_folder(tmp_path):
     """By its text it was looked for as a name of timm, or on the Hub."""
     names = ["a", "b", "c"]
-    made = create_classifier("resnet10t", 3, pretrained=False, class_names=names, image_size=32)
+    made = create_classifier("test_resnet", 3, pretrained=False, class_names=names, image_size=32)
     made.save_pretrained(tmp_path / "c")
     backbone = create_backbone(made)
     backbone.save_pretrained(tmp_path / "b")

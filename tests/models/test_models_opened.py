@@ -27,7 +27,7 @@ MAKE = {
 @pytest.mark.parametrize("kind", MAKE)
 def test_models_in_half_precision_are_opened_in_float32(kind, dtype, tmp_path):
     """transformers opens them as they are; masks, exports and processors want float32."""
-    model = MAKE[kind]("resnet10t", pretrained=False).to(dtype)
+    model = MAKE[kind]("test_resnet", pretrained=False).to(dtype)
     model.save_pretrained(tmp_path)
     again = open_model(type(model), tmp_path)
     assert {p.dtype for p in again.parameters()} == {torch.float32}
@@ -76,14 +76,14 @@ def test_towers_that_are_not_whole_are_refused(towers, tmp_path, change, said):
 
 
 def test_starting_weights_that_are_no_numbers_are_refused(tmp_path):
-    create_backbone("resnet10t", pretrained=False).save_pretrained(tmp_path / "timm")
+    create_backbone("test_resnet", pretrained=False).save_pretrained(tmp_path / "timm")
     save_repo(make_encoder("vit"), tmp_path / "vit")
     for folder, name in (("timm", "layer1.0.conv1.weight"), ("vit", "layernorm.bias")):
         rewrite(tmp_path / folder, lambda state, name=name: spoil(state, name))
         for create in (create_backbone, partial(create_classifier, num_labels=3)):
             with pytest.raises(UserError, match=f"NaN or infinite values in {name} of the model in .*{folder}"):
                 create(str(tmp_path / folder))
-    module = timm.create_model("resnet10t")
+    module = timm.create_model("test_resnet")
     with torch.no_grad():
         module.conv1[0].weight[0] = torch.inf
     with pytest.raises(UserError, match="NaN or infinite values in conv1.0.weight of the model in a ResNet in memory"):
@@ -92,7 +92,7 @@ def test_starting_weights_that_are_no_numbers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
 def test_weights_in_whole_numbers_are_refused(tmp_path, dtype):
-    create_backbone("resnet10t", pretrained=False).save_pretrained(tmp_path)
+    create_backbone("test_resnet", pretrained=False).save_pretrained(tmp_path)
     rewrite(tmp_path, lambda state: {k: v.to(dtype) for k, v in state.items()})
     with pytest.raises(
         UserError, match=f"are whole numbers .torch.{str(dtype)[6:]}: .*Take the model in floating point"

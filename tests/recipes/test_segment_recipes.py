@@ -11,7 +11,7 @@ from PIL import Image
 from hf_lowlabel.data.masks.mask_folders import CITYSCAPES_IDS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-SMALL = ["--model=resnet10t", "--from-scratch", "--max-steps=100", "--batch-size=2"]
+SMALL = ["--model=test_resnet", "--from-scratch", "--max-steps=100", "--batch-size=2"]
 
 
 def photo(path: Path, size: tuple[int, int], seed: int) -> None:

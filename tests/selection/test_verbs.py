@@ -1,7 +1,6 @@
 """The whole round trip on a small folder and on two processes; bad input before anything is written."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,6 +23,9 @@ from hf_lowlabel.locks import open_alone
 from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.training.priors import load_priors
+
+from .. import launched_verbs
+from ..processes import ranks
 
 COLOURS = ["red", "green", "blue"]
 
@@ -279,43 +281,25 @@ def test_segmentation_asks_for_masks(backbone, tmp_path):
     assert Split.load(done.folder / "split.json").labeled == dict.fromkeys(done.ids)
 
 
-def test_one_and_two_processes_choose_the_same(backbone, tmp_path):
+@pytest.mark.parametrize("launched", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_one_and_two_processes_choose_the_same(launched, backbone, tmp_path, monkeypatch):
     """600 digits: three batches of features, so that two processes have unequal shares."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     split = make_split(load_source("digits"), 1, seed=0, test_fraction=0.66)
     split.labeled = {}
     split.save(tmp_path / "split.json")
-    files = []
-    for n in (1, 2):
-        out = tmp_path / f"out{n}"
-        arguments = [
-            "select",
-            "--model",
-            backbone,
-            "--dataset",
-            "digits",
-            "--split",
-            str(tmp_path / "split.json"),
-            "--budget",
-            "12",
-            "--output",
-            str(out),
-            "--device",
-            "cpu",
-        ]
-        if n == 1:
-            assert main(arguments) == 0
-        else:
-            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-            done = subprocess.run(
-                [*torchrun, "-m", "hf_lowlabel.cli", *arguments],
-                capture_output=True,
-                text=True,
-                timeout=600,
-                env=environment,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-        files.append(out)
+    given = ["--model", backbone, "--dataset", "digits", "--split", str(tmp_path / "split.json")]
+    given = ["select", *given, "--budget", "12", "--device", "cpu", "--output"]
+    files = [tmp_path / "out1", tmp_path / "out2"]
+    assert main([*given, str(files[0])]) == 0
+    if launched == "torchrun":
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command = [*torchrun, "-m", "hf_lowlabel.cli", *given, str(files[1])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        ranks(launched_verbs.run, tmp_path, [*given, str(files[1])], folder=tmp_path)
+        assert [json.loads((tmp_path / f"rank-{n}.json").read_text())["code"] for n in (0, 1)] == [0, 0]
     a, b = (load_file(out / "features.safetensors") for out in files)
     assert (
         len(a["features"]) == 611

@@ -1,6 +1,5 @@
 """Runs of a few steps on the embedded digits at 8 px: seconds each."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_lowlabel import api, load_source
-from hf_lowlabel.data.sources import digits, shapes
+from hf_lowlabel.data.sources import shapes
 from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.tasks import TASKS, get_task
 from hf_lowlabel.training.priors import save_priors
 from hf_lowlabel.training.setup import logging_level
+
+from ..quick import few_digits
 
 TINY = dict(
     dataset="digits",
@@ -172,16 +173,12 @@ def visible_log():
 
 
 @pytest.fixture
-def few_images(monkeypatch):
+def few_images():
     """The first 160 digits only, and 80 scenes."""
-    whole = digits.digits
-
-    def few(split="train"):
-        source = whole(split)
-        return replace(source, ids=source.ids[:160], labels=source.labels[:160], fingerprint="f" * 64)
-
-    monkeypatch.setattr(digits, "digits", few)
-    monkeypatch.setattr(shapes, "SIZES", {"train": 80, "test": 20})
+    with pytest.MonkeyPatch.context() as patch:
+        few_digits(patch.setattr, 160)
+        patch.setattr(shapes, "SIZES", {"train": 80, "test": 20})
+        yield
 
 
 def tensors(folder: Path, step: int) -> dict:

@@ -14,14 +14,14 @@ from tests.training.test_resume import digest, flags
 ALGORITHMS = trained("segmentation")
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {
-    "finetune": dict(FINETUNE, method="fixmatch", max_steps=10, learning_rate=1e-3),
+    "finetune": dict(FINETUNE, method="fixmatch", max_steps=5, learning_rate=1e-3),
     "pretrain": dict(
         PRETRAIN,
         method="byol",
         model="cnn6_16",
         image_size=16,
         stored_size=16,
-        max_steps=10,
+        max_steps=5,
         batch_size=48,
         gradient_accumulation_steps=2,  # what BatchNorm sees together is the same part of a batch
         optimizer="sgd",
@@ -39,7 +39,7 @@ def command(verb: str, settings: dict, folder: Path) -> None:
 def classification(folder: Path) -> None:
     """Both verbs, log and checkpoint as they are compared."""
     for verb, settings in COMPARED.items():
-        command(verb, dict(settings, logging_steps=1, save_steps=10), folder / verb)
+        command(verb, dict(settings, logging_steps=1, save_steps=5), folder / verb)
 
 
 def settings(method: str, folder) -> dict:
@@ -67,7 +67,7 @@ def main(data: str, folder: Path) -> None:
     for labels in LABELS:
         command(
             "finetune",
-            dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=3, save_steps=9),
+            dict(FINETUNE, num_labels=labels, class_balanced=False, max_steps=2, save_steps=9),
             folder / f"{labels}-labels",
         )
     segmentation(data, folder)

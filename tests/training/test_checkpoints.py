@@ -237,7 +237,7 @@ def test_a_saved_model_is_there_when_its_config_is(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")]
 )
-def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
+def test_full_disk_keeps_the_old_checkpoint(error, tiny, few_images, tmp_path, monkeypatch):
     real, calls = checkpoint.save_file, []
 
     def full(*args, **kwargs):
@@ -257,7 +257,7 @@ def test_full_disk_keeps_the_old_checkpoint(error, tiny, tmp_path, monkeypatch):
     assert api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).progress.step == 6
 
 
-def test_full_disk_at_the_model_keeps_the_checkpoints(tiny, tmp_path, monkeypatch):
+def test_full_disk_at_the_model_keeps_the_checkpoints(tiny, few_images, tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
 
@@ -268,7 +268,7 @@ def test_full_disk_at_the_model_keeps_the_checkpoints(tiny, tmp_path, monkeypatc
     assert api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True).progress.step == 6
 
 
-def test_no_pickle_anywhere(tiny, tmp_path):
+def test_no_pickle_anywhere(tiny, few_images, tmp_path):
     api.finetune(**tiny["finetune"], output_dir=str(tmp_path))
     kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
     assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".md", ".png", ".py"}

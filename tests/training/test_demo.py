@@ -12,10 +12,13 @@ from hf_lowlabel.demo_active import active_demo
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.tasks import TASKS, get_task
 
+from ..quick import few_digits
+
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(shapes, "SIZES", {"train": 60, "validation": 10, "test": 20})
+    few_digits(monkeypatch.setattr, 600)
     stages = [stage.settings for task in TASKS for stage in get_task(task).demo.stages]
     for settings in (*stages, *demo_stages.DIGITS_PRETRAIN.values(), demo_stages.DIGITS_FINETUNE):
         monkeypatch.setitem(settings, "max_steps", 3)
@@ -24,7 +27,7 @@ def short(monkeypatch):
             monkeypatch.setitem(settings, "minutes", 0.02)
 
 
-@pytest.mark.parametrize("task, test", [("classification", 359), ("multilabel", 20), ("segmentation", 20)])
+@pytest.mark.parametrize("task, test", [("classification", 120), ("multilabel", 20), ("segmentation", 20)])
 def test_few_labels(task, test, tmp_path):
     kind = get_task(task)
     runs = demo(task, tmp_path / "demo", num_labels=20, seed=1)

@@ -188,7 +188,7 @@ def test_dry_run(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, args",
     [
-        ("resnet10t", {}),
+        ("test_resnet", {}),
         ("shvit_s1", {}),
         ("mobilenetv3_small_050", {}),
         ("vit_tiny_patch16_224", dict(depth=1)),

@@ -21,10 +21,11 @@ from hf_lowlabel.training.run import LOOKED_AT, one_class_words
 
 from .conftest import tensors
 
+NAN, INF = float("nan"), float("inf")
 
-@pytest.mark.parametrize("method", ["fixmatch", "byol", "moco"])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_bad_step_leaves_no_trace(method, bad, tiny, tmp_path, monkeypatch):
+
+@pytest.mark.parametrize("method, bad", [("fixmatch", NAN), ("fixmatch", INF), ("byol", NAN), ("moco", NAN)])
+def test_bad_step_leaves_no_trace(method, bad, tiny, few_images, tmp_path, monkeypatch):
     """The state after a poisoned step 3 equals the state before it, bit by bit."""
     step = Loop.train_step
 

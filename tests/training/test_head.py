@@ -58,7 +58,7 @@ def test_training_starts_from_what_frozen_features_know(encoder, tmp_path, metho
 def test_a_module_with_a_head_of_as_many_classes_starts_from_a_probe_too(asked, starts, tmp_path, caplog):
     """timm makes it at random: nothing that the module knows is lost."""
     torch.manual_seed(0)
-    module = timm.create_model("resnet10t", num_classes=10)
+    module = timm.create_model("test_resnet", num_classes=10)
     with caplog.at_level("INFO", "hf_lowlabel"):
         run = finetune("digits", module, "supervised", output_dir=tmp_path / "a", head_init=asked, **SMALL)
     assert run.recorder.report.head == "fresh"

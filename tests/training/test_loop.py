@@ -25,7 +25,7 @@ from hf_lowlabel.objective import Objective, scalars_of
 from hf_lowlabel.training import loop as looping
 from hf_lowlabel.training.callbacks import Callback
 from hf_lowlabel.training.checkpoint import checkpoints
-from hf_lowlabel.training.loop import Loop
+from hf_lowlabel.training.loop import Loop, seed_everything
 from hf_lowlabel.training.optim import build_optimizer, set_learning_rate
 from hf_lowlabel.training.setup import logging_level, start_accelerator
 from hf_lowlabel.training.stopping import StopSignals
@@ -594,3 +594,14 @@ def test_a_score_of_nothing_has_no_sign(caplog):
     kept = dict(best_weights=network.state_dict(), best_step=20, best_score="sel", best=-0.0)
     Loop.take_best(SimpleNamespace(inner=SimpleNamespace(evaluated=network), **kept))
     assert "took the weights of step 20 (sel 0)" in caplog.text
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is something else to seed")
+def test_the_seed_of_a_step_is_torch_s_and_costs_a_cpu_nothing(monkeypatch):
+    """torch.manual_seed formats the stack for each accelerator that is not there: milliseconds a step."""
+    with monkeypatch.context() as patch:
+        patch.setattr("traceback.format_stack", None)
+        seed_everything(3, 5, 1)
+    ours = torch.rand(4)
+    torch.manual_seed((3 * 1_000_003 + 5) * 4096 + 1)
+    assert torch.equal(ours, torch.rand(4))

@@ -17,7 +17,7 @@ from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.yaml_files import read_yaml
 
-SMALL = dict(method="supervised", model="resnet10t", from_scratch=True, batch_size=2, max_steps=2, image_size=32)
+SMALL = dict(method="supervised", model="test_resnet", from_scratch=True, batch_size=2, max_steps=2, image_size=32)
 
 
 def classes(root, *names, each=6):
@@ -174,7 +174,9 @@ def test_names_are_utf8_where_the_locale_is_ascii(tmp_path):
 @pytest.mark.slow
 def test_every_verb_is_utf8_where_the_locale_is_ascii(tmp_path):
     data, run = classes(tmp_path / "Fotos für alle", "Käse", "Öl"), tmp_path / "Lauf ä"
-    train = "--num-labels 4 --method supervised --model resnet10t --from-scratch --batch-size 2 --image-size 32".split()
+    train = (
+        "--num-labels 4 --method supervised --model test_resnet --from-scratch --batch-size 2 --image-size 32".split()
+    )
     in_ascii(
         ["finetune", "--dataset", data, *train, "--max-steps", 1, "--output-dir", run],
         ["finetune", "--dataset", data, *train, "--max-steps", 2, "--output-dir", run, "--resume"],
