@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.files.table_files import decoded, read_table
-from ..data.labels.columns import column_called
+from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called, without_header
 from ..data.labels.commas import at_commas
-from ..data.labels.labels import LabelRules, is_list, joined, label_text, parts_of, raw_parts
+from ..data.labels.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
 from ..data.labels.multi_hot import multi_hot
 from ..data.labels.numbers import of_numbers
 from ..data.labels.several import label_list
-from ..data.labels.ticks import switches
-from ..data.splits.columns_of import ColumnsOf, ticked
+from ..data.labels.ticks import (
+    Columns,
+    emptied,
+    one_of_columns,
+    refuse_strays,
+    switches,
+    tell_unread,
+    with_blanks,
+    without_nothing,
+)
+from ..data.splits.split_names import split_column
 from ..errors import UserError
 from ..table_writer import meant
 
@@ -44,70 +53,96 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
     if not rows:
         head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
         raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
-    columns = ColumnsOf.of_rows(rows, no_label=rules.no_label)
-    columns.tell()
-    files = columns.files or (columns.pictures[0] if len(columns.pictures) == 1 else None)
-    columns.refuse_headless(path.name)
+    columns = list(dict.fromkeys(key for _, row in rows for key in row))
+    files, labels = column_called(columns, FILE_COLUMNS) or of_pictures(columns, rows), label_column(columns, None)
+    own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
+    said = split_column({column: [row.get(column) for _, row in rows] for column in columns})
+    of_split = said.columns if said else ()
+    if files is None and without_header(columns):
+        raise UserError(
+            f"{path.name} begins with {', '.join(columns[:3])}, which are no names of columns. Put a line such as "
+            "file_name,label above it."
+        )
     if files is None:
         raise UserError(
-            f"{path.name} has the columns {', '.join(columns.names)}. Call the one with the file names file_name."
+            f"{path.name} has the columns {', '.join(columns)}. Call the one with the file names file_name."
         )
-    own = {"id": column_called(columns.names, ("id",)), "skipped": column_called(columns.names, ("skipped",))}
-    known = {files, *own.values(), *columns.apart}
-    labels, names = columns.label or only_other(columns, known, path.name), list[str]()
     if labels is None:
-        texts, names = of_columns(path, columns, known, rules, lambda k: f"Row {rows[k][0]}")
+        labels = only_other(columns, rows, {files, *own.values(), *of_split}, path.name)
+    names: list[str] = []
+    if labels is None:  # the numbers that Label Studio's own columns hold are no classes
+        others = [c for c in columns if c not in (files, *own.values(), *of_split) and "annotation_id" not in columns]
+
+        def row_name(k: int) -> str:
+            return f"Row {rows[k][0]}"
+
+        cells = {column: [row.get(column) for _, row in rows] for column in others}
+        cells = emptied(cells, rules.no_label)
+        refuse_strays(cells, path.name, row_name, one_each=not rules.several)
+        found, texts = switches(cells), one_of_columns(cells)
+        if not found or not rules.several and texts is None:
+            more = ", or give --task multilabel for classes that each have a column" if found else ""
+            raise UserError(
+                f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label{more}."
+            )
+        tell_unread(others, found, path.name)
+        if rules.several:
+            found = without_nothing(with_blanks(found, path.name), path.name, row_name)
+            texts = of_several(path, rows, found)
+        names = list(found)
         labels = "label"
         rows = [(number, {**row, labels: text}) for (number, row), text in zip(rows, texts)]
     elif rules.several:
-        given = columns.cells[labels]
+        given = [row.get(labels) for _, row in rows]
         lists = all(cell is None or isinstance(cell, (str, list)) for cell in given)
         hot = multi_hot(given, path.name, lambda k: f"row {rows[k][0]}") if lists else None
         if hot is not None:
             names = [str(k) for k in range(hot.shape[1])]
             rows = [(number, {**row, labels: of_marks(names, marks)}) for (number, row), marks in zip(rows, hot)]
     own |= {"label": labels, "file_name": None if files == own["id"] else files}
-    more = ["annotation_id"] if "annotation_id" in columns.cells else []
-    rest = [column for column in columns.names if column not in {*own.values(), files, *names}]
+    more = ["annotation_id"] if "annotation_id" in columns else []
+    rest = [column for column in columns if column not in {*own.values(), files, *names}]
     return [
         (
             number,
             {key: row.get(column) for key, column in own.items() if column}
             | {key: row.get(key) for key in more}
-            | ({} if part is None else {"split": part, "of_split": columns.apart})
+            | ({} if part is None else {"split": part, "of_split": of_split})
             | {"more": {column: row.get(column) for column in rest}},
         )
-        for (number, row), part in zip(rows, columns.split.said if columns.split else [None] * len(rows))
+        for (number, row), part in zip(rows, said.said if said else [None] * len(rows))
     ], names
 
 
-def of_columns(
-    path: Path, columns: ColumnsOf, known: Collection[str | None], rules: LabelRules, row: Callable[[int], str]
-) -> tuple[list[str | None], list[str]]:
-    """(the label of each row, the classes), where each class has a column. known: those that are none."""
-    besides = columns.names if "annotation_id" in columns.cells else known  # the numbers of an export are no classes
-    found = columns.classes(path.name, row, rules.several, besides)
-    if not found:
-        more = ", or give --task multilabel for classes that each have a column"
-        raise UserError(
-            f"{path.name} has the columns {', '.join(columns.names)}. Call the one with the classes label"
-            f"{more if switches(columns.ticks(besides)) else ''}."
-        )
-    if odd := [name for name in found if rules.several and parts_of(name) != [name]]:
+def of_pictures(columns: Sequence[str], rows: Rows) -> str | None:
+    """The one column that holds names of picture files alone, whatever the language it is called in; or None."""
+    cells = {c: [str(cell).strip() for _, row in rows if (cell := row.get(c)) not in (None, "")] for c in columns}
+    found = [c for c, texts in cells.items() if texts and all(text.lower().endswith(PICTURES) for text in texts)]
+    return found[0] if len(found) == 1 else None
+
+
+def only_other(columns: Sequence[str], rows: Rows, own: Collection[str | None], where: str) -> str | None:
+    """The column of labels where a table has no other besides those it is known to have; a warning names it."""
+    others = [column for column in columns if column not in own]
+    if len(others) != 1 or "annotation_id" in columns or switches({others[0]: [row.get(others[0]) for _, row in rows]}):
+        return None
+    log.warning("the column %r of %s is read as the labels", others[0], where)
+    return others[0]
+
+
+def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:
+    """All classes of each row, as a;b, by columns of yes and no."""
+    if odd := [name for name in found if parts_of(name) != [name]]:
         raise UserError(
             f"The column {odd[0]!r} of {path.name} cannot be one of several classes. Give it another name, without ; "
             "or |."
         )
-    return ticked(found), [*found]
-
-
-def only_other(columns: ColumnsOf, known: Collection[str | None], where: str) -> str | None:
-    """The column of labels where a table has no other besides those it is known to have; a warning names it."""
-    others = [column for column in columns.names if column not in known]
-    if len(others) != 1 or "annotation_id" in columns.cells or switches({others[0]: columns.cells[others[0]]}):
-        return None
-    log.warning("the column %r of %s is read as the labels", others[0], where)
-    return others[0]
+    texts: list[str | None] = []
+    for (number, _), values in zip(rows, zip(*found.values())):
+        if None in values and {*values} != {None}:
+            raise UserError(f"Row {number} of {path.name} has 0 or 1 for some classes. Fill in all, or none.")
+        texts.append(None if None in values else of_marks(found, values))
+    return texts
 
 
 def of_marks(names: Iterable[str], marks: Iterable[int]) -> str | None:

@@ -183,7 +183,7 @@ def test_a_class_called_train_that_has_folders_is_asked_about(tmp_path, opened):
     for folder in ("truck", "bus", "train"):
         for part in ("day", "night"):
             picture(tmp_path / folder / part / "0.png")
-    with pytest.raises(UserError, match="train/ in .* beside bus, truck may be splits, or classes like these"):
+    with pytest.raises(UserError, match="train/ in .* has folders of images in it, and bus, truck beside it"):
         opened(tmp_path)
     (tmp_path / "all").mkdir()
     for folder in ("truck", "bus", "train"):

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel import UserError, load_source
+from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.errors import MissingSplit
 
 
@@ -77,6 +79,24 @@ def test_the_label_column_that_is_asked_for_says_no_split(tmp_path, column, wher
     assert source.class_names == sorted({*cells}) and len(source) == 4 and source.has_target.all()
 
 
+def test_is_train_beside_other_classes_of_yes_and_no_is_a_class(tmp_path):
+    names = "is_car", "is_bus", "is_train"
+    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
+    ticks = [[int(i % 3 == k) for k in range(3)] for i in range(6)]
+    rows = (",".join([f"{i}.png", *map(str, row)]) for i, row in enumerate(ticks))
+    table(tmp_path, "metadata.csv", f"file_name,{','.join(names)}", *rows)
+    frame = pandas.DataFrame({"path": [str(tmp_path / f"{i}.png") for i in range(6)]})
+    frame = frame.assign(**{name: [row[k] for row in ticks] for k, name in enumerate(names)})
+    assert sorted(load_source(tmp_path).class_names) == sorted(names) and len(load_source(tmp_path)) == 6
+    for given in (open_dataset(one, MultiLabelTargets()) for one in (tmp_path, frame)):
+        assert sorted(given.class_names) == sorted(names) and len(given) == 6
+    assert len(load_source(frame, label_column="is_car")) == 6
+    held = frame.assign(is_valid=[0, 0, 0, 0, 1, 1])
+    assert len(load_source(held, label_column="is_bus")) == 4, "one that is no class says it alone"
+    held["is_train"] = 1 - held["is_valid"]
+    assert len(open_dataset(held, MultiLabelTargets())) == 4
+
+
 @pytest.mark.parametrize("column, least", [("is_valid", 4), ("Is Test", 5)])
 def test_a_yes_of_most_images_is_no_split(tmp_path, column, least):
     pictures(tmp_path, *(f"{i}.png" for i in range(6)))
@@ -100,27 +120,22 @@ def counted(tmp_path, head, *cells, where="folder", text="not read", **how):
     return told(given, text, **how)
 
 
-@pytest.mark.parametrize("where", ["folder", "frame", "declared"])
-@pytest.mark.parametrize("head", ["label,is_train,is_cropped", "kind,is_train,is_query", "is_car,is_train,is_bus"])
-def test_is_train_says_the_split_whatever_is_beside_it(tmp_path, where, head):
-    """Beside is_query it counted as a class, and images to test on were learned from."""
-    first = "01" if head.startswith("is") else "ab"
-    rows = [f"{first[i % 2]},{int(i < 4)},{1 - i % 2}" for i in range(6)]
-    asked = "kind" if "kind" in head else None
-    cells = [row.split(",") for row in rows]
-    columns = {name: [row[k] for row in cells] for k, name in enumerate(head.split(","))}
-    columns |= {"is_train": [row[1] == "1" for row in cells], "image": [Image.new("RGB", (8, 8))] * 6}
-    kinds = datasets.ClassLabel(names=sorted(first))
-    declared = datasets.Dataset.from_dict(columns).cast_column(head.split(",")[0], kinds)
+@pytest.mark.parametrize("where", ["folder", "frame"])
+@pytest.mark.parametrize("asked", [None, "label", "kind"])
+def test_is_train_beside_other_flags_says_the_split_where_a_column_says_labels(tmp_path, where, asked):
+    rows = [f"{'ab'[i % 2]},{int(i < 4)},{i % 2}" for i in range(6)]
+    head = f"{asked or 'Label'},is_train,is_cropped"
     for split, count in {"train": 4, "test": 2}.items():
-        text = f"says which images are of split '{split}': {count}"
-        if where == "declared":
-            source, said = told(declared, text, split=split)
-        else:
-            source, said = counted(tmp_path, head, *rows, where=where, text=text, split=split, label_column=asked)
-        assert len(source) == count and said == 1 and "is_train" not in source.class_names
-    if where == "folder":
-        assert len(load_source(tmp_path, label_column="is_train")) == 6, "the one that is asked for"
+        source, said = counted(tmp_path, head, *rows, where=where, split=split, label_column=asked)
+        assert len(source) == count and not said and source.class_names == ["a", "b"]
+    source, said = counted(tmp_path, "note,is_train,is_cropped", *rows, where=where, text="'is_train' is not read")
+    assert len(source) == 6 and said == 1, "it may be a class"
+    assert len(counted(tmp_path, head, *rows, where=where, label_column="is_cropped")[0]) == 4, (
+        "the one that is asked for"
+    )
+    rows = ["a,1,0", "a,1,0", "b,0,1", "b,0,1"]
+    source, said = counted(tmp_path, "label,is_train,is_bus", *rows, where=where, text="'is_train' is not read")
+    assert len(source) >= 4 and said == 1, "each image is of one of both"
 
 
 @pytest.mark.parametrize("where", ["folder", "frame"])
@@ -170,16 +185,32 @@ def test_a_column_that_is_not_read_is_told_once(tmp_path, name, column, cells):
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("head", ["folder,image_id", "subject", "case,id", "folder,file_name"])
-def test_a_table_of_folders_of_held_out_images_is_refused(tmp_path, head):
-    """Which of them alone is what they are called in each folder, so that a name does not say an image."""
+@pytest.mark.parametrize("column", ["folder", "subject", "case"])
+@pytest.mark.parametrize("name", ["image_id", "id"])
+def test_a_column_of_names_counts_before_one_of_folders(tmp_path, column, name):
+    pictures(tmp_path, *(f"{'cat' if i < 4 else 'dog'}/00{i}.png" for i in range(8)))
+    table(tmp_path, "test.csv", f"{column},{name}", "cat,003", "dog,007")
+    assert load_source(tmp_path, split="test").ids == ["cat/003.png", "dog/007.png"]
+    assert len(load_source(tmp_path)) == 6 and load_source(tmp_path).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("head", ["folder,image_id", "subject", "case,id"])
+def test_folders_that_are_all_there_are_not_held_out(tmp_path, head):
+    """They are classes, whose images are called alike; a name beside them says which."""
     pictures(tmp_path, *(f"{name}/00{i}.png" for i in range(4) for name in ("cat", "dog")))
-    cells = {1: "", 2: ",003.png" if "file" in head else ",003"}[1 + head.count(",")]
-    table(tmp_path, "test.csv", head, f"cat{cells}")
-    with pytest.raises(UserError, match="test.csv"):
-        load_source(tmp_path)
-    table(tmp_path, "test.csv", "file_name", "cat/003.png")
-    assert len(load_source(tmp_path)) == 7 and load_source(tmp_path, split="test").ids == ["cat/003.png"]
+    table(tmp_path, "test.csv", head, *(f"{name}{',003' * head.count(',')}" for name in ("cat", "dog")))
+    source, count = told(tmp_path, "test.csv is not read, though it may list the images of split 'test'")
+    assert (len(source), count) == ((6, 0) if "," in head else (8, 1))
+    if "," in head:
+        assert load_source(tmp_path, split="test").ids == ["cat/003.png", "dog/003.png"]
+    table(tmp_path, "test.csv", head, f"dog{',003' * head.count(',')}")
+    assert load_source(tmp_path, split="test").ids == [f"dog/00{i}.png" for i in range(4)], "as of one patient"
+
+
+def test_a_folder_and_a_file_name_say_an_image_together(tmp_path):
+    pictures(tmp_path, *(f"{name}/00{i}.png" for i in range(4) for name in ("cat", "dog")))
+    table(tmp_path, "test.csv", "folder,file_name", "cat,003.png")
+    assert load_source(tmp_path, split="test").ids == ["cat/003.png"] and len(load_source(tmp_path)) == 7
     (tmp_path / "test.csv").write_text("folder,image_id\n")
     assert len(load_source(tmp_path)) == 8, "it says nothing yet"
 
@@ -210,13 +241,15 @@ def test_tables_of_boxes_are_none_of_labels(tmp_path, box, folder):
 
 
 @pytest.mark.parametrize("name", ["train_labels.csv", "metadata_train.csv", "train_info.csv"])
-def test_labels_of_a_table_with_more_in_its_name_are_told_beside_folders(tmp_path, name):
+def test_a_table_with_more_in_its_name_leaves_the_folders_their_classes(tmp_path, name):
     pictures(tmp_path, *(f"{split}/{of}/{of}{split}{i}.png" for split in ("train", "val") for of in "ab" for i in "01"))
     table(tmp_path, name, "file_name,label", "atrain0.png,x", "btrain0.png,y")
-    read = "info" not in name
-    source, count = told(tmp_path, f"The labels are those of {name}, not the folders a, b. Take its column")
-    assert source.class_names == (["x", "y"] if read else ["a", "b"]) and len(source) == 4 and count == read
-    assert load_source(tmp_path, split="val").class_names == ["a", "b"]
+    for split in ("train", "val"):
+        source, count = told(tmp_path, f"{name} is not read for labels of images: their labels are those", split=split)
+        assert source.class_names == ["a", "b"] and source.has_target.all() and len(source) == 4
+        assert count == (split == "train" and "info" not in name)
+    if "info" not in name:
+        assert load_source(tmp_path, label_column="label").class_names == ["x", "y"], "asked for"
 
 
 def test_a_table_with_more_in_its_name_is_one_of_labels_where_no_folder_is(tmp_path):

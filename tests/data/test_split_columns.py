@@ -79,6 +79,7 @@ def test_rows_of_train_csv_that_are_for_validation_beside_a_test_csv(tmp_path):
 @pytest.mark.parametrize(
     "train, val, said",
     [
+        ("1.png,b,val", "2.png", "'1.png' is of split 'validation' .1 such images., and val.csv does not name it"),
         ("1.png,b,test", "1.png", "'1.png' is of split 'test'. val.csv says that it is of split 'validation'"),
         ("1.png,b,train", "1.png", "'1.png' is in train.csv and in val.csv"),
     ],
@@ -117,17 +118,16 @@ def test_splits_csv_leaves_the_folders_their_classes(tmp_path):
 
 @pytest.mark.parametrize("name", ["split.csv", "Splits.csv"])
 @pytest.mark.parametrize("folder", ["", "train2017/", "train/"])
-def test_labels_in_splits_csv_are_told_where_folders_are(tmp_path, name, folder):
+def test_labels_in_splits_csv_are_no_labels_where_folders_are(tmp_path, name, folder):
     pictures(tmp_path, *(f"{folder}{('cat', 'dog')[i % 2]}/{i}.png" for i in range(4)))
     rows = [f"{folder}{('cat', 'dog')[i % 2]}/{i}.png,{i % 2},{i % 2},{('train', 'test')[i // 2]}" for i in range(4)]
     table(tmp_path, name, "path,class_id,label,split", *rows)
     for split in ("train", "test"):
-        with pytest.warns(
-            UserWarning, match=f"The labels are those of {name}, not the folders .* Take its column of l"
-        ):
+        with pytest.warns(UserWarning, match=f"{name} is read for the splits of images alone: their labels are those"):
             source = load_source(tmp_path, split=split)
-        assert source.class_names == ["0", "1"] and source.has_target.all() and len(source) == 2
-    assert several(tmp_path).class_names == ["0", "1"]
+        assert source.class_names == ["cat", "dog"] and source.has_target.all() and len(source) == 2
+        assert load_source(tmp_path, split=split, label_column="label").class_names == ["0", "1"]
+    assert several(tmp_path).class_names == ["0", "1"], "folders say no several classes"
 
 
 @pytest.mark.parametrize("name", ["split.csv", "splits.csv", "split.json", "splits.jsonl", "Split.xlsx"])
@@ -136,7 +136,7 @@ def test_a_broken_table_of_splits_lists_nothing(tmp_path, name, opened):
     pictures(tmp_path, *(f"images/{i}.png" for i in range(3)))
     pictures(tmp_path, *(f"masks/{i}.png" for i in range(3 * (opened is load_segmentation))), mode="L")
     (tmp_path / name).write_bytes(b'a,b\n"torn,\xff\xfe\x00')
-    with pytest.warns(UserWarning, match=f"{name} is not read for splits of images, nor for labels: "):
+    with pytest.warns(UserWarning, match=f"{name} is not read for splits of images: "):
         assert len(opened(tmp_path)) == 3
     (tmp_path / name).rename(tmp_path / "train.csv")
     if opened is not load_segmentation:

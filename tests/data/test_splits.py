@@ -179,6 +179,13 @@ def test_labels_outside_the_class_names():
         Split("list", NAMES, {"im0": "dog"})
 
 
+def test_images_that_had_a_folder_before_them():
+    """Those of images/train/, in splits of version 0.1.0."""
+    split = Split("list", NAMES, {"images/train/im0": NAMES[0]}, test=["images/val/im9"])
+    with pytest.raises(UserError, match="there without images/train/ before them: .* make the split again"):
+        split.resolve(source([0, 1, 2]))
+
+
 def test_images_the_data_lacks():
     with pytest.raises(UserError, match="2 images of the split are not in 'made', such as 'x'"):
         Split("list", NAMES, {"im0": "ant", "x": "bee"}, test=["y"]).resolve(source([0, 1, 2]))

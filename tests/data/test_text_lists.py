@@ -50,14 +50,16 @@ def test_lists_beside_annotations_or_labels(tmp_path, train, test, line, opened)
     assert bare(opened(tmp_path, split="test")) == ["cat_4.jpg", "cat_5.jpg"]
 
 
-def test_lists_of_several_divisions_are_refused(tmp_path):
+def test_lists_of_several_divisions_are_told(tmp_path):
     """DTD's ten: an image is in another split in each."""
     pictures(tmp_path)
     for fold in range(1, 4):
         write(tmp_path, f"labels/test{fold}.txt", f"cat_{fold}.jpg")
         write(tmp_path, f"labels/train{fold}.txt", *(f"cat_{i}.jpg" for i in range(6) if i != fold))
-    with pytest.raises(UserError, match="cat_2.jpg' is in test2.txt and in train1.txt. Keep one of them"):
-        load_source(tmp_path)
+    with pytest.warns(
+        UserWarning, match="test1.txt to train3.txt in labels/ are not read: .* 6 lists .* Keep the lists"
+    ):
+        assert len(load_source(tmp_path)) == 6
     for fold in (2, 3):
         for split in ("train", "test"):
             (tmp_path / f"labels/{split}{fold}.txt").unlink()
@@ -94,31 +96,22 @@ def test_boxes_of_a_picture_that_is_gone_are_no_list(tmp_path):
     "train, val, said",
     [
         ("images/a", "images/b", "path: ../datasets/mine\ntrain: images/a\nval: images/b\n"),
-        ("images/a", "images/b", "train: ../images/a\nval: [../images/b]\nnc: 1\n"),
+        ("images/a", "images/b", "train: ../images/a\nval: ../images/b\nnc: 1\n"),
+        ("images/train2017", "images/val2017", "train: [images/train2017]\nvalid: [images/val2017]\n"),
         ("a/images", "b/images", "path: /home/me/mine\ntrain: /home/me/mine/a/images\nval: /home/me/mine/b/images\n"),
         ("images", "images", "train: lists/mine.txt\nval: lists/others.txt\n"),
-        ("images", "images", "train: ../train/images\nval: ../valid/images\n"),  # Roboflow's, made flat
-        ("images/train", "images/train/b", "train: images\nval: images/train/b\n"),
     ],
 )
-@pytest.mark.parametrize("name", ["data.yaml", "coco128.yaml"])
-def test_places_of_data_yaml_that_no_folder_says_are_refused(tmp_path, train, val, said, name):
+def test_places_of_data_yaml(tmp_path, train, val, said):
     for folder, numbers in ((train, range(3)), (val, (3, 4))):
         for i in numbers:
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8)).save(tmp_path / folder / f"cat_{i}.jpg")
     write(tmp_path, "lists/mine.txt", *(f"./images/cat_{i}.jpg" for i in range(3)))
     write(tmp_path, "lists/others.txt", "./images/cat_3.jpg", "./images/cat_4.jpg")
-    (tmp_path / name).write_text(said)
-    for split in ("train", "val"):
-        with pytest.raises(UserError, match=f"{name} says val: .* must not be learned from, .* or take the line away"):
-            load_source(tmp_path, split=split)
-
-
-@pytest.mark.parametrize("key, folder", [("val", "val2017"), ("test", "test"), ("valid", "valid_images")])
-def test_places_of_data_yaml_that_are_called_so_are_read(tmp_path, key, folder):
-    yolo(tmp_path, f"train: ../images/train\n{key}: ../images/{folder}\n", images__train=3, **{f"images__{folder}": 2})
-    assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split=key)) == 2
+    (tmp_path / "data.yaml").write_text(said)
+    assert bare(load_source(tmp_path)) == ["cat_0.jpg", "cat_1.jpg", "cat_2.jpg"]
+    assert bare(load_source(tmp_path, split="val")) == ["cat_3.jpg", "cat_4.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +149,49 @@ def test_one_place_of_two_splits_that_are_held_out(tmp_path, said, held, missing
     assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split=held)) == 2
     with pytest.raises(MissingSplit):
         load_source(tmp_path, split=missing)
+
+
+@pytest.mark.parametrize("same", ["lists/a.txt", "lists/b.txt"])
+def test_one_list_of_two_splits_that_are_held_out(tmp_path, same):
+    pictures(tmp_path)
+    for name in ("a", "b"):
+        write(tmp_path, f"lists/{name}.txt", "images/cat_4.jpg", "images/cat_5.jpg")
+    (tmp_path / "data.yaml").write_text(f"train: gone\nval: lists/a.txt\ntest: {same}\n")
+    assert len(load_source(tmp_path)) == 4 and len(load_source(tmp_path, split="val")) == 2
+
+
+@pytest.mark.parametrize(
+    "train, val, count", [("images", "images/val", 3), ("images/train", "images", 3), ("images", "images/val/a", 4)]
+)
+def test_the_place_in_another_one_counts(tmp_path, train, val, count):
+    yolo(tmp_path, f"train: {train}\nval: {val}\n", images__train=3, images__val=1, images__val__a=1)
+    assert len(load_source(tmp_path)) == count and len(load_source(tmp_path, split="val")) == 5 - count
+
+
+@pytest.mark.parametrize(
+    "said, keys",
+    [
+        (
+            "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n",
+            "train: ../train/im.*val: ../valid/im",
+        ),
+        ("test: /data/test/images\nval: /data/val/images\n", "test: /data/test/images and val: /data/val/images"),
+    ],
+)
+def test_places_whose_folders_are_one_here_divide_nothing(tmp_path, said, keys):
+    """A folder of Roboflow's that somebody made flat."""
+    yolo(tmp_path, said, images=5)
+    with pytest.warns(UserWarning, match=f"data.yaml is not read for splits .* places {keys}.* there is images alone"):
+        assert len(load_source(tmp_path)) == 5
+
+
+def test_lists_that_contradict_each_other_are_named_by_their_keys(tmp_path):
+    pictures(tmp_path)
+    write(tmp_path, "lists/a.txt", "images/cat_4.jpg", "images/cat_5.jpg")
+    write(tmp_path, "lists/b.txt", "images/cat_5.jpg")
+    (tmp_path / "data.yaml").write_text("train: lists/a.txt\nval: lists/b.txt\n")
+    with pytest.raises(UserError, match="'images/cat_5.jpg' is in train: of data.yaml and in val: of data.yaml"):
+        load_source(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["x" * 300, "images/" + "y" * 5000, '"a\\0b"', "~", "[1, {a: b}, [c]]", "{a: b}"])
@@ -327,6 +363,8 @@ def test_tables_of_other_things_say_nothing(tmp_path, name):
     [
         ("test.txt", ["P1", "P2/"]),
         ("splits/test.txt", ["slices/P1", "slices/P2"]),
+        ("test.csv", ["patient_id,age", "P1,40", "P2,50"]),
+        ("test_ids.csv", ["id,Patient", "7,P1", "8,P1", "9,P2"]),
     ],
 )
 def test_lists_of_folders_hold_out_what_lies_in_them(tmp_path, name, lines):
@@ -336,15 +374,6 @@ def test_lists_of_folders_hold_out_what_lies_in_them(tmp_path, name, lines):
     write(tmp_path, name, *lines)
     assert [id[7:9] for id in load_source(tmp_path, split="test").ids] == ["P1"] * 3 + ["P2"] * 2
     assert [id[7:9] for id in load_source(tmp_path).ids] == ["P0"] * 2 + ["P3"] * 2
-
-
-@pytest.mark.parametrize("table", [("test.csv", "patient_id,age", "P1,40"), ("test_ids.csv", "id,Patient", "7,P1")])
-def test_tables_of_folders_are_refused(tmp_path, table):
-    for k in range(3):
-        pictures(tmp_path, f"slices/P{k}", 2)
-    write(tmp_path, *table)
-    with pytest.raises(UserError, match="names folders of images of split 'test', .* Write the folders into test.txt"):
-        load_source(tmp_path)
 
 
 def test_numbers_of_images_and_their_splits(tmp_path):
@@ -357,14 +386,14 @@ def test_numbers_of_images_and_their_splits(tmp_path):
     assert load_source(tmp_path).ids == [f"images/{names[k]}" for k in (0, 1, 3, 4)]
 
 
-def test_lists_of_several_folders_are_read_together(tmp_path):
+def test_lists_of_several_divisions_in_folders_are_told(tmp_path):
     pictures(tmp_path)
     for fold in "ab":
         write(tmp_path, f"splits/{fold}/test.txt", f"cat_{int(fold == 'a')}.jpg")
-    assert bare(load_source(tmp_path, split="test")) == ["cat_0.jpg", "cat_1.jpg"] and len(load_source(tmp_path)) == 4
-    write(tmp_path, "splits/a/train.txt", "cat_0.jpg")
-    with pytest.raises(UserError, match="cat_0.jpg' is in .*.txt and in .*.txt. Keep one of them"):
-        load_source(tmp_path)
+    with pytest.warns(
+        UserWarning, match="The lists in splits/a/, splits/b/ are not read: .* Move those that are meant"
+    ):
+        assert len(load_source(tmp_path)) == 6
 
 
 def test_lists_of_each_class_beside_those_of_all_say_nothing(tmp_path):
@@ -387,6 +416,26 @@ def test_numeric_names_with_flags_are_no_boxes(tmp_path):
 
 
 # ---- data.yaml -----------------------------------------------------------------------------------------------------
+def test_a_place_that_is_not_there_is_told(tmp_path):
+    yolo(tmp_path, "train: images/train\nval: images/val\n", images__train=3, images__valid=2)
+    with pytest.warns(UserWarning, match="data.yaml says val: images/val, which is not there"):
+        load_source(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/valid\ntest: images/test\n")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not there")
+        assert len(load_source(tmp_path)) == 3, "a test set that did not come along takes nothing away"
+
+
+def test_the_only_file_of_places_has_any_name(tmp_path):
+    yolo(tmp_path, "train: images/a\nval: images/b\n", images__a=3, images__b=2)
+    (tmp_path / "data.yaml").rename(tmp_path / "coco128.yaml")
+    (tmp_path / "config.yaml").write_text("train: {epochs: 3}\nval: {every: 1}\n")
+    assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split="val")) == 2
+    (tmp_path / "mine.yaml").write_text("train: images/b\nval: images/a\n")
+    with pytest.warns(UserWarning, match="coco128.yaml, mine.yaml are not read for splits of images"):
+        assert len(load_source(tmp_path)) == 5
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -397,10 +446,13 @@ def test_numeric_names_with_flags_are_no_boxes(tmp_path):
     ],
 )
 def test_yaml_files_of_other_programs_are_no_places(tmp_path, said):
-    yolo(tmp_path, "names: [x]\n", images__a=3, images__b=2)
+    yolo(tmp_path, "train: images/a\nval: images/b\n", images__a=3, images__b=2)
+    (tmp_path / "data.yaml").rename(tmp_path / "coco.yaml")
     (tmp_path / "conf.yaml").write_text(said)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*not (read|there)")
+        assert len(load_source(tmp_path)) == 3 and len(load_source(tmp_path, split="val")) == 2
+        (tmp_path / "coco.yaml").unlink()
         assert len(load_source(tmp_path)) == 5
 
 
@@ -471,13 +523,13 @@ def test_images_that_a_list_names_beside_folders_of_splits(tmp_path):
     assert source.ids == [f"images/{one}/cat_0.jpg" for one in ("extra/a", "extra/b", "train/a", "train/b")]
 
 
-def test_tables_of_several_divisions_are_refused(tmp_path):
+def test_tables_of_several_divisions_are_told(tmp_path):
     pictures(tmp_path)
     for fold in (1, 2):
         write(tmp_path, f"test{fold}.csv", "file_name", f"cat_{fold}.jpg")
         write(tmp_path, f"train{fold}.csv", "file_name", *(f"cat_{i}.jpg" for i in range(6) if i != fold))
-    with pytest.raises(UserError, match="cat_[12].jpg' is in .*.csv and in .*.csv. Keep one of them"):
-        load_source(tmp_path)
+    with pytest.warns(UserWarning, match="they are 4 lists of several divisions, and nothing is held out by them"):
+        assert len(load_source(tmp_path)) == 6
 
 
 def test_blank_lines_of_a_foreign_yaml_cost_no_time():

@@ -91,7 +91,7 @@ def test_a_stray_value_beside_labels_or_attributes_is_nobodys_fault(tmp_path):
 def test_a_stray_value_of_a_table_in_memory_names_the_image():
     images = [Image.new("RGB", (8, 8)) for _ in range(20)]
     frame = pd.DataFrame({"image": images, "cat": [0, 1] * 10, "dog": [0] * 18 + [2, 3]})
-    with pytest.raises(UserError, match="Image '18' of memory has '2' in the column 'dog'.*1 more such cells"):
+    with pytest.raises(UserError, match="Image '18' of 'memory' has '2' in the column 'dog'.*1 more such cells"):
         open_dataset(frame, MultiLabelTargets())
 
 

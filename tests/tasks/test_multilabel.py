@@ -155,7 +155,7 @@ def test_columns_of_0_and_1(kind):
     frame = pd.DataFrame({"image": images(), "year": [2001, 2002, 2003, 2004], **columns})
     assert read(frame).class_names == ["cat", "dog"] and read(frame).labels.tolist() == EXPECTED
     frame.loc[1, "dog"] = None
-    with pytest.raises(UserError, match="Image '1' of memory has 0 or 1 for some classes. Fill in all, or none"):
+    with pytest.raises(UserError, match="Image '1' of 'memory' has 0 or 1 for some classes. Fill in all, or none"):
         read(frame)
 
 

@@ -10,7 +10,6 @@ from ...errors import UserError
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_path", "file_path", "img", "image_id", "id")
 BOX_COLUMNS = ("xmin", "x_min", "bbox", "bounding_box", "box", "x1")  # one of them is in a table of boxes
-FOLDER_COLUMNS = tuple("folder folder_name patient patient_id subject subject_id case case_id series study".split())
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 TEXT = ("string", "large_string", "string_view")  # types of Arrow
 Rows = list[tuple[int, dict[str, Any]]]  # (number of the row in its file, {column: cell})
@@ -31,10 +30,6 @@ def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((spelled[name] for name in names if name in spelled), None)
 
 
-def is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES)
-
-
 def without_header(columns: Sequence[str]) -> bool:
     """Whether what stands where the names of the columns should is the first image."""
-    return any(is_picture(str(name)) for name in columns)
+    return any(str(name).lower().endswith(PICTURES) for name in columns)

@@ -39,8 +39,7 @@ from ..files.mask_names import masks_among
 from ..labels.columns import TEXT, column_called
 from ..labels.labels import LABEL_COLUMNS, RULES, LabelRules, class_indices, label_column, label_text, tell_dates
 from ..labels.numbers import of_numbers
-from ..labels.ticks import switches
-from ..splits.columns_of import ColumnsOf, ticked
+from ..labels.ticks import emptied, one_of_columns, switches, tell_unread
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from ..splits.split_columns import prefix
@@ -171,8 +170,8 @@ def tell_folders(table: Metadata, ids: list[str]) -> None:
     names = sorted({name for name in map(folder_label, ids) if name is not None})
     if len(names) > 1 and table.file.stem.lower() != METADATA[0]:
         warnings.warn(
-            f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take its "
-            "column of labels away if the folders are the classes.",
+            f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take the table "
+            "elsewhere if the folders are the classes.",
             stacklevel=3,
         )
 
@@ -230,11 +229,12 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     """The labels of images by a table."""
     where, columns = table.file.name, table.columns
     column = label_column(columns, asked, f" in {where}")
+    ticks = emptied(table.cells(), rules.no_label) if column is None else {}
+    if column is None and (found := one_of_columns(ticks)) is not None:
+        tell_unread(columns, switches(ticks), where)
+        return of_rows(table, found, rules)
     if column is None and columns:
-        of = ColumnsOf(table.cells(), no_label=rules.no_label)
-        if found := of.classes(where, lambda k: f"The image {table.rows[k][0]!r}"):
-            return of_rows(table, ticked(found), rules)
-        tell_unlabeled(where, columns, bool(switches(of.ticks())))
+        tell_unlabeled(where, columns, bool(switches(ticks)))
     cells = [row.get(column) if column else None for _, row in table.rows]
     tell_dates(cells, f"{where}, column {column!r}")
     others = [name for name in columns if name != column and column_called([name], LABEL_COLUMNS)]

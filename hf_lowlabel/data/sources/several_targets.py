@@ -33,7 +33,7 @@ from ..labels.several import (
     together,
     without_none_class,
 )
-from ..splits.columns_of import ColumnsOf
+from ..labels.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from . import shapes
@@ -146,9 +146,17 @@ class MultiLabelTargets(Targets):
             tell_unsure(() if known else (name for some in lists for name in some or ()), where)
             rows = [[-1 if labels is None else int(name in labels) for name in names] for labels in lists]
             return np.array(rows, np.int8).reshape(len(ids), len(names)), list(names)
-        found = ColumnsOf(cells, no_label=self.rules.no_label).classes(where, lambda k: f"Image {ids[k]!r}", True)
-        columns = [[-1 if value is None else value for value in values] for values in found.values()]
-        return np.array(columns, np.int8).reshape(-1, len(ids)).T, list(found)
+        cells = emptied(cells, self.rules.no_label)
+        refuse_strays(cells, repr(where), lambda k: f"Image {ids[k]!r}")
+        found = switches(cells)
+        tell_unread(cells, found, where)
+        found = without_nothing(with_blanks(found, where), where, lambda k: f"Image {ids[k]!r}")
+        names = list(found)
+        out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
+        partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
+        if len(partly):
+            raise UserError(f"Image {ids[partly[0]]!r} of {where!r} has 0 or 1 for some classes. Fill in all, or none.")
+        return out, names
 
     def is_none(self, value: Any) -> bool:
         """Whether a cell says that nobody has looked, which NOTHING does not."""

@@ -30,7 +30,7 @@ from ..files.folders import is_table
 from ..labels.columns import column_called
 from ..permutation import epoch_permutation
 from ..pixels.images import BadImage, decode, resampling
-from ..splits.columns_of import MAY_SAY
+from ..splits.split_names import MAY_SAY
 from .memory import NAME, is_split, refuse_nameless, refuse_slice
 from .table_paths import Within, beside, is_remote, of_hub, open_encoded
 from .tables import (

@@ -16,16 +16,15 @@ from ...errors import MissingSplit, UserError
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, WITH_MORE
 from ..files.split_words import called_as_split
-from ..labels.columns import is_picture
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import SplitTable, called_so, images_named, of_labels, prefix
-from .split_names import HELD, refuse_two_splits, split_named
+from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
+from .split_names import split_named
 from .split_roots import around_splits, split_folders, split_root
-from .split_tables import in_annotations, in_tables, tell_absent
+from .split_tables import in_annotations, in_tables, left_to_folders, says_labels, tell_absent
 from .table_splits import unlabeled_too
-from .text_lists import in_json, in_lists, in_numbers
-from .yolo_places import refuse_places
+from .text_lists import in_json, in_lists, in_numbers, without_folds
+from .yolo_places import in_yaml
 
 T = TypeVar("T")
 
@@ -62,40 +61,45 @@ def read_division(
     for name, part in parts.items():
         own = split_named(name)
         with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
-            inner = by_labels(path, part, own, label, skip_missing, masks)
-            found += [inner] if inner is not None and holds_out(inner) else []
+            table = of_labels(part, own, masks, label)
+            inner = by_column(path, table, skip_missing, masks) if table is not None else Division({}, "")
+            found += [inner] if {*HELD} & {*inner.of.values()} else []
     return joined(found) if found else None
 
 
 def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> list[Division]:
     """What is said by files that do not lie in the folder of a split. A column counts before names of files, and lists
     and annotations where no table holds anything out."""
+    table = of_labels(path, None, masks, label)
+    column = by_column(path, table, skip_missing, masks) if table is not None else None
+    by_labels = column is not None and bool({*HELD} & {*column.of.values()})
+    found = [column] if column is not None and by_labels else []
     pool = Pool(path)
-    column = by_labels(path, path, None, label, skip_missing, masks)
-    held = column is not None and holds_out(column)
-    found = [column] if column is not None and held else []
-    for table in called_so(path, masks, label, True, pool.read):
+    for table in called_so(path, masks, label, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
-        found[-1].labeled = not held and table.columns.has_labels()
-    if held:
+        ours = label is not None or not left_to_folders(table.file, pool.every.ids)
+        found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
+    if by_labels:
         return found
-    listed = list(in_tables(path, pool, label, masks))
-    if any(part.split in HELD for part in listed):
-        return [*found, together(listed, skip_missing, pool)]
+    tables = without_folds(list(in_tables(path, pool, label, masks)))
+    for said in found:
+        for part in tables:
+            refuse_unlisted(said, part)
+    if any(part.split in HELD for part in tables):
+        return [*found, together(tables, skip_missing, pool)]
     others = by_lists(path, pool, skip_missing) if not found else None
     return found or [one for one in [others or column] if one is not None]
 
 
-def holds_out(division: Division) -> bool:
-    return not {*HELD}.isdisjoint(division.of.values())
-
-
-def by_labels(
-    path: Path, folder: Path, own: str | None, label: str | None, skip_missing: bool, masks: bool
-) -> Division | None:
-    """By the table of labels in a folder, of a split or of all, that has a column of splits."""
-    table = of_labels(folder, own, masks, label)
-    return by_column(path, table, skip_missing, masks) if table is not None else None
+def refuse_unlisted(said: Division, part: Listed) -> None:
+    """Raises UserError for an image of a split whose own table does not name it."""
+    known = {id for _, id in part.found}
+    odd = [id for id, split in said.of.items() if split == part.split and split in HELD and id not in known]
+    if odd:
+        raise UserError(
+            f"{said.where} that {odd[0]!r} is of split {part.split!r} ({len(odd)} such images), and {part.file.name} "
+            "does not name it. Keep one of them: the column, or the table of that split."
+        )
 
 
 def joined(said: Sequence[Division]) -> Division:
@@ -120,39 +124,24 @@ def two_splits(id: str, one: str, other: str) -> UserError:
 
 
 def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) -> Division:
-    """By the column of a table in the data set, or in the folder of one of its splits.
-
-    Raises UserError for an image of two splits, for a held-out one that is not there, and where no column names the
-    images that it is about."""
-    file, folder, said = table.file, table.file.parent, table.said
-    pool, inside = Pool(folder), prefix(path, folder)
-    column, names, found = images_named(table.columns, said, pool)
-    ids = [None if id is None else f"{inside}{id}" for id in found]
-    refuse_two_splits(file, zip((line for line, _ in table.numbered), ids, said.splits))
-    lost = [name for name, id, split in zip(names, ids, said.splits) if split in HELD and name and not id]
-    nowhere = lost and not (any(ids) or skip_missing or any(map(is_picture, names)))
-    if column is None and {*said.splits} != {"train"} or nowhere:
-        odd = f" ({column!r} says {lost[0]!r}, which no image is called)" if lost else ""
-        raise UserError(
-            f"The column {said.name!r} of {file.name} says the split of images, and no column names their "
-            f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
-        )
-    if lost and (folder == path or masks):  # else labels are read from it
+    """By the column of a table in the data set, or in the folder of one of its splits."""
+    file, folder = table.file, table.file.parent
+    pool = Pool(folder)
+    said = said_by(table, pool, prefix(path, folder), skip_missing)
+    if said.lost and (folder == path or masks):  # else labels are read from it
         if not skip_missing:
-            raise no_image(file, lost, pool.every.ids, column or "")
-        tell_lost(file, lost)
-    of = {id: split for id, cell, split in zip(ids, said.said, said.splits) if id and cell}
-    return Division(of, f"The column {said.name!r} of {file.name} says")
+            raise no_image(file, said.lost, pool.every.ids, said.name or "")
+        tell_lost(file, said.lost)
+    return Division(said.of, f"The column {table.said.name!r} of {file.name} says")
 
 
 def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
-    """By lists that are called as splits, else by splits.json, or by annotations."""
-    for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_annotations))):
+    """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
+    for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_yaml, in_annotations))):
         if any(part.split in HELD for part in found):
             out = together(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images
                 return out
-    refuse_places(path, pool)
     return None
 
 
@@ -181,18 +170,36 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
 
 def fill_folders(of: dict[str, str], pool: Pool) -> None:
     """Put the images that no file lists into the split that the lowest folder above them is called as which says one,
-    as those without annotations in val2017/, where the files say the same of all they list in such folders."""
+    as those without annotations in val2017/ or test/cat/, where each folder beside it that is called so holds images of
+    its own split alone."""
     above = {folder: said for folder in pool.every.folders if (said := lowest_called(folder)) is not None}
-    listed = {(above[folder], split) for id, split in of.items() if (folder := id.rpartition("/")[0]) in above}
-    if all(said == split for said, split in listed):
-        for id in pool.every.ids if listed else ():
-            if (said := above.get(id.rpartition("/")[0])) is not None:
-                of.setdefault(id, said)
+    listed: dict[str, set[str]] = {}
+    for id, split in of.items():
+        if (said := above.get(id.rpartition("/")[0])) is not None:
+            listed.setdefault(said[0], set()).add(split)
+    called = dict(above.values())
+    beside: dict[str, list[str]] = {}
+    for folder in called:
+        beside.setdefault(folder.rpartition("/")[0], []).append(folder)
+    agree = {
+        parent
+        for parent, folders in beside.items()
+        if any(folder in listed for folder in folders)
+        and all(listed.get(folder, {called[folder]}) == {called[folder]} for folder in folders)
+    }
+    for id in pool.every.ids:
+        said = above.get(id.rpartition("/")[0])
+        if said is not None and said[0].rpartition("/")[0] in agree:
+            of.setdefault(id, said[1])
 
 
-def lowest_called(folder: str) -> str | None:
-    """The split that the lowest of a folder and those above it is called as which says one."""
-    return next(filter(None, map(called_as_split, reversed(folder.split("/")))), None)
+def lowest_called(folder: str) -> tuple[str, str] | None:
+    """(the lowest of a folder and those above it that is called as a split, that split)."""
+    while folder:
+        if (said := called_as_split(folder.rpartition("/")[2])) is not None:
+            return folder, said
+        folder = folder.rpartition("/")[0]
+    return None
 
 
 def split_of(path: Path, split: str, division: Division | None) -> tuple[Path, list[Path], str | None]:

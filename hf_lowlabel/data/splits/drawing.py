@@ -61,12 +61,50 @@ def make_split(
     elif class_balanced:
         raise UserError("class_balanced is for images of one class each. Leave it out.")
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
-    test = aside(source, order, round(test_fraction * len(order)), seed, "split/test")
+    found = files_of(source.ids, source.file_of)
+    files = None if found is None else np.array(found)
+
+    def aside(among: np.ndarray, count: int, stream: str) -> np.ndarray:
+        draw = stratified if one_class else uniform
+        if files is None or not count:
+            return draw(source, among, count, seed, stream)
+        check_left(among, count, stream)
+        firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
+        wanted = max(1, round(count * len(firsts) / len(among)))
+        if wanted >= len(firsts):
+            raise UserError(
+                f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
+                f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
+                "are held out together, and none would be left to learn from. Add files, or hold out fewer."
+            )
+        some = draw(source, firsts, wanted, seed, stream)
+        out = among[np.isin(files[among], files[some])]
+        if len(out) != count:
+            warnings.warn(
+                f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
+                f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
+                stacklevel=4,
+            )
+        return out
+
+    test = aside(order, round(test_fraction * len(order)), "split/test")
     rest = order[~np.isin(order, test)]
-    held = aside(source, rest, validation, seed, "split/validation")
+    held = aside(rest, validation, "split/validation")
     rest = rest[~np.isin(rest, held)]
-    counts = len(order), len(test), len(held), len(rest)
-    wanted = budget(source, len(rest) if num_labels is None else num_labels, *counts, class_balanced)
+    wanted = len(rest) if num_labels is None else num_labels
+    if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
+        warnings.warn(
+            f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
+            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
+            stacklevel=3,
+        )
+        wanted = len(rest)
+    if wanted > len(rest) or not wanted:
+        raise UserError(
+            f"{len(rest)} images with a {'mask' if source.masks else 'label'} are left to choose from in "
+            f"{source.name!r} ({len(order)} less {len(test)} for test and {len(held)} for validation), and the label "
+            f"budget is {max(wanted, 1)}. Ask for fewer labels, or for a smaller test or validation set."
+        )
     if class_balanced and num_labels is not None:
         chosen = balanced(source, rest, wanted, seed)
     elif one_class:
@@ -76,52 +114,6 @@ def make_split(
     labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
     held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
     return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
-
-
-def aside(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
-    """Images to hold out: `count` of them, or the pages of files that have about as many. stream: "split/test"."""
-    draw = stratified if source.masks is None and source.labels.ndim == 1 else uniform
-    found = files_of(source.ids, source.file_of)
-    if found is None or not count:
-        return draw(source, among, count, seed, stream)
-    check_left(among, count, stream)
-    files, what = np.array(found), stream.removeprefix("split/")
-    firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
-    wanted = max(1, round(count * len(firsts) / len(among)))
-    if wanted >= len(firsts):
-        raise UserError(
-            f"The {len(among)} images to hold out {count} of for {what} are the pages of "
-            f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
-            "are held out together, and none would be left to learn from. Add files, or hold out fewer."
-        )
-    some = draw(source, firsts, wanted, seed, stream)
-    out = among[np.isin(files[among], files[some])]
-    if len(out) != count:
-        warnings.warn(
-            f"Pages of one file are held out together: {len(out)} images for {what}, all of {wanted} of {len(firsts)} "
-            f"files, where {count} were asked for.",
-            stacklevel=4,
-        )
-    return out
-
-
-def budget(source: ImageDataset, wanted: int, order: int, test: int, held: int, rest: int, class_balanced: bool) -> int:
-    """How many images are labeled of those that are left. Raises UserError where there are too few."""
-    what = f"a {'mask' if source.masks else 'label'} in {source.name!r}"
-    if rest < wanted <= order and rest and not class_balanced:
-        warnings.warn(
-            f"Of {order} images with {what}, {test} are held out for test and {held} for validation: the other {rest} "
-            f"are labeled, not {wanted}.",
-            stacklevel=4,
-        )
-        return rest
-    if wanted > rest or not wanted:
-        raise UserError(
-            f"{rest} images with a {'mask' if source.masks else 'label'} are left to choose from in {source.name!r} "
-            f"({order} less {test} for test and {held} for validation), and the label budget is {max(wanted, 1)}. Ask "
-            "for fewer labels, or for a smaller test or validation set."
-        )
-    return wanted
 
 
 def check_counts(source: ImageDataset, num_labels, validation, test_fraction, has_target: np.ndarray) -> None:

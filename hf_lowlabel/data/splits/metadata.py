@@ -12,14 +12,13 @@ from ...errors import UserError, nearest, unknown
 from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
-from ..labels.columns import FILE_COLUMNS, Rows, column_called
-from ..labels.labels import LabelRules
-from ..labels.ticks import refuse_strays, switches
-from .columns_of import ColumnsOf
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, column_called, without_header
+from ..labels.labels import LabelRules, label_column
+from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
-from .split_columns import called_so, images_named, prefix
-from .split_names import split_named
-from .split_tables import tell_torn
+from .split_columns import SplitTable, called_so, images_named, prefix
+from .split_names import split_column, split_named
+from .split_tables import left_to_folders
 
 
 @dataclass
@@ -65,88 +64,89 @@ def read_metadata(
     Raises:
         UserError: the table cannot be read, or rows name no image.
     """
-    file = file_of_labels(path, root, split, label)
-    loose = file is not None and label is None and file.stem.lower() in WITH_MORE  # it may be of something else
-    numbered = rows_of(file, loose) if file is not None else None
-    if file is None or numbered is None:
+    places = [(folder, more) for more in (False, True) for folder in dict.fromkeys((root, path))]
+    file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
+    if file is None:  # that of training may have all
+        named = split_named(split)
+        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
+    if file is None:
         return None
-    columns = dict.fromkeys(key for _, row in numbered for key in row)
+    by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
+    loose = label is None and file.stem.lower() in WITH_MORE
+    try:
+        numbered = read_table(file)
+    except UserError as error:
+        if not (loose or by_name and isinstance(error, NoTable)):
+            raise
+        warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=4)
+        return None
+    if file.stem.lower() == METADATA[2]:
+        numbered = [(line, without_unlabeled(row)) for line, row in numbered]
+    columns = list(dict.fromkeys(key for _, row in numbered for key in row))
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
-    of = ColumnsOf({column: [row.get(column) for _, row in numbered] for column in columns}, label, rules.no_label)
-    named = images_named(of, of.split, Pool(file.parent)) if of.split is not None else None
-    name = named.column if named is not None else of.files
-    names = [*map(plain_name, of.cells[name])] if name is not None else []
-    why = unfit(of, names, ids, rules.skip_missing) if loose else None
-    if why is None:
-        of.refuse_headless(file.name)
-        if name is not None and label is None and of.label is None:
-            refuse_strays(of.ticks([name]), file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
-        why = no_labels(file, of, name, several)
-    if why is not None:
-        if why:
-            warnings.warn(f"{file.name} is {why}", stacklevel=4)
+    rows = [row for _, row in numbered]
+    name, named = column_called(columns, FILE_COLUMNS), None
+    splits = split_column({c: [row.get(c) for row in rows] for c in columns}, label, tell=False)  # the division tells
+    if splits is not None:
+        named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
+        name = named.column
+    names = [plain_name(row.get(name)) for row in rows] if name is not None else []
+    if loose and (why := unfit(columns, names, ids, rules.skip_missing)):
+        warnings.warn(f"{file.name} is not read as a table of labels, since {why}.", stacklevel=4)
+        return None
+    if name is None and without_header(columns):
+        raise UserError(
+            f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
+            "such as file_name,label above it."
+        )
+    apart = {name, *(splits.columns if splits is not None else ())}  # what is no label
+    cells = {column: [row.get(column) for row in rows] for column in columns if column not in apart}
+    ticks = emptied(cells, rules.no_label)
+    in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
+    by_label = label is not None or label_column(columns, None) is not None
+    if name is not None and not by_label:
+        refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
+    labeled = by_label or in_columns
+    if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
+        what = "not read for labels of images" if loose else "read for the splits of images alone"
+        warnings.warn(
+            f"{file.name} is {what}: their labels are those of their folders. Give the label column (--label-column), "
+            "or call the table metadata, if the labels in it are meant.",
+            stacklevel=4,
+        )
+        return None
+    if by_name and splits is not None and not labeled and {*columns} <= apart:  # it is of splits alone
+        return None
+    if by_name and (name is None or not labeled):
+        warnings.warn(
+            f"{file.name} is not read as a table of labels, since it has no column "
+            f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}."
+            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(ticks) else ""),
+            stacklevel=4,
+        )
         return None
     if name is None:
-        raise unknown(f"column (it must name the files) in {file.name}", "file_name", of.names)
+        raise unknown(f"column (it must name the files) in {file.name}", "file_name", columns)
     found = placed(file, root, ids, names, named.ids if named is not None else None)
     missing = [given for given, id in zip(names, found) if id is None]
     if missing and not (rules.skip_missing or loose):
         raise no_image(file, missing, ids, name)
     if missing and loose:
         tell_lost(file, missing)
-    kept = [(id, {k: v for k, v in row.items() if k != name}) for id, (_, row) in zip(found, numbered) if id]
+    kept = [(id, {k: v for k, v in row.items() if k != name}) for id, row in zip(found, rows) if id]
     gone = [(given, "there is no such image") for given in missing]
-    return Metadata(file, kept, [column for column in of.names if column not in {name, *of.apart}], gone)
-
-
-def file_of_labels(path: Path, root: Path, split: str, label: str | None) -> Path | None:
-    """The table in the folder of a split, or beside it, else that of training whose column says this split too."""
-    for more in (False, True):
-        for folder in dict.fromkeys((root, path)):
-            if (file := metadata_file(folder, split, more)) is not None:
-                return file
-    tables = called_so(path, False, label, tell=False)  # which was done for the division
-    return next((table.file for table in tables if split_named(split) in table.said.splits), None)
-
-
-def rows_of(file: Path, loose: bool) -> Rows | None:
-    """The rows of a table of labels; None where it is none, with a warning."""
-    try:
-        numbered = read_table(file)
-    except UserError as error:  # no file is called metadata by chance
-        if not (loose or file.stem.lower() != METADATA[0] and isinstance(error, NoTable)):
-            raise
-        tell_torn(file, error)
+    columns = [c for c in columns if c not in apart]
+    if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
-    if file.stem.lower() == METADATA[2]:
-        return [(line, without_unlabeled(row)) for line, row in numbered]
-    return numbered
+    return Metadata(file, kept, columns, gone)
 
 
-def no_labels(file: Path, of: ColumnsOf, name: str | None, several: bool) -> str | None:
-    """What to say of a table that has no labels of images, "" for nothing; None where they are read. name: its column
-    of file names."""
-    labeled = of.asked is not None or of.has_labels([name], several)
-    if of.asked is None and of.split is not None and {*of.names} <= {name, *of.apart}:  # it is of splits alone
-        return ""
-    if file.stem.lower() != METADATA[0] and (name is None or not labeled):
-        several_too = " Classes that each have a column of 0 and 1 are for --task multilabel."
-        return (
-            f"not read as a table of labels, since it has no column {'file_name' if name is None else 'label'} but "
-            f"{', '.join(of.names[:10])}.{several_too if switches(of.ticks([name])) else ''}"
-        )
-    return None
-
-
-def unfit(of: ColumnsOf, names: Sequence[str], ids: Sequence[str], skip_missing: bool) -> str | None:
-    """What to say of a table of something else, that has no labels of these images; None where it may have them."""
-    if of.boxes is not None:
-        why = f"it is one of boxes (column {of.boxes!r}): give --label-column, if it says the label of each image"
-        return f"not read as a table of labels, since {why}."
+def unfit(columns: Sequence[str], names: Sequence[str], ids: Sequence[str], skip_missing: bool) -> str:
+    """Why a table that may be of something else has no labels of these images; "" where it may have them."""
+    if (box := column_called(columns, BOX_COLUMNS)) is not None:
+        return f"it is one of boxes (column {box!r}): give --label-column, if it says the label of each image"
     found = sum(id is not None for id in match_names(names, ids, EXTENSIONS)[0])
-    if found and (skip_missing or found * 2 >= len(names)):
-        return None
-    return f"not read as a table of labels, since it names {found or 'none'} of the images."
+    return "" if found and (skip_missing or found * 2 >= len(names)) else f"it names {found or 'none'} of the images"
 
 
 def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:

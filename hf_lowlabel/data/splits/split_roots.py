@@ -93,7 +93,15 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
         only_train(path, split)
         return path, []
     if strays and split not in folders.keys() - ALIASES:  # one that is asked for by its name is a split
-        tell_strays(path, folders, strays)
+        refuse_classes(path, folders, strays)
+        refuse_pair(path, folders, strays)
+        splits = " and ".join(f"{folders[name].name}/" for name in sorted(folders) if name in ALIASES)
+        warnings.warn(
+            f"{splits} in {path.name!r} are read as splits, and the images in {', '.join(strays[:5])} beside them are "
+            "left out. Move them into the folder of a split; if all of these are classes, move all into one folder "
+            "train/.",
+            stacklevel=4,
+        )
     for name in spellings(split):
         if name in folders:
             others = [key for key in folders if key in ALIASES and key != name and key not in SPLITS[UNLABELED]]
@@ -187,25 +195,33 @@ def innermost(folder: Path) -> Path:
     return inside[0] if all(one == inside[0] or one.name.startswith(".") for one in folder.iterdir()) else folder
 
 
-def tell_strays(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
-    """A warning of images beside folders of splits, which are left out. UserError where all may be classes, as train/
-    with folders in it beside bus/, or train_board/ and dev_board/ beside cpu_board/: nothing else says a split."""
-    splits = sorted(folder for name, folder in folders.items() if name in ALIASES)
-    held = [one for one in splits if split_said([one.name]) in ("validation", "test")]
-    sure = any(called_as_split(one.name) and not re.search(r"\d", one.name) for one in held) or what_says(path)
-    nested = held and any(holds_images(inside) for one in splits for inside in subfolders(one))
+def refuse_classes(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
+    """UserError where train/ may be a class with folders in it: others are beside it, and nothing is held out."""
+    train = next((folders[name] for name in SPLITS["train"] if name in folders), None)
+    held = any(name in folders for name in (*SPLITS["validation"], *SPLITS["test"]))
+    if train is None or held or metadata_files(train) or metadata_files(path, "train"):
+        return
+    raise UserError(
+        f"{train.name}/ in {path.name!r} has folders of images in it, and {', '.join(strays[:5])} beside it: it may be "
+        "the training split, or one class more. For the split, take the others elsewhere; if all of these are classes, "
+        "move all of them into one folder train/."
+    )
+
+
+def refuse_pair(path: Path, folders: dict[str, Path], strays: list[str]) -> None:
+    """UserError where folders that say splits beside other words or a number may be two classes of several, as
+    train_board/ and dev_board/ beside cpu_board/: no folder, table or annotation tells that they are splits."""
+    pair = [folder for name, folder in folders.items() if name in ALIASES and folder.name.lower() not in ALIASES]
+    odd = [one for one in pair if re.search(r"\d", one.name) or besides(one.name, split_said([one.name]) or "train")]
     others = [name for name in strays if words_in(name).isdisjoint(SPLITS[UNLABELED])]  # COCO's unlabeled2017/
-    if others and not (sure or nested or any(map(metadata_files, splits))):
-        raise UserError(
-            f"{', '.join(f'{one.name}/' for one in splits)} in {path.name!r} beside {', '.join(others[:5])} may be "
-            "splits, or classes like these. For splits, call them train/ and test/ or move the others elsewhere; else "
-            "move all of them into one folder train/."
-        )
-    warnings.warn(
-        f"{' and '.join(f'{one.name}/' for one in splits)} in {path.name!r} are read as splits, and the images in "
-        f"{', '.join(strays[:5])} beside them are left out. Move them into the folder of a split; if all of these are "
-        "classes, move all into one folder train/.",
-        stacklevel=5,
+    if not odd or not others or what_says(path) is not None:
+        return
+    if any(metadata_files(one) or any(map(holds_images, subfolders(one))) for one in odd):
+        return
+    raise UserError(
+        f"{', '.join(sorted(f'{one.name}/' for one in odd))} in {path.name!r} beside {', '.join(others[:5])} may be "
+        "splits, or classes like these. For splits, call them train/ and test/ or move the others elsewhere; else move "
+        "all of them into train/."
     )
 
 

@@ -21,12 +21,15 @@ from ..files.folder_names import MASK_FOLDERS
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_files, parquet, subfolders
 from ..files.split_words import OF_IMAGES, called_as_split, is_called, split_said
 from ..files.table_files import TABLES, NoTable, plain_name, stem
-from ..labels.columns import FILE_COLUMNS, Rows, column_called, is_picture
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, column_called, without_header
+from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.numbers import NUMBER
-from .columns_of import ColumnsOf
+from ..labels.ticks import emptied, one_of_columns
 from .pool import Listed, Pool, files_ending, tell_unread
-from .split_names import split_named
+from .split_names import OF_ALL, SplitColumn, split_column, split_named
+from .split_roots import split_folders
 
+FOLDER_COLUMNS = tuple("folder folder_name patient patient_id subject subject_id case case_id series study".split())
 SERIES = 10  # tables of a split that are told apart by numbers, at most: as many folds
 OF_TOOLS = (*MASK_FOLDERS, "coco", "json", "xml")  # folders of annotations
 
@@ -54,6 +57,17 @@ def tables_of_splits(path: Path, pool: Pool | None = None) -> list[tuple[str, Pa
     return [one for one in called if one not in apart and one[1].is_file()]
 
 
+def left_to_folders(file: Path, ids: Sequence[str]) -> bool:
+    """Whether a table says splits alone, or one called train_labels says nothing, since images lie in two folders or
+    more that no split is called as, which say their classes. ids: of all images beside it."""
+    if file.stem.lower() not in {*OF_ALL, *WITH_MORE}:
+        return False
+    folders = [folder.split("/") for folder in {id.rpartition("/")[0] for id in ids}]
+    opened = {folder.name for name, folder in split_folders(file.parent)[0].items() if name in ALIASES}
+    first = {next(iter(parts[parts[0].lower() in ALIASES or parts[0] in opened :]), "") for parts in folders}
+    return sum(bool(one) and not called_as_split(one) for one in first) > 1
+
+
 def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) -> Iterator[Listed]:
     """What tables that are called as splits list.
 
@@ -66,93 +80,118 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
         UserError: a table cannot be read, or that of a split which is held out does not say which column names images.
     """
     for split, file in tables_of_splits(path, pool):
-        numbered = rows_listed(file, split, pool, masks)
-        if numbered is None or of_one_image(file, split, numbered, pool):
+        try:
+            if file.suffix.lower() == ".json" and read_annotations(file) is not None:
+                continue
+            rows = [row for _, row in pool.read(file)]
+        except NoTable as error:
+            of_all = file.stem.lower() in ALIASES or file.stem not in pool.stems  # else it may be of one image
+            seems = of_all and split != "train" and not pool.all_in_splits
+            if seems and (not is_json(file) or pictures_in(file) is None):
+                tell_unread(file, split, str(error))
             continue
-        of = ColumnsOf.of_rows(numbered, label)
-        if split == "train" and of.split is not None and {*of.split.splits} != {"train"}:
+        except UserError as error:
+            folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
+            sure = file.stem.lower() in ALIASES  # what is held out must be known
+            if sure and not (folders if split != "train" else masks):
+                raise
+            if split != "train":  # which is said where its column is looked for
+                warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
+            continue
+        if of_one_image(file, split, rows, pool):
+            continue
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = {key: [row.get(key) for row in rows] for key in columns}
+        said = split_column(cells, label, tell=False)  # a table that is called so needs no column
+        if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
-        if split != "train":
-            refuse_other_split(file, split, of, pool)
-        names = [name for cell in of.cells.get(of.files, ()) if (name := plain_name(cell))]
+        column = column_called(columns, FILE_COLUMNS)
+        if said is not None and split != "train" and column is not None:
+            refuse_other_split(file, split, said, rows, column, pool)
+        names = [name for row in rows if (name := plain_name(row.get(column)))] if column is not None else []
         found = list(zip(names, pool.match(names, split)))
-        pictures = any(map(is_picture, names))
+        if any(id is None and is_picture(name) for name, id in found):
+            found = below_folders(columns, rows, split, pool) or found
         there = sum(id is not None for _, id in found)
-        if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not pictures:
+        if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not any(map(is_picture, names)):
             if split != "train":
-                tell_unread(file, split, f"{there} of {len(names)} names in its column {of.files!r} are of an image")
-        elif there or pictures:
-            labeled = of.has_labels() and file in metadata_files(path, split, more=True)
-            aside = label is None and file.stem.lower() in WITH_MORE and of.boxes is not None
-            yield Listed(split, file, found, labeled and not aside)
-        elif split != "train":  # a column called image_id may hold ids of something else
-            refuse_nameless_column(file, split, of, pool)
+                tell_unread(file, split, f"{there} of {len(names)} names in its column {column!r} are of an image")
+        elif there or any(map(is_picture, names)):
+            labeled = says_labels(cells, column, label) and file in metadata_files(path, split, more=True)
+            aside = file.stem.lower() in WITH_MORE and column_called(columns, BOX_COLUMNS) is not None
+            ours = label is not None or not aside and not left_to_folders(file, pool.every.ids)
+            yield Listed(split, file, found, labeled and ours)
+        elif split == "train":
+            continue
+        elif found := in_folders(columns, rows, pool) or below_folders(columns, rows, split, pool):
+            yield Listed(split, file, found)
+        else:  # a column called image_id may hold ids of something else
+            refuse_nameless_column(file, split, [key for key in columns if key != column], rows, pool)
 
 
-def rows_listed(file: Path, split: str, pool: Pool, masks: bool) -> Rows | None:
-    """The rows of a table that is called as a split; None for another file. Raises UserError for one that cannot be
-    read, unless it may be of something else, or a folder says what it would."""
-    try:
-        if is_json(file) and read_annotations(file) is not None:
-            return None
-        return pool.read(file)
-    except NoTable as error:
-        of_all = file.stem.lower() in ALIASES or file.stem not in pool.stems  # else it may be of one image
-        seems = of_all and split != "train" and not pool.all_in_splits
-        if seems and (not is_json(file) or pictures_in(file) is None):
-            tell_unread(file, split, str(error))
-    except UserError as error:
-        folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
-        sure = file.stem.lower() in ALIASES  # what is held out must be known
-        if sure and not (folders if split != "train" else masks):
-            raise
-        if split != "train":  # which is said where its column is looked for
-            tell_torn(file, error)
-    return None
+def in_folders(columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of all images in the folders that a column of patients names, which no other column does by itself:
+    not where these are all folders, as of a table of all images."""
+    column = column_called(columns, FOLDER_COLUMNS)
+    names = sorted({plain_name(row.get(column)) for row in rows} - {""}) if column is not None else []
+    if not names or column_called(columns, FILE_COLUMNS[:-2]) is not None:
+        return []
+    found = [(name, id) for name in names for id in pool.below(name) or [None]]
+    ids = {id for _, id in found if id is not None}
+    return found if ids and not ids >= {id for id in pool.every.ids if "/" in id} else []
 
 
-def tell_torn(file: Path, error: UserError) -> None:
-    """A warning of a table that cannot be read, of one place for all that ask."""
-    warnings.warn(f"{file.name} is not read for splits of images, nor for labels: {error}", stacklevel=1)
+def below_folders(columns: Sequence[str], rows: Sequence[dict], split: str, pool: Pool) -> list[tuple[str, str | None]]:
+    """(name, id) of each row, where a column of folders and one of names say the image together."""
+    above, name = (column_called(columns, names) for names in (FOLDER_COLUMNS, FILE_COLUMNS))
+    names = [f"{plain_name(row.get(above))}/{plain_name(row.get(name))}" for row in rows] if above and name else []
+    ids = pool.match(names, split)
+    return [] if None in ids else list(zip(names, ids))
 
 
-def of_one_image(file: Path, split: str, numbered: Rows, pool: Pool) -> bool:
+def of_one_image(file: Path, split: str, rows: Sequence[dict], pool: Pool) -> bool:
     """Whether a table that an image is called as says nothing of another image: it may lie beside each."""
     if file.stem.lower() in ALIASES or file.stem not in pool.stems:
         return False
-    cells = {(column_called([key], FILE_COLUMNS), plain_name(cell)) for _, row in numbered for key, cell in row.items()}
+    cells = {(column_called([key], FILE_COLUMNS), plain_name(cell)) for row in rows for key, cell in row.items()}
     names = {name for called, name in cells if name and (called or not NUMBER.fullmatch(name))}  # others are ages
     found = pool.match(sorted(names), split)
     return all(id is None or stem(id.rpartition("/")[2]) == file.stem for id in found)
 
 
-def refuse_other_split(file: Path, split: str, of: ColumnsOf, pool: Pool) -> None:
+def says_labels(cells: dict[str, list], name: str | None, asked: str | None) -> bool:
+    """Whether a table has labels. name: its column of file names. asked: the label column that is asked for."""
+    if asked in cells or column_called([*cells], LABEL_COLUMNS) is not None:
+        return True
+    return one_of_columns(emptied({key: cells[key] for key in cells if key != name}, NO_LABEL)) is not None
+
+
+def refuse_other_split(file: Path, split: str, said: SplitColumn, rows: Sequence[dict], name: str, pool: Pool) -> None:
     """Raises UserError where a column says another split of images than the name of their table, which is held out."""
-    if of.split is None or of.files is None:
-        return
-    rows = zip(map(plain_name, of.cells[of.files]), of.split.said)
-    odd = [(name, text) for name, text in rows if text and split_named(text) != split]
-    ids = pool.match([name for name, _ in odd], split) if odd else []
-    if there := [pair for pair, id in zip(odd, ids) if id is not None]:
+    odd = [(row, text) for row, text in zip(rows, said.said) if text and split_named(text) != split]
+    names = [plain_name(row.get(name)) for row, _ in odd]
+    if there := [k for k, id in enumerate(pool.match(names, split) if odd else ()) if id is not None]:
         raise UserError(
-            f"{file.name} is called as split {split!r}, and its column {of.split.name!r} says {there[0][1]!r} of "
-            f"{there[0][0]!r} ({len(there)} such rows). Take the column away, or put all rows with it into "
+            f"{file.name} is called as split {split!r}, and its column {said.name!r} says {odd[there[0]][1]!r} of "
+            f"{names[there[0]]!r} ({len(there)} such rows). Take the column away, or put all rows with it into "
             "metadata.csv."
         )
 
 
-def refuse_nameless_column(file: Path, split: str, of: ColumnsOf, pool: Pool) -> None:
+def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:
     """Raises UserError where a table lists images, and no column is called as one of file names."""
-    columns = [column for column in of.names if column != of.files]
-    if of.files is None and (begins := next(filter(is_picture, columns), None)):
-        names = [plain_name(name) for name in (begins, *of.cells[begins]) if name]
-        if not passed_over(file, split, names, pool):
-            why = f": its images are of split {split!r}, and must not be learned from"
-            of.refuse_headless(file.name, "file_name", why)
-        return
+    if without_header(columns):
+        begins = next(column for column in columns if is_picture(column))
+        names = [plain_name(name) for name in (begins, *(row.get(begins) for row in rows)) if name]
+        if passed_over(file, split, names, pool):
+            return
+        raise UserError(
+            f"{file.name} begins with {', '.join(map(str, columns[:3]))}, which are no names of columns. Put a line "
+            f"such as file_name above it: its images are of split {split!r}, and must not be learned from."
+        )
     passed = False
     for column in columns:
-        names = [name for cell in of.cells[column] if (name := plain_name(cell))]
+        names = [name for row in rows if (name := plain_name(row.get(column)))]
         if names and (
             all(map(is_picture, names))
             or not any(name.replace(".", "").isdigit() for name in names)
@@ -166,14 +205,8 @@ def refuse_nameless_column(file: Path, split: str, of: ColumnsOf, pool: Pool) ->
                 f"The column {column!r} of {file.name} names images of split {split!r}, which must not be learned "
                 "from. Call it file_name, or take the table elsewhere."
             )
-    if passed or pool.all_in_splits:
-        return
-    if any(pool.below(name) for name in {*map(plain_name, of.cells.get(of.folders, ()))} - {""}):
-        raise UserError(
-            f"The column {of.folders!r} of {file.name} names folders of images of split {split!r}, which must not be "
-            f"learned from. Write the folders into {split}.txt, or FOLDER/NAME of each image into a column file_name."
-        )
-    if of.folders or not is_json(file) and column_called(columns, FILE_COLUMNS[:-1]):  # others may be questions
+    usual = (*FOLDER_COLUMNS, *(() if is_json(file) else FILE_COLUMNS[:-1]))  # others may be questions, or scores
+    if rows and column_called(list(rows[0]), usual) is not None and not passed and not pool.all_in_splits:
         tell_unread(file, split, "no column of it names images or folders of them")
 
 
@@ -197,6 +230,10 @@ def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
 def of_top(id: str) -> str | None:
     """The split that the uppermost folder of an image is called as."""
     return called_as_split(id.partition("/")[0]) if "/" in id else None
+
+
+def is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
 
 
 def in_annotations(path: Path, pool: Pool) -> Iterator[Listed]:

@@ -139,7 +139,8 @@ class Split:
             raise UserError(
                 f"{len(absent)} images of the split are not in {source.name!r}, such as {absent[0]!r}; ids there are "
                 f"such as {source.ids[0]!r} and {source.ids[-1]!r}. "
-                "Give the data the split was made for (--dataset, --dataset-config, --dataset-revision)."
+                + made_again(absent[0], source.ids)
+                + "Give the data the split was made for (--dataset, --dataset-config, --dataset-revision)."
             )
         class_index = {name: k for k, name in enumerate(self.class_names)}
         labeled = sorted((position[id], class_index.get(name, -1)) for id, name in self.labeled.items())
@@ -292,3 +293,13 @@ def warn_without_label(split: Split) -> None:
             f"learned: {shown}. Give more labels, or draw with --class-balanced.",
             stacklevel=3,
         )
+
+
+def made_again(lost: str, ids: Sequence[str]) -> str:
+    """What to do about an id of a split with the folders above images/train/ in it, as those of version 0.1.0."""
+    parts, there = lost.split("/"), {*ids}
+    k = next((k for k in range(1, len(parts)) if "/".join(parts[k:]) in there), None)
+    if k is None:
+        return ""
+    above = "/".join(parts[:k])
+    return f"They are there without {above}/ before them: if the data is the same, make the split again. "

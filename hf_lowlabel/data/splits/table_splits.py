@@ -10,8 +10,8 @@ from ...errors import MissingSplit
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, spellings
 from ..labels.columns import TEXT, column_called
-from .columns_of import MAY_SAY, ColumnsOf
-from .split_names import split_named, split_text
+from ..labels.labels import LABEL_COLUMNS
+from .split_names import MAY_SAY, begins_with_is, split_column, split_named, split_text
 
 FIRST = 100  # cells of a column of another name that are looked at
 
@@ -81,15 +81,14 @@ def has_splits(rows) -> bool:
 
 
 def of_rows(rows, label: str | None, tell: bool = True) -> tuple[str | None, list[str]]:
-    """The column that says the split of each row, and that split; (None, []) where there is none. tell: of
-    columns that seem to, and are not read."""
+    """The column that says the split of each row, and that split; (None, []) where there is none. tell: as in
+    `split_column`."""
     named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
+    named += filter(begins_with_is, rows.column_names)  # which may be classes beside is_train
     cells = {column: cells_in(rows, column) for column in rows.column_names if may_say(rows, column, column in named)}
-    columns = ColumnsOf(cells, label)
-    if tell:
-        columns.tell()
-    said = columns.split
-    return (said.name, [text or "train" for text in said.said]) if said is not None else (None, [])
+    asked = column_called(rows.column_names, LABEL_COLUMNS) if label is None else label
+    found = split_column(cells, asked, tell)
+    return (found.name, [text or "train" for text in found.said]) if found is not None else (None, [])
 
 
 def may_say(rows, column: str, named: bool) -> bool:

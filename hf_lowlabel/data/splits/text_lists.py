@@ -6,18 +6,19 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_text
+from ...text import series
 from ..files.folders import ALIASES, OTHER_TABLES, subfolders
 from ..files.split_words import is_called, splits_in
 from ..files.table_files import TABLES, NoTable, plain_name
-from ..labels.columns import is_picture
 from .pool import Listed, Pool, files_ending, tell_unread
 from .split_names import OF_ALL, split_named
-from .split_tables import OF_TOOLS, is_json, pictures_in
+from .split_tables import OF_TOOLS, is_json, is_picture, pictures_in
 
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
 FIRST = 50  # lines of a file that are looked at, which is no list by its name
@@ -27,7 +28,8 @@ BOX = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")  # a line of YOLO's, and of no li
 def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
     """What text files list that are called as splits, a line for an image, which more words may follow."""
     for folder in (path, *(one for one in subfolders(path) if one.name.lower() in OF_LISTS)):
-        yield from lists_in(folder, pool) or (lists_below(folder, pool) if folder != path else [])
+        found = lists_in(folder, pool) or (lists_below(folder, pool) if folder != path else [])
+        yield from without_folds(found)
         tell_tables(path, folder, pool)
 
 
@@ -37,9 +39,15 @@ def lists_in(folder: Path, pool: Pool, every: bool = True) -> list[Listed]:
 
 
 def lists_below(folder: Path, pool: Pool) -> list[Listed]:
-    """The lists in the folders of a folder of lists, of VOC's those in ImageSets/Main/ alone."""
-    below = {one.name.lower(): lists_in(one, pool, every=False) for one in subfolders(folder)}
-    return below.get("main") or [part for lists in below.values() for part in lists]
+    """The lists in the only folder of a folder of lists that has some, or in VOC's ImageSets/Main/."""
+    below = {one.name.lower(): lists for one in subfolders(folder) if (lists := lists_in(one, pool, every=False))}
+    if "main" not in below and len(below) > 1 and any(part.split != "train" for one in below.values() for part in one):
+        warnings.warn(
+            f"The lists in {series(f'{folder.name}/{name}/' for name in below)} are not read: they may be several "
+            f"divisions, and nothing is held out by them. Move those that are meant into {folder.name}/.",
+            stacklevel=7,
+        )
+    return below.get("main") or (next(iter(below.values())) if len(below) == 1 else [])
 
 
 def tell_tables(path: Path, folder: Path, pool: Pool) -> None:
@@ -175,6 +183,23 @@ def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]
         below = [] if id is not None else pool.below(line) or pool.below(word)
         out += [(word, one) for one in below] or [(word if id is not None or is_picture(word) else line, id)]
     return out
+
+
+def without_folds(found: Sequence[Listed]) -> list[Listed]:
+    """The lists of a folder without those of several divisions (train1.txt, test1.txt, train2.txt ...), which put an
+    image into different splits."""
+    words = [re.sub(r"\d+", "", part.file.stem.lower()) for part in found]
+    numbered = [part for part, word in zip(found, words) if words.count(word) > 1]
+    of: dict[str, str] = {}
+    contradict = any(of.setdefault(id, part.split) != part.split for part in numbered for _, id in part.found if id)
+    if not contradict:
+        return list(found)
+    warnings.warn(
+        f"{numbered[0].file.name} to {numbered[-1].file.name} in {numbered[0].file.parent.name}/ are not read: they "
+        f"are {len(numbered)} lists of several divisions, and nothing is held out by them. Keep the lists of one.",
+        stacklevel=7,
+    )
+    return [part for part in found if part not in numbered]
 
 
 def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Pool) -> list[str | None]:

@@ -1,70 +1,154 @@
-"""YOLO's data.yaml, whose places are those of folders that are called as splits, or of lists: it is refused where it
-says more than they."""
+"""The places of splits in YOLO's data.yaml."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
+import unicodedata
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ...files import read_text
+from ...text import series
 from ..files.folders import ALIASES
 from ..files.split_words import split_said
 from ..files.table_files import plain_name
-from .pool import Pool, files_ending
-from .split_names import HELD
-from .split_roots import OF_YOLO, around_splits, split_folders
+from .pool import Listed, Pool, files_ending
+from .split_roots import OF_YOLO
+from .text_lists import lines_of
 
-LARGEST = 2**20  # bytes of a YAML file
+LARGEST = 2**20  # bytes of a YAML file that is called otherwise
 SPLIT_KEYS = re.compile(rf"(?:^|[{{,])[ \t]*['\"]?({'|'.join(ALIASES)})['\"]?\s*:", re.MULTILINE)
 
 
-def refuse_places(path: Path, pool: Pool) -> None:
-    """Raises UserError where a file says of a folder or a list that is there that it is of a split which is held out,
-    and its images lie in no folder of a split: they would be learned from."""
-    around = around_splits(path)
-    opened = tuple(folder for name, folder in split_folders(around)[0].items() if name in ALIASES)
-    for file in files_ending(path, (".yaml", ".yml")):
-        said = content(file)
-        places = [(key, one) for key, some in said.items() for one in (some if isinstance(some, list) else [some])]
-        known = [(key, plain_name(one)) for key, one in places if key in ALIASES and isinstance(one, str)]
-        training = {one for key, one in known if split_said([key]) == "train"}  # examples are tested as learned
-        for key, one in known:
-            there = place_of(path, one, pool) if split_said([key]) in HELD and one not in training else None
-            if there is not None and not any(there == folder or folder in there.parents for folder in opened):
-                raise UserError(
-                    f"{file.name} says {key}: {one}, whose images must not be learned from, and no folder or list is "
-                    f"called so. Put them into a folder {key}/ beside one called train/, or their names into "
-                    f"{key}.txt; or take the line away."
-                )
+def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
+    """What YOLO's data.yaml says: a folder, a text file, or a list of them for each split, in the folder that it calls
+    `path`, which may be of another machine. What lies in the folder of a split is known."""
+    if (read := the_file(path, pool)) is None:
+        return
+    file, said = read
+    found = [(*one, place_of(path, *one, pool)) for one in given_in(said)]
+    places = [place for *_, place in found if place is not None]
+    away = [f"{word}: {one}" for word, one, split, place in found if place is None and split != "train"]
+    if away and len({id for place in places for _, id in place.found} - {None}) < len(pool.every.ids):
+        warnings.warn(
+            f"{file.name} says {series(away)}, which is not there, so that nothing is held out by it. Write where the "
+            "images are, or take the line away.",
+            stacklevel=6,
+        )
+    if clash := next(((a, b) for a, b in itertools.combinations(places, 2) if cut_alike(a, b)), None):
+        keys = " and ".join(f"{place.key}: {place.said}" for place in clash)
+        warnings.warn(
+            f"{file.name} is not read for splits of images: of its places {keys} there is {clash[0].where.name} alone, "
+            "so that nothing is held out by them. Put the images of each split into a folder of its own.",
+            stacklevel=6,
+        )
+        return
+    kept: list[Place] = []
+    for place in sorted(places, key=order):
+        if not any(place.twice(other) for other in kept):
+            kept.append(place)
+    deepest = {place.where: len(place.where.parts) for place in kept if place.where.is_dir()}
+    for place in kept:
+        inner = [
+            f"{unicodedata.normalize('NFC', one.relative_to(path).as_posix())}/"
+            for one in deepest
+            if place.where in one.parents
+        ]
+        beside = (*pool.in_splits, *inner)  # a folder in it is the place of another split
+        found = [(name, id) for name, id in place.found if id is None or not id.startswith(beside)]
+        if found:
+            yield Listed(place.split, file, found, key=place.key)
 
 
-def place_of(path: Path, said: str, pool: Pool) -> Path | None:
-    """The folder of images or the list here that is the longest end of a place."""
-    parts = [part for part in said.split("/") if part not in ("", ".", "..")]
-    for k in range(len(parts)):
-        there, inside = path.joinpath(*parts[k:]), f"{'/'.join(parts[k:])}/"
-        if any(id.startswith(inside) for id in pool.every.ids):
-            return there
-        if said.lower().endswith(".txt") and "\0" not in said and len(inside) < 256 and there.is_file():
-            return there
-    return None
+def given_in(said: dict[Any, Any]) -> list[tuple[str, str, str]]:
+    """(key, one of the places that it says, split) of a file."""
+    return [
+        (word, one, split)
+        for word, some in said.items()
+        if isinstance(word, str) and word in ALIASES and (split := split_said([word]))
+        for one in (some if isinstance(some, list) else [some])
+        if isinstance(one, str)
+    ]
 
 
-def content(file: Path) -> dict[Any, Any]:
-    """What a file of YAML says by its keys; nothing where it is of another program. One that is called as YOLO's and
-    cannot be read is told."""
+def the_file(path: Path, pool: Pool) -> tuple[Path, dict[Any, Any]] | None:
+    """data.yaml and what it says; else the only other file that says places of training and of a split which is held
+    out, both of which are there."""
+    named = [path / name for name in OF_YOLO if (path / name).is_file()][:1]
+    found = []
+    for file in named or [file for file in files_ending(path, (".yaml", ".yml")) if file.is_file()]:
+        if (said := content(file, bool(named))) is not None:
+            if named or {"train"} < {one[2] for one in given_in(said) if place_of(path, *one, pool) is not None}:
+                found.append((file, said))
+    if len(found) > 1:
+        warnings.warn(
+            f"{series(file.name for file, _ in found)} are not read for splits of images: only one file may say their "
+            "places. Call the one that is meant data.yaml.",
+            stacklevel=7,
+        )
+    return found[0] if len(found) == 1 else None
+
+
+def content(file: Path, tell: bool) -> dict[Any, Any] | None:
+    """What a file of YAML says by its keys; None where it says nothing, with a warning of one that cannot be read."""
     import yaml
 
     try:
-        text = read_text(file) if file.is_file() and file.stat().st_size <= LARGEST else ""
-        if file.name not in OF_YOLO and len({*SPLIT_KEYS.findall(text)}) < 2:  # or one of many beside images
-            return {}
+        if not tell and file.stat().st_size > LARGEST:
+            return None
+        text = read_text(file)
+        if not tell and len({*SPLIT_KEYS.findall(text)}) < 2:  # of another program, or one of many beside images
+            return None
         said = yaml.safe_load(text)
     except (yaml.YAMLError, UserError, ValueError, RecursionError) as error:
-        if file.name in OF_YOLO:
-            warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=1)
-        return {}
-    return said if isinstance(said, dict) else {}
+        if tell:
+            warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=8)
+        return None
+    return said if isinstance(said, dict) else None
+
+
+class Place(NamedTuple):
+    """A place of data.yaml. key, said: what stands there. where: the folder or list that it is here. cut: without some
+    of its first folders. found: as in `Listed`."""
+
+    key: str
+    split: str
+    said: str
+    where: Path
+    cut: bool
+    found: list[tuple[str, str | None]]
+
+    def twice(self, other: Place) -> bool:
+        """Whether this says no more than another place: the same images, which were learned from or are held out."""
+        held = "train" not in (self.split, other.split)
+        return self.where == other.where or held and {*self.found} == {*other.found}
+
+
+def cut_alike(one: Place, other: Place) -> bool:
+    """Whether two places that were different ones, of different splits, are the same here."""
+    differ = one.split != other.split and plain_name(one.said) != plain_name(other.said)
+    return differ and one.where == other.where and (one.cut or other.cut)
+
+
+def order(place: Place) -> tuple[bool, bool]:
+    """Which of the splits that have the same images they are of: training, as in examples that are tested as learned,
+    else the one that the folder is called as."""
+    return place.split != "train", split_said([place.where.name]) != place.split
+
+
+def place_of(path: Path, key: str, said: str, split: str, pool: Pool) -> Place | None:
+    """A place of data.yaml here: the folder of images or the list of its longest end that is one."""
+    parts = [part for part in plain_name(said).split("/") if part not in ("", ".", "..")]
+    for k in range(len(parts)):
+        there = path.joinpath(*parts[k:])
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            if there.is_dir() and (ids := [id for id in pool.every.ids if id.startswith(f"{'/'.join(parts[k:])}/")]):
+                return Place(key, split, said, there, k > 0, [(id, id) for id in ids])
+            if there.is_file() and there.suffix.lower() == ".txt":
+                return Place(key, split, said, there, k > 0, lines_of(there, split, pool))
+    return None
