@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -372,3 +373,15 @@ def test_help_promises_no_equal_numbers_that_labels_do_not_divide_into(verb, cap
         main([verb, "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "from all classes, as evenly as can be" in said and "the same number" not in said
+
+
+def test_a_warning_is_shown_once_per_command(monkeypatch):
+    """`auto` opens its data twice, and told of each column twice."""
+    shown = []
+
+    def verb(argv):
+        shown.extend(warnings.formatwarning(text, UserWarning, "file.py", 1) for text in ("a", "b", "a"))
+
+    monkeypatch.setattr(f"hf_lowlabel.cli.{VERBS['auto'][0]}.auto", verb)
+    assert main(["auto"]) == main(["auto"]) == 0
+    assert shown == ["warning: a\n", "warning: b\n", ""] * 2

@@ -86,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
 def answer(argv: list[str]) -> int:
     """Run a verb; the exit code of whatever becomes of it."""
     speaks(by_itself=True)
-    formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
+    said = set[str]()
+    formatted, warnings.formatwarning = warnings.formatwarning, lambda message, *_: once(f"warning: {message}\n", said)
     try:
         if argv[0] not in VERBS:
             raise unknown("verb", argv[0], VERBS)
@@ -123,6 +124,13 @@ def answer(argv: list[str]) -> int:
         return 2
     finally:
         warnings.formatwarning = formatted
+
+
+def once(text: str, said: set[str]) -> str:
+    """A warning, and nothing where it was told: data are opened again, and libraries forget what Python has shown."""
+    new = text not in said
+    said.add(text)
+    return text if new else ""
 
 
 def is_said(argv: list[str]) -> bool:
