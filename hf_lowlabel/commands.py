@@ -1,4 +1,4 @@
-"""Commands that are printed for a person to paste: quoted, with the data as they were read, into a folder that is free.
+"""Builds the commands printed for a person to paste: quoted, with the same data settings, into an unused folder.
 
 No torch is imported here.
 """

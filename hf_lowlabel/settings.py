@@ -1,4 +1,4 @@
-"""What the settings of a run come to: a YAML file, defaults of a method and its presets, what goes together."""
+"""Resolves the settings of a run: YAML file, method defaults, presets, and checks of combinations."""
 
 from __future__ import annotations
 

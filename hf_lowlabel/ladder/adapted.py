@@ -1,4 +1,4 @@
-"""The encoder adapted to the images first (target pretraining): a rung that is tried with the time no other needs.
+"""The encoder adapted to the images first (target pretraining), if time remains after all other candidates.
 
 seconds of a step, measured -> steps that fit -> pretrain, pulled to the weights it starts from -> the frozen rungs on
 the new features, judged on the same labels left out

@@ -1,4 +1,4 @@
-"""The network trained on from the best frozen rung: a rung above it, taken where labels that were left out say so."""
+"""Finetunes the network from the best head on frozen features; kept if cross-validation favours it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `auto` finds odd about images and their labels, as a folder for the labeling page: corrections are labels."""
+"""Images and labels that `auto` flags, as a folder for the labeling page; corrections replace labels."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:
         pair = remark["images"]
         if remark.get("tested"):
             own, test = pair[0], pair[-1]
-            out.setdefault(own, (None, f"labeled {labeled.get(own)}; all but the same as {test}, which is tested on"))
+            out.setdefault(own, (None, f"labeled {labeled.get(own)}; nearly identical to {test}, a test image"))
             continue
         if labeled.get(pair[0]) == labeled.get(pair[-1]):
             continue
         for id, other in (pair, pair[::-1]):
             own, theirs = labeled.get(id), labeled.get(other)
             like = (theirs, 1.0) if own is None and theirs is not None else None
-            words = f"{f'labeled {own}' if own else 'no label'}; all but the same as {other}"
+            words = f"{f'labeled {own}' if own else 'no label'}; nearly identical to {other}"
             out.setdefault(id, (like, f"{words}, {f'labeled {theirs}' if theirs else 'without a label'}"))
     for remark in advice["strangers"]:
         id = remark["images"][0]

@@ -1,4 +1,4 @@
-"""The rungs of the ladder that train the network, each judged on labels that had no part in its training.
+"""Candidates that train the network, scored by cross-validation.
 
 folds of the labels -> every attempt trained without each fold and tested on it -> the best of them by all folds
 

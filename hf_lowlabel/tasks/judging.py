@@ -1,4 +1,4 @@
-"""What a task says of labels that were left out in turn: a score, and the classes that it knows nothing of."""
+"""Cross-validated score of a task, and the unscored classes."""
 
 from __future__ import annotations
 
