@@ -51,7 +51,7 @@ from photos to a model (all of it, round after round: hf-lowlabel loop photos/):
   hf-lowlabel label to_label/                                  on a page, with the keyboard
   hf-lowlabel auto --dataset photos/ --labels to_label/ --output-dir runs/1
   hf-lowlabel label runs/1/to_label                            uncertain images; then auto again
-  hf-lowlabel review runs/1                                    labels worth a second look
+  hf-lowlabel review runs/1                                    labels to check
   hf-lowlabel predict new/ --model runs/1 --output new.csv
   hf-lowlabel export runs/1                                    or push, report, demo-app
 """

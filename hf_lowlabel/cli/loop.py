@@ -46,7 +46,7 @@ def loop(argv: list[str]) -> int:
     def ask(folder: Path, run: Path | None) -> None:
         begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
         which = "with those that have an answer" if args.partial and not told else "once all have an answer"
-        label(folder, open_browser=browser, assist=assist, then=f"the loop goes on, {which}", **begins)
+        label(folder, open_browser=browser, assist=assist, then=f"the loop resumes, {which}", **begins)
 
     def tell(state: State) -> None:
         told.append(state)
@@ -106,13 +106,13 @@ def review(argv: list[str]) -> int:
     if args.json:
         print_json({"folder": folder if count else None, "images": count})
     elif not count:
-        say(f"Nothing in {args.run} asks for a second look.")
+        say(f"Nothing in {args.run} needs to be checked.")
     else:
         then = after_labels(folder, Asked.load(folder), Path(args.run))
         if goes_on(folder):  # a run of its own would take the answers out of the rounds
             then = SAME_LOOP
-        many = "images are" if count > 1 else "image is"
-        say(f"{count} {many} worth a second look: {folder}; then {then}", flush=True)
+        many = "images" if count > 1 else "image"
+        say(f"{count} {many} to check: {folder}; then {then}", flush=True)
         if not args.no_page:
             label(folder, open_browser=not args.no_browser, then=then)
     return 0
@@ -130,11 +130,11 @@ def _review_masks(args: argparse.Namespace) -> int:
         print_json({"folder": found.folder, "images": shown, "no_page": found.no_page or None})
         return 0
     if not found.images:
-        say(f"No mask of {args.run} asks for a second look.")
+        say(f"No mask of {args.run} needs to be checked.")
         return 0
     for id, one in found.images.items():
         say(f"{id}: {one.why}")
-    say(f"{len(found.images)} masks are worth a second look; {Path(args.run) / NAME} lists them.", flush=True)
+    say(f"{len(found.images)} masks to check; {Path(args.run) / NAME} lists them.", flush=True)
     if found.no_page:
         say(found.no_page)
     elif not args.no_page:

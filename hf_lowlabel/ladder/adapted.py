@@ -63,8 +63,8 @@ class Adapted:
         a, b = percent(self.before.accuracy or 0.0), percent(self.tried[0].accuracy or 0.0)
         verdict = "taken" if self.kept else "not taken"
         return (
-            f"Adapting the encoder to the images without labels first ({ADAPTATION.name}, {self.steps} steps): {b} of "
-            f"the labels left out, without it {a} of the same; {verdict}."
+            f"Adapting the encoder to the images without labels first ({ADAPTATION.name}, {self.steps} steps): {b} "
+            f"right in cross-validation, {a} without it; {verdict}."
         )
 
 

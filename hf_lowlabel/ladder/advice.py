@@ -55,7 +55,7 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     out = []
     for i in free[spread_out(top[:, -2] - top[:, -1], rooted(x)[free], count)]:
         second, first = np.argsort(p[i])[-2:]
-        why = f"in doubt: {names[first]} ({percent(p[i, first], 0)}) or {names[second]} ({percent(p[i, second], 0)})"
+        why = f"uncertain: {names[first]} ({percent(p[i, first], 0)}) or {names[second]} ({percent(p[i, second], 0)})"
         if p[i, first] > SURE:  # it was chosen for its distance
             why = f"unlike the others here, probably {names[first]} ({percent(p[i, first], 0)})"
         out.append(Remark((int(i),), why, (names[first], float(p[i, first]))))
@@ -80,7 +80,7 @@ def copies(training: Any, asked: np.ndarray) -> list[Remark]:
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
-    """Labels worth a second look, the most likely errors first.
+    """Labels that may be wrong, the most likely errors first.
 
     p_k is what the best rung, fitted without a label, gives the class of that label. If a share `WRONG` of labels is
     wrong, and a wrong one is any other of the K classes alike, then by Bayes' rule

@@ -139,7 +139,7 @@ def page(ready: Prepared, advice: Advice) -> str:
     ]
     titles = (
         ("next", "Label these next"),
-        ("doubtful", "Labels worth a second look"),
+        ("doubtful", "Labels to check"),
         ("copies", "Near-duplicates"),
         ("strangers", "Outliers"),
     )

@@ -77,7 +77,7 @@ class Best:
         name = kept or (self.ladder[0].name if self.ladder else self.run.folder.name)
         known = self.advice.accuracy
         score = get_task(self.run.config.task).score.title
-        whose = " by the frozen features it was trained on from" if self.advice.trained_on else ""
+        whose = " by the frozen features it was finetuned from" if self.advice.trained_on else ""
         said = f"{score} {known} on new images{whose}" if known else f"{score} on new images not known"
         more = f", to label next: {self.to_label}" if self.to_label else ""
         return f"Best({name}: {said}, model in {self.folder}{more})"

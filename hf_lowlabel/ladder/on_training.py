@@ -87,14 +87,14 @@ def from_training(
         one = f"There is one image with {task.label_words}"
         same = f"All {count} images with {task.label_words} are copies of one picture"
         raise UserError(
-            f"{one if count < 2 else same}, and at least two are needed, so that one can be left out to test on. Add "
+            f"{one if count < 2 else same}, and cross-validation needs at least two. Add "
             "some, or use `hf-lowlabel finetune`."
         )
     shows = task.shows(ready.labeled, ready.names)
     if shows is not None and not spread_over_folds(shows, min(FOLDS), ready.config.training.seed, copies):
         raise UserError(
             f"Each of the {count} images with {task.label_words} shows one class, and another: without either there "
-            "is nothing to tell apart. Add some, so that one can be left out to test on."
+            "is nothing to tell apart. Add some for cross-validation."
         )
     attempts = [a for a in task.attempts if train or a.frozen]
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)

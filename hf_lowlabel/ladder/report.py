@@ -61,7 +61,7 @@ def advise(
     trained_on: bool = False,
 ) -> Advice:
     """Advice from labels, images and candidates. curve: the learning curve over parts of the labels.
-    trained_on: whether the answer is a network that was trained on from the frozen features."""
+    trained_on: whether the answer is a network that was finetuned from the frozen features."""
     best, names = tried[0], ready.names
     encoder = next(e for e in encoders if e.name == best.encoder)
     y, rows, x, p = encoder.y, encoder.rows, encoder.x, encoder.say(best)
@@ -101,9 +101,8 @@ def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dic
         lines.append(f"On new images: {between(out.accuracy)} right, from {how}.")
         tested = {int(k) for k in np.unique(ready.labeled.targets.numpy()[best.asked])}
         if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
-            lines.append(
-                f"No label of {listed(alone, 5)} could be held out: {'its' if len(alone) == 1 else 'their'} accuracy is not known."
-            )
+            whose = "its" if len(alone) == 1 else "their"
+            lines.append(f"No label of {listed(alone, 5)} could be held out: {whose} accuracy is not known.")
     lines += said_tested(ready, metrics)
     probe = max((one for one in tried if not one.unlabeled), key=lambda one: one.score)
     if probe is not best and probe.accuracy is not None:
@@ -127,7 +126,7 @@ def between(interval: Interval) -> str:
 
 def why_less(ladder: Sequence[Mapping[str, Any]], expected: Interval | None) -> str:
     """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise, and of a
-    network, of which nothing is expected: that is of the frozen features it was trained on from."""
+    network, of which nothing is expected: that is of the frozen features it was finetuned from."""
     kept = next((row["by_labels"] for row in ladder if row["kept"] and not row.get("halves")), None)
     if kept is None or expected is None or round(100 * expected.value) >= round(100 * kept):
         return ""
@@ -195,7 +194,7 @@ def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, flo
         )
         lines.append(f"Hard to tell apart: {pairs}.")
     named = (
-        ("doubtful", "labels are worth a second look", "label is worth a second look"),
+        ("doubtful", "labels may be wrong", "label may be wrong"),
         ("copies", "pairs of images are nearly identical", "pair of images is nearly identical"),
         ("strangers", "images are outliers", "image is an outlier"),
     )

@@ -28,7 +28,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     """Write a folder with the images of a run of `auto` that a person should look at again.
 
     Doubtful labels come first, then copies whose labels differ or are known of one only, then labeled images
-    unlike all others. All wait for an answer; those that are left without one keep the label they have, and "none of
+    that are outliers. All wait for an answer; those that are left without one keep the label they have, and "none of
     these" takes it off.
 
     Args:
