@@ -84,9 +84,9 @@ HASTY = [
     ("loop photos --image-size 0", "image_size is 0. It must be at least"),
     ("select --dataset photos --model resnet18 --budget 4 --output o --seed -1", "seed is -1. It must be at least"),
     ("evaluate --dataset photos --model m --mask-ignore -4", "mask_ignore is [-4]. It must be at least 0"),
-    ("auto photos --resume", "There is no --resume of auto. The same command goes on by itself"),
-    ("loop photos --resume", "There is no --resume of loop. The same command goes on by itself"),
-    ("select --dataset photos --resume", "There is no --resume of select. Start the same command again"),
+    ("auto photos --resume", "There is no --resume of auto. The same command resumes"),
+    ("loop photos --resume", "There is no --resume of loop. The same command resumes"),
+    ("select --dataset photos --resume", "There is no --resume of select. Run the same command again"),
     ("predict photos --model photos", "There is no config.json in photos"),
 ]
 

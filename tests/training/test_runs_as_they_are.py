@@ -112,7 +112,7 @@ def test_a_run_without_test_images_has_a_score(tmp_path, trained):
     data = classes(tmp_path / "d", "ant", "bee", each=5)
     weights = dict(model=str(trained.folder), from_scratch=False, test_fraction=0.0)
     run = finetune(str(data), output_dir=str(tmp_path / "run"), **{**SMALL, **weights, "max_steps": 1})
-    assert "test" not in run.metrics and "of 10 labels that are left out in turn" in " ".join(run.recorder.advice)
+    assert "test" not in run.metrics and "cross-validated on 10 labels" in " ".join(run.recorder.advice)
     assert "80 % interval" in (run.folder / "README.md").read_text()
 
 
