@@ -171,7 +171,9 @@ def known_of(model: Model) -> str:
     if record is None or not record.is_file():
         return ""
     return "".join(
-        f" {line}" for line in RunRecord.from_json(record).advice if line.startswith("No image is tested on")
+        f" {line}"
+        for line in RunRecord.from_json(record).advice
+        if line.startswith(("Without test images", "No image is tested on"))
     )
 
 

@@ -186,7 +186,7 @@ def test_auto_takes_its_data_bare_too(offline, capsys):
     """As `loop` and `predict` do."""
     for argv in (["photos", "--output-dir", "runs/best"], ["--output-dir", "runs/best", "--dataset", "photos"]):
         Path("runs/best/advice.html").touch()
-        assert main(["auto", *argv]) == 2 and "came to its end" in capsys.readouterr().err
+        assert main(["auto", *argv]) == 2 and "a search is finished there" in capsys.readouterr().err
     assert main(["auto", "photso/"]) == 2 and "Did you mean 'photos'?" in capsys.readouterr().err
     assert main(["auto", "photos", "--dataset", "digits"]) == 2 and "given twice" in capsys.readouterr().err
     assert main(["auto", "--minutes", "3"]) == 2
@@ -239,5 +239,5 @@ def test_a_finished_search_is_refused_before_anything_is_loaded(offline, tmp_pat
     assert main(["auto", "--dataset", "photos", "--output-dir=runs/best", "--minutes", "60"]) == 2
     again = "--minutes 60 --features runs/best/features --output-dir runs/best-2"
     assert f"`hf-lowlabel auto --dataset photos {again}`" in capsys.readouterr().err
-    assert "came to its end" in said and shlex.split(said.partition("such as ")[2])[0] == "runs/best-2."
+    assert "a search is finished there" in said and shlex.split(said.partition("such as ")[2])[0] == "runs/best-2."
     assert not any(name.startswith("ladder") for name in loaded)

@@ -353,7 +353,10 @@ def test_what_is_said_of_the_next_round_is_neither_impossible_nor_too_sure():
 def test_masks_need_a_folder_and_one_kind_of_round(network, tmp_path, capsys):
     argv = ["loop", "shapes", "--task", "segmentation", "--model", network, "--output-dir", str(tmp_path / "a")]
     assert main(argv) == 2 and "needs a folder of images" in capsys.readouterr().err and not (tmp_path / "a").exists()
-    assert main(["loop", "digits", "--classes", "a", "b"]) == 2 and "--classes is of masks" in capsys.readouterr().err
+    assert (
+        main(["loop", "digits", "--classes", "a", "b"]) == 2
+        and "--classes is only for masks" in capsys.readouterr().err
+    )
     discs(tmp_path / "photos", 2)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "loop.json").write_text(json.dumps({"dataset": str((tmp_path / "photos").resolve())}))

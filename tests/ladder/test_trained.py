@@ -203,7 +203,7 @@ def test_what_the_answer_is_not_to_fall_below_is_left_only_for_what_is_clearly_b
     assert ranked(task, [better, floor, trial(ONE, base + 3)], names)[0].attempt is frozen
     assert ranked(task, [lucky, trial(ONE, base - 5)], names)[0].attempt is frozen  # there was no time for the floor
     rows = [dict(name=t.name, by_labels=t.score, kept=t is floor, floor=t.attempt.floor) for t in (floor, lucky)]
-    assert "not to fall" in why_kept(rows)
+    assert "it is the baseline, and no other row is clearly better" in why_kept(rows)
     for kind in ("segmentation", "multilabel"):
         assert [a.unlabeled for a in get_task(kind).attempts if a.floor] == [False], kind
 
@@ -641,7 +641,7 @@ def test_copies_go_with_their_picture(task, network, tmp_path, short, monkeypatc
         trained.Trials, "part", lambda self, of, rows, *a, **more: seen.append(rows) or part(self, of, rows, *a, **more)
     )
     best = auto(data, network, **given)
-    assert "from 6 " in best.advice.sentences[0] and "of different pictures" in best.advice.sentences[0]
+    assert "over 6 " in best.advice.sentences[0] and "of different pictures" in best.advice.sentences[0]
     assert min(map(len, seen)) < 12 and all(len(rows) == 2 * len({*(rows // 2)}) for rows in seen)
 
 

@@ -140,7 +140,7 @@ def test_a_finished_run_goes_on_for_longer(tmp_path, caplog):
     run = finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)
     assert run.progress.step == 4 and json.loads((run.folder / "run.json").read_text())["steps"] == 4
     assert (
-        "from step 2 to 4 instead of 2" in caplog.text and "learning rate 0.5 of its peak instead of 0" in caplog.text
+        "from step 2, to 4 instead of 2" in caplog.text and "learning rate 0.5 of its peak instead of 0" in caplog.text
     )
     assert read_yaml(run.folder / "training.yaml")["max_steps"] == 4
     finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)  # the longer run is its own again
