@@ -76,7 +76,7 @@ def limits(record: RunRecord) -> list[str]:
         lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
     if record.class_names:
         lines.append(
-            f"Every pixel gets one of its {len(record.class_names):,} classes, also if an image shows none of them."
+            f"Every pixel gets one of its {len(record.class_names):,} classes, even if an image shows none of them."
         )
     return [*lines, *size_note(metrics)]
 
