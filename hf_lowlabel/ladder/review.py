@@ -33,7 +33,7 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
 
     Args:
         run: folder that `auto` wrote, of one class an image.
-        output: folder to write; None: review/ in the run folder. One that is there is gone on with.
+        output: folder to write; None: review/ in the run folder. An existing one is resumed.
 
     Returns:
         The folder, and how many images are in it; of none no folder is written.

@@ -134,7 +134,7 @@ def loop(
         ask: shows a folder to a person, with the folder of the last round's model where there is one, and returns when
             he is done; None: labels.csv is filled in, or masks/, by other means.
         tell: called after each round.
-        partial: go on with images that are still without an answer.
+        partial: go on without the images that have no answer.
         budget: images to label first, where none has a label; None: 40, of masks 20. All of fewer.
         per_round: images to label in each further round.
         data: further settings of the data, as for `auto`.
