@@ -35,25 +35,23 @@ class DataArguments:
     dataset_config: str | None = setting(None, "configuration of a Hub data set")
     dataset_split: str = setting("train", "split that training images come from")
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
-    image_column: str | None = setting(None, "column that holds the image; found by itself when None")
-    label_column: str | None = setting(None, "column that holds the class; found by itself when None")
-    value_range: list[float] = setting([], "values that are black and white in images of more than 8 bits: 0 4095")
-    pages: bool = setting(False, "pages of a TIFF, frames of a GIF are images, held out together; else the first alone")
+    image_column: str | None = setting(None, "column that holds the image; None: detected")
+    label_column: str | None = setting(None, "column that holds the class; None: detected")
+    value_range: list[float] = setting([], "black and white values of images of more than 8 bits: 0 4095")
+    pages: bool = setting(False, "each TIFF page or GIF frame is an image, held out together; else only the first")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
     skip_missing: bool = setting(False, "leave out and list rows of a table, or masks, that belong to no image")
-    skip_conflicts: bool = setting(False, "leave images unlabeled that a table, or a copy of them, gives another label")
-    mask_column: str | None = setting(None, "column that holds the mask; found by itself when None", of_task=True)
-    classes: list[str] = setting(
-        [], "classes of the masks in the order of their values, or a text file of them", of_task=True
-    )
+    skip_conflicts: bool = setting(False, "leave images unlabeled if table rows or copies disagree on the label")
+    mask_column: str | None = setting(None, "column that holds the mask; None: detected", of_task=True)
+    classes: list[str] = setting([], "mask classes in the order of their values, or a text file of them", of_task=True)
     mask_format: str | None = setting(
         None,
-        "what a mask's pixels are; None: class indices, as the layout has them",
+        "encoding of masks; None: the layout's own, else class indices",
         choices=("index", "binary", "colors"),
         of_task=True,
     )
-    mask_ignore: list[int] = setting([], "values of a mask that take no part, beside 255", of_task=True, min=0)
-    instances: bool = setting(False, "values of a mask are numbers of objects, all of one class", of_task=True)
+    mask_ignore: list[int] = setting([], "mask values to ignore, besides 255", of_task=True, min=0)
+    instances: bool = setting(False, "mask values are object numbers, all of one class", of_task=True)
     split: str | None = setting(
         None, "split manifest (JSON): which images are labeled and held out; for masks also a list of ids (.txt)"
     )
@@ -62,12 +60,12 @@ class DataArguments:
     num_labels: int | None = setting(
         None, "labels to keep, drawn by seed; None: those of --split, else all", unit="labels", min=1, verb="finetune"
     )
-    class_balanced: bool = setting(False, "draw labels from all classes, as evenly as can be", of_task=True, **HELD_OUT)
+    class_balanced: bool = setting(False, "draw labels evenly from all classes", of_task=True, **HELD_OUT)
     validation: int = setting(
-        0, "labeled images held out to choose by; they are not trained on", unit="images", min=0, **HELD_OUT
+        0, "labeled images held out for validation, never trained on", unit="images", min=0, **HELD_OUT
     )
     test_fraction: float = setting(
-        0.2, "share of the images held out to test on when the data brings none", share=True, **HELD_OUT
+        0.2, "share of the images held out as a test set if the data has none", share=True, **HELD_OUT
     )
     test_dataset_split: str | None = setting(
         None, "split of the data set to test on; None: that of --split, else 'test', 'validation'", verb="finetune"
@@ -76,32 +74,30 @@ class DataArguments:
         0.01, "share of unreadable images that is skipped and listed; above it the run stops", share=True
     )
     memory_budget: float | None = setting(
-        None, "memory for decoded images; None: half of what the device has free", unit="GiB", above=0, may_change=True
+        None, "memory for decoded images; None: half of the device's free memory", unit="GiB", above=0, may_change=True
     )
     streaming: bool | None = setting(
-        None, "decode images as they are needed; None: when they exceed memory_budget", may_change=True
+        None, "decode images on demand; None: if they exceed memory_budget", may_change=True
     )
     workers: int = setting(2, "processes that decode images when streaming", unit="processes", min=0, may_change=True)
     sharded: bool = setting(
         False,
-        "read parquet, a Hub data set or an IterableDataset as it comes, for data no disk holds; needs max_steps",
+        "stream parquet, a Hub data set or an IterableDataset, for data larger than the disk; needs max_steps",
         verb="pretrain",
     )
 
 
 @dataclass
 class ModelArguments:
-    """The network: what it starts from, what stands on it, and which of its weights are trained."""
+    """The network: initial weights, decoder or head, and which weights are trained."""
 
-    model: Model = setting(
-        "resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too)"
-    )
+    model: Model = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (also of `pretrain`)")
     model_revision: str | None = setting(None, "revision of a model on the Hub")
-    from_scratch: bool = setting(False, "start from random weights: a timm name is then only an architecture")
-    init_from: str | None = setting(None, "take the weights of this checkpoint or run folder, and nothing else of it")
+    from_scratch: bool = setting(False, "start from random weights; a timm name is only the architecture")
+    init_from: str | None = setting(None, "take only the weights of this checkpoint or run folder")
     architecture: str | None = setting(
         None,
-        "what stands on the encoder: any of smp's, deeplabv3plus-os16 (usual), deeplabv2 ..., linear (usual on a ViT)",
+        "decoder: any of smp's, deeplabv3plus-os16 (default), deeplabv2 ..., linear (default on a ViT)",
         of_task=True,
         verb="finetune",
     )
@@ -110,7 +106,7 @@ class ModelArguments:
     )
     output_stride: int | None = setting(
         None,
-        "side of a cell of the last feature map; None: the network's own, mostly 32",
+        "stride of the last feature map; None: the network's own, mostly 32",
         unit="px",
         choices=(8, 16, 32),
         verb="pretrain",
@@ -118,34 +114,29 @@ class ModelArguments:
     drop_rate: float | None = setting(
         None, "dropout before the classifier head; None: the network's own", min=0, below=1, **TUNING
     )
-    freeze: int = setting(
-        0, "leading stages of the network, and its stem, whose weights stay as they are", unit="stages", min=0, **TUNING
-    )
-    freeze_encoder: bool = setting(False, "train what stands on the encoder alone", **TUNING)
+    freeze: int = setting(0, "leading stages of the network to freeze, with its stem", unit="stages", min=0, **TUNING)
+    freeze_encoder: bool = setting(False, "train only the decoder or head", **TUNING)
     lora_rank: int | None = setting(
-        None, "train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft)", min=1, **ADAPTING
+        None, "train only low-rank adapters of this rank and the head (Hu et al. 2022; peft)", min=1, **ADAPTING
     )
-    lora_alpha: float | None = setting(
-        None, "adapters count lora_alpha / lora_rank times; None: 1", above=0, **ADAPTING
-    )
+    lora_alpha: float | None = setting(None, "scale adapters by lora_alpha / lora_rank; None: 1", above=0, **ADAPTING)
     adapter_width: int | None = setting(
         None,
-        "train branches of this width beside a ViT's MLPs and the head alone (AdaptFormer, Chen et al. 2022: 64)",
+        "train only branches of this width beside a ViT's MLPs and the head (AdaptFormer, Chen et al. 2022: 64)",
         unit="units",
         min=1,
         **TUNING,
     )
     head_init: str | None = setting(
         None,
-        "what a fresh head on pretrained weights starts from: fitted to the labels (probe), to prior pseudo-labels "
-        "(priors), or random; None: priors where there are some, else probe",
+        "initial head on pretrained weights: fitted to the labels (probe), to prior pseudo-labels (priors), or "
+        "random; None: priors if given, else probe",
         choices=("probe", "priors", "random"),
         **TUNING,
     )
     freeze_norm: bool | None = setting(
         None,
-        "keep the statistics of BatchNorm layers as they are; None: for pretrained weights and fewer than 128 images a "
-        "micro-batch",
+        "freeze the BatchNorm statistics; None: with pretrained weights and fewer than 128 images per micro-batch",
         trains=True,
         verb="finetune",
     )
@@ -155,11 +146,15 @@ class ModelArguments:
 
 @dataclass
 class TrainingArguments:
-    """How long, how fast and with what, and what becomes of it; named as in transformers.TrainingArguments."""
+    """Length, rates, optimizer and outputs of training; named as in transformers.TrainingArguments."""
 
     max_steps: int | None = setting(None, "optimizer steps", unit="steps", min=1, trains=True)
     epochs: float | None = setting(
-        None, "passes over unlabeled (supervised: labeled) images, not max_steps", unit="epochs", above=0, trains=True
+        None,
+        "passes over unlabeled (supervised: labeled) images; or give max_steps",
+        unit="epochs",
+        above=0,
+        trains=True,
     )
     batch_size: int | None = setting(
         None, "images (finetune: labeled ones) per optimizer step, all processes", unit="images", min=1, trains=True
@@ -167,25 +162,28 @@ class TrainingArguments:
     gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step", min=1, trains=True)
     optimizer: str | None = setting(
         None,
-        "optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one",
+        "optimizer; sgd: Nesterov momentum 0.9, momentum: plain momentum",
         choices=("sgd", "momentum", "lars", "adam", "adamw"),
         trains=True,
     )
     learning_rate: float | None = setting(
         None,
-        "learning rate; pretraining scales it by batch_size / 256, None: from a fitted head a tenth of the paper's",
+        "learning rate; pretraining scales it by batch_size / 256; None: the paper's, a tenth with a fitted head",
         min=0,
         trains=True,
     )
     weight_decay: float | None = setting(
-        None, "weight decay; biases and normalisation weights take none", min=0, trains=True
+        None, "weight decay; not for biases and normalisation weights", min=0, trains=True
     )
-    lr_scheduler_type: str | None = setting(None, "learning rate over time", choices=SCHEDULES, trains=True)
+    lr_scheduler_type: str | None = setting(None, "learning-rate schedule", choices=SCHEDULES, trains=True)
     warmup_ratio: float | None = setting(
         None, "share of the steps over which the learning rate rises from 0", share=True, trains=True
     )
     head_lr: float | None = setting(
-        None, "rate of head and decoder as a multiple of the body's; None: 1, new decoders 10", min=0, trains=True
+        None,
+        "learning rate of head and decoder, as a multiple of the body's; None: 1, new decoders 10",
+        min=0,
+        trains=True,
     )
     layer_decay: float | None = setting(
         None,
@@ -196,13 +194,13 @@ class TrainingArguments:
         verb="finetune",
     )
     max_grad_norm: float | None = setting(None, "largest norm of the gradient; None: not clipped", above=0, trains=True)
-    precision: str = setting("fp32", "arithmetic of the forward pass", choices=("fp32", "bf16"), trains=True)
+    precision: str = setting("fp32", "precision of the forward pass", choices=("fp32", "bf16"), trains=True)
     unlabeled_ratio: int | None = setting(
         None, "unlabeled images per labeled one in a batch (mu)", min=1, trains=True, verb="finetune"
     )
     l2_sp: float | None = setting(
         None,
-        "lambda of |Phi - Phi_start|^2, beside the sum over a step's images (Xu et al. Eq. 3); 0 with --from-scratch",
+        "weight of |Phi - Phi_start|^2, added to the summed loss of a step (Xu et al. Eq. 3); 0 with --from-scratch",
         min=0,
         verb="pretrain",
     )
@@ -217,8 +215,8 @@ class TrainingArguments:
     )
     metric_for_best_model: str | None = setting(
         None,
-        "score whose best evaluation is saved; None: validation accuracy (mean IoU) where there are validation images, "
-        "else sel of a semi-supervised method: unlabeled images named with confidence, and evenly; with masks the last",
+        "score that chooses the saved checkpoint; None: validation accuracy (mean IoU) if there are validation images, "
+        "else sel for semi-supervised methods (confident pseudo-labels, even over classes); with masks the last",
         choices=("validation", "sel", "last"),
         trains=True,
         verb="finetune",
@@ -231,24 +229,24 @@ class TrainingArguments:
     )
     prior_until: float = setting(
         0.0586,
-        "share of training up to which they do (AS3L: 60 of 1024 epochs)",
+        "share of training guided by `prior` (AS3L: 60 of 1024 epochs)",
         share=True,
         of_task=True,
         verb="finetune",
     )
     compare_supervised: str | None = setting(
-        None, "run folder of the supervised baseline at the same labels, for the card", may_change=True, verb="finetune"
+        None, "run folder of the supervised baseline on the same labels, for the card", may_change=True, verb="finetune"
     )
     seed: int = setting(
         0, "decides the labels drawn, initial weights, order of images and every view", min=0, max=2**32 - 1
     )
     output_dir: str | None = setting(None, "run folder: model, card, metrics, log and checkpoints", **HERE)
-    resume: bool = setting(False, "go on from the newest whole checkpoint in output_dir", **HERE)
+    resume: bool = setting(False, "resume from output_dir's newest whole checkpoint", **HERE)
     save_steps: int | None = setting(
         None, "steps between checkpoints; None: ten, at least 100 steps apart", unit="steps", min=1, may_change=True
     )
     save_total_limit: int = setting(
-        2, "checkpoints kept; the older ones go after a newer one is safe on disk", min=1, may_change=True
+        2, "checkpoints kept; older ones are deleted once a newer one is on disk", min=1, may_change=True
     )
     logging_steps: int = setting(
         50, "steps between log lines; 20 lines at least, or one a step", unit="steps", min=1, may_change=True
@@ -262,12 +260,12 @@ class TrainingArguments:
     report_to: list[str] = setting(
         [], "tracker names that Accelerate knows: tensorboard, trackio, wandb ...", may_change=True
     )
-    device: str | None = setting(None, "'cpu' to leave a GPU alone; None: the best there is", may_change=True)
+    device: str | None = setting(None, "'cpu' to use no GPU; None: the best available", may_change=True)
     dry_run: bool = setting(
         False, "2 steps, evaluation and save; prints the configuration, memory and expected time", **HERE
     )
     push_to_hub: str | None = setting(None, "Hub id (org/name) to push the finished model to", **HERE)
-    hub_private: bool = setting(False, "push_to_hub makes a private repository", **HERE)
+    hub_private: bool = setting(False, "mreate the repository as private", **HERE)
 
 
 GROUPS = {"data": DataArguments, "model": ModelArguments, "views": ViewArguments, "training": TrainingArguments}
@@ -279,7 +277,7 @@ class Config:
 
     `verb` is "pretrain" or "finetune", `task` what is learned, `method` the method's name or a class of one's own with
     its hyperparameters `method_args` and a `preset` of its values; `data`, `model`, `views` and `training` are the
-    groups of settings. `filled`: settings that nobody gave and the method or the task chose.
+    groups of settings. `filled`: settings chosen by the method or the task.
     """
 
     verb: str
@@ -289,7 +287,7 @@ class Config:
         "pixel)",
     )
     method: AnyMethod = setting(
-        None, "name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: unimatch)"
+        None, "method name; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch)"
     )
     method_args: dict = setting({}, "hyperparameters of the method, as KEY=VALUE ...")
     preset: str | None = setting(None, "named set of values from a paper, e.g. 'cifar' or 'pretrained'")

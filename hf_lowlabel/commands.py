@@ -1,4 +1,4 @@
-"""Commands that are printed for a person to paste: quoted, with the data as they were read, into a folder that is free.
+"""Builds the commands printed for a person to paste: quoted, with the same data settings, into an unused folder.
 
 No torch is imported here.
 """
@@ -98,6 +98,6 @@ def refuse_finished(folder: str | Path, words: Sequence[str] = ()) -> None:
             kept = [] if "--features" in words or not features.is_dir() else ["--features", str(features)]
             again = f" All of it: `{shlex.join([*without('--output-dir', words), *kept, '--output-dir', other])}`."
         raise UserError(
-            f"output_dir {folder} is not empty: a search came to its end there, and does not go on. Give another "
+            f"output_dir {folder} is not empty: a search is finished there, and cannot resume. Give another "
             f"--output-dir, such as {shlex.quote(other)}.{again}"
         )

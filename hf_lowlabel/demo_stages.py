@@ -71,7 +71,7 @@ DIGITS = Demo(
         ),
         Stage(
             "model",
-            "auto: heads on the frozen features, then the network trained on from the best, as labels left out say",
+            "auto: heads on the frozen features, then finetuning from the best, chosen by cross-validation",
             dict(minutes=1.0),
             "auto",
             start="pretrained",

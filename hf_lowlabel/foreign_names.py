@@ -1,4 +1,4 @@
-"""What a setting is called elsewhere: in earlier versions of this library, in transformers, timm, Lightning and others.
+"""Names of settings in earlier versions of this library, in transformers, timm, Lightning and others.
 
 A name of this table is no setting. It is refused with the name it has here.
 """

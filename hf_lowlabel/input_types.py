@@ -1,4 +1,4 @@
-"""What may be handed over as data and as model. For type checkers alone: it imports what it names."""
+"""Accepted types of data and models, for type checkers only: it imports what it names."""
 
 from __future__ import annotations
 

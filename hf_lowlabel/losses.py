@@ -1,4 +1,4 @@
-"""The formulas of the methods as plain functions and modules, for a training loop of one's own.
+"""Losses of the methods as functions and modules, for your own training loop.
 
     from hf_lowlabel import losses
     rule = losses.Free(num_classes=10)                                     # once, and on the device of the network

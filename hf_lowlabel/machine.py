@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, within the limits of its container or its job."""
+"""Available cores and memory of this process, within the limits of its container or job."""
 
 from __future__ import annotations
 

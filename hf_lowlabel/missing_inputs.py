@@ -1,5 +1,5 @@
-"""What a command names and is not there, or is there already: told from the disk alone, before libraries are loaded,
-and by those that read and write it.
+"""Checks for missing inputs and existing outputs, from the disk alone: before libraries are loaded, and again on
+reading and writing.
 
 No torch is imported here.
 """

@@ -190,8 +190,8 @@ class FinetuneObjective(Objective):
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
     momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights
     too. `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
-    What a class of one's own takes beside the network, `def __init__(self, model, tau=0.5, **more)`, is set by
-    `method_args={"tau": 0.7}`; what it passes on as **more, such as `ema_decay`, too.
+    `method_args={"tau": 0.7}` sets an argument of your own class, `def __init__(self, model, tau=0.5, **more)`, or one
+    passed on by **more, such as `ema_decay`.
 
     Most papers do not say how the average starts; many authors' code keeps ema_decay from the first step on. The two
     differ while n < (10 ema_decay - 1) / (1 - ema_decay), about 9,000 updates at 0.999.

@@ -47,7 +47,7 @@ log = logging.getLogger("hf_lowlabel")
 
 
 class Predictions(NamedTuple):
-    """What a model says of image files: `rows`, a dict each, and `skipped`, (file, why it could not be read)."""
+    """Predictions for image files: `rows`, a dict each, and `skipped`, (file, why it could not be read)."""
 
     rows: list[dict]
     skipped: list[tuple[str, str]]
@@ -107,7 +107,7 @@ def evaluate(
             trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
         output: folder for metrics.json and pictures.
-        overwrite: those of another evaluation may be replaced.
+        overwrite: replace those of another evaluation.
         device: "cpu" to leave a GPU alone; None: the best there is.
         task: the task that is expected.
         max_bad: share of unreadable images that is left out.
@@ -172,7 +172,9 @@ def known_of(model: Model) -> str:
     if record is None or not record.is_file():
         return ""
     return "".join(
-        f" {line}" for line in RunRecord.from_json(record).advice if line.startswith("No image is tested on")
+        f" {line}"
+        for line in RunRecord.from_json(record).advice
+        if line.startswith(("Without test images", "No image is tested on"))
     )
 
 
@@ -200,7 +202,7 @@ def predict(
     window: int | None = None,
     pages: bool = False,
 ) -> Predictions:
-    """What a model says of image files and folders, or of images in memory.
+    """Predict image files and folders, or images in memory.
 
     One process of a launch may call it alone without `output`; with one all do, and the first writes.
 

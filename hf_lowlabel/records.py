@@ -114,10 +114,10 @@ def why_kept(ladder: list[dict[str, Any]]) -> str:
     if not alike or round(max(alike), 3) <= round(kept["by_labels"], 3):  # as it is shown
         return ""
     if kept.get("floor"):
-        return "The kept row is not the highest: no other is clearly better, and the answer is not to fall below it."
+        return "The kept row is not the highest: it is the baseline, and no other row is clearly better."
     return (
-        "The kept row is not the highest: so few labels do not tell rows apart, so that what is kept is all of them "
-        "weighted, or one that is clearly better; what weighs is the probability of the right class."
+        "The kept row is not the highest: few labels cannot rank the rows, so the kept one is their weighted "
+        "blend, or one that is clearly better, judged by the probability of the right class."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the settings of a run come to: a YAML file, defaults of a method and its presets, what goes together."""
+"""Resolves the settings of a run: YAML file, method defaults, presets, and checks of combinations."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def _sharded(said: dict) -> None:
             "told apart nor kept. Leave it out, or take --streaming for data that a disk holds."
         )
     if said["max_steps"] is None:
-        raise UserError("sharded needs --max-steps N, because nobody knows the number of images.")
+        raise UserError("sharded needs --max-steps N, since the number of images is unknown.")
 
 
 def _and(names: list[str]) -> str:

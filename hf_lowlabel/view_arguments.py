@@ -12,13 +12,13 @@ class ViewArguments:
     """What the network sees of an image: sizes and random changes."""
 
     image_size: int | None = setting(
-        None, "side of a training view; the model's own, or the images' when smaller", unit="px", min=1
+        None, "side of training views; None: the model's, or the images' if smaller", unit="px", min=1
     )
     stored_size: int | None = setting(
         None,
-        "side of a stored image, with masks the longer one; None: image_size below 64 px and where the encoder's own "
-        "preprocessing squeezes whole images into squares, 8/7 of it else, with masks the image's own. Pretraining "
-        "stores squares: an image's middle or such a whole one, for segmentation all that make up a wide one",
+        "side of stored images (with masks the longer); None: image_size if it is below 64 px or the encoder's "
+        "preprocessing squashes images to squares, else 8/7 of it; with masks the image's own. Pretraining stores "
+        "squares: the centre crop or the squashed image, for segmentation as many crops as cover a wide image",
         unit="px",
         min=1,
     )
@@ -30,7 +30,7 @@ class ViewArguments:
     )
     rotation: float = setting(
         0.0,
-        "largest angle by which a training view is turned, either way",
+        "largest rotation of a training view, either way",
         unit="degrees",
         min=0,
         max=180,
@@ -39,7 +39,7 @@ class ViewArguments:
     )
     window: int | None = setting(
         None,
-        "side of a window that slides over test images; None: whole images",
+        "side of a sliding window on test images; None: whole images",
         unit="px",
         min=1,
         of_task=True,
@@ -52,8 +52,8 @@ class ViewArguments:
     )
     min_scale: float | None = setting(None, "smallest share of the image area in a random resized crop", above=0, max=1)
     randaugment: bool = setting(
-        False, "RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not"
+        False, "RandAugment, which also rotates and shears, on random resized crops too (pretraining)"
     )
     color: bool = setting(
-        True, "change colours (off: brightness, contrast and sharpness alone, where colours tell the classes)"
+        True, "change colours; off (for classes told by colour): only brightness, contrast and sharpness"
     )

@@ -27,7 +27,7 @@ EXPECT = {
     "classification": (
         "What to expect: adapters on labels alone often end above semi-supervised training of the whole network, and "
         "votes of several encoders above one (Zhang et al. 2025, arXiv 2503.09707, tables of their own data sets). "
-        "Judge by the labels left out that step 1 reports, not by these."
+        "Judge by the cross-validation that step 1 reports, not by these."
     ),
     "segmentation": (
         "What to expect on VOC with 92 masks, mean IoU of DINOv2-S: masks alone 67.0, UniMatch V2 79.1, the same with "

@@ -263,7 +263,7 @@ def test_settings_of_views_are_taken_where_a_view_reads_them():
 def test_help_names_the_methods_that_are_taken():
     said = known_settings()["method"].meta["help"]
     of = {name: get_task(name).default_methods for name in ("classification", "segmentation")}
-    expected = "{pretrain} (masks: {masks_pretrain}), or to finetune {finetune} (masks: {masks_finetune})".format(
+    expected = "{pretrain} (masks: {masks_pretrain}), for finetune {finetune} (masks: {masks_finetune})".format(
         **of["classification"], **{f"masks_{verb}": name for verb, name in of["segmentation"].items()}
     )
     assert expected in said

@@ -84,9 +84,9 @@ HASTY = [
     ("loop photos --image-size 0", "image_size is 0. It must be at least"),
     ("select --dataset photos --model resnet18 --budget 4 --output o --seed -1", "seed is -1. It must be at least"),
     ("evaluate --dataset photos --model m --mask-ignore -4", "mask_ignore is [-4]. It must be at least 0"),
-    ("auto photos --resume", "There is no --resume of auto. The same command goes on by itself"),
-    ("loop photos --resume", "There is no --resume of loop. The same command goes on by itself"),
-    ("select --dataset photos --resume", "There is no --resume of select. Start the same command again"),
+    ("auto photos --resume", "There is no --resume of auto. The same command resumes"),
+    ("loop photos --resume", "There is no --resume of loop. The same command resumes"),
+    ("select --dataset photos --resume", "There is no --resume of select. Run the same command again"),
     ("predict photos --model photos", "There is no config.json in photos"),
 ]
 
@@ -186,7 +186,7 @@ def test_auto_takes_its_data_bare_too(offline, capsys):
     """As `loop` and `predict` do."""
     for argv in (["photos", "--output-dir", "runs/best"], ["--output-dir", "runs/best", "--dataset", "photos"]):
         Path("runs/best/advice.html").touch()
-        assert main(["auto", *argv]) == 2 and "came to its end" in capsys.readouterr().err
+        assert main(["auto", *argv]) == 2 and "a search is finished there" in capsys.readouterr().err
     assert main(["auto", "photso/"]) == 2 and "Did you mean 'photos'?" in capsys.readouterr().err
     assert main(["auto", "photos", "--dataset", "digits"]) == 2 and "given twice" in capsys.readouterr().err
     assert main(["auto", "--minutes", "3"]) == 2
@@ -239,5 +239,5 @@ def test_a_finished_search_is_refused_before_anything_is_loaded(offline, tmp_pat
     assert main(["auto", "--dataset", "photos", "--output-dir=runs/best", "--minutes", "60"]) == 2
     again = "--minutes 60 --features runs/best/features --output-dir runs/best-2"
     assert f"`hf-lowlabel auto --dataset photos {again}`" in capsys.readouterr().err
-    assert "came to its end" in said and shlex.split(said.partition("such as ")[2])[0] == "runs/best-2."
+    assert "a search is finished there" in said and shlex.split(said.partition("such as ")[2])[0] == "runs/best-2."
     assert not any(name.startswith("ladder") for name in loaded)

@@ -70,10 +70,10 @@ def test_what_auto_returns_is_short():
         "label next: runs/x/to_label)"
     )
     trial = Trial(SimpleNamespace(name="supervised"), logits, 0.5)
-    assert repr(trial) == "Trial('supervised', 50.0 % by labels left out)"
+    assert repr(trial) == "Trial('supervised', 50.0 % cross-validated)"
     assert repr(tried).startswith("Tried('probe, resnet18', ") and len(repr(tried)) < 80
     unknown = Advice([], None, "unclear", None, None)
     assert str(advice) == "Accuracy is good." and "not known" in repr(unknown) and len(repr(advice)) < 130
     assert "not known" in repr(Best(run, [tried], unknown, None))
     nothing = Tried(SimpleNamespace(name="probe"), "resnet18", False, np.zeros(0, int), np.zeros((0, 9)), None)
-    assert repr(nothing) == "Tried('probe, resnet18', no label could be left out)"
+    assert repr(nothing) == "Tried('probe, resnet18', not cross-validated)"

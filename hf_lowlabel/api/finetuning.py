@@ -123,8 +123,8 @@ def finetune(
 
     Args:
         dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
-        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too).
-        method: Name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: unimatch).
+        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (also of `pretrain`).
+        method: Method name; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch).
         task: What is learned: classification (the class of an image), multilabel (all that apply),
             segmentation (of every pixel).
         method_args: Hyperparameters of the method, as KEY=VALUE ....
@@ -132,106 +132,103 @@ def finetune(
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
-        image_column: Column that holds the image; found by itself when None.
-        label_column: Column that holds the class; found by itself when None.
-        value_range: Values that are black and white in images of more than 8 bits: 0 4095.
-        pages: Pages of a TIFF, frames of a GIF are images, held out together; else the first alone.
+        image_column: Column that holds the image; None: detected.
+        label_column: Column that holds the class; None: detected.
+        value_range: Black and white values of images of more than 8 bits: 0 4095.
+        pages: Each TIFF page or GIF frame is an image, held out together; else only the first.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
-        skip_conflicts: Leave images unlabeled that a table, or a copy of them, gives another label.
-        mask_column: Column that holds the mask; found by itself when None.
-        classes: Classes of the masks in the order of their values, or a text file of them.
-        mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,
-            colors.
-        mask_ignore: Values of a mask that take no part, beside 255.
-        instances: Values of a mask are numbers of objects, all of one class.
+        skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
+        mask_column: Column that holds the mask; None: detected.
+        classes: Mask classes in the order of their values, or a text file of them.
+        mask_format: Encoding of masks; None: the layout's own, else class indices; index, binary, colors.
+        mask_ignore: Mask values to ignore, besides 255.
+        instances: Mask values are object numbers, all of one class.
         split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
             (.txt).
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         num_labels: Labels to keep, drawn by seed; None: those of --split, else all (labels).
-        class_balanced: Draw labels from all classes, as evenly as can be.
-        validation: Labeled images held out to choose by; they are not trained on (images).
-        test_fraction: Share of the images held out to test on when the data brings none.
+        class_balanced: Draw labels evenly from all classes.
+        validation: Labeled images held out for validation, never trained on (images).
+        test_fraction: Share of the images held out as a test set if the data has none.
         test_dataset_split: Split of the data set to test on; None: that of --split, else 'test', 'validation'.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
-        memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
-        streaming: Decode images as they are needed; None: when they exceed memory_budget.
+        memory_budget: Memory for decoded images; None: half of the device's free memory (GiB).
+        streaming: Decode images on demand; None: if they exceed memory_budget.
         workers: Processes that decode images when streaming (processes).
         model_revision: Revision of a model on the Hub.
-        from_scratch: Start from random weights: a timm name is then only an architecture.
-        init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
-        architecture: What stands on the encoder: any of smp's, deeplabv3plus-os16 (usual), deeplabv2 ...,
-            linear (usual on a ViT).
+        from_scratch: Start from random weights; a timm name is only the architecture.
+        init_from: Take only the weights of this checkpoint or run folder.
+        architecture: Decoder: any of smp's, deeplabv3plus-os16 (default), deeplabv2 ..., linear (default on a
+            ViT).
         architecture_args: Arguments of the architecture, as KEY=VALUE ....
         drop_rate: Dropout before the classifier head; None: the network's own.
-        freeze: Leading stages of the network, and its stem, whose weights stay as they are (stages).
-        freeze_encoder: Train what stands on the encoder alone.
-        lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).
-        lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
-        adapter_width: Train branches of this width beside a ViT's MLPs and the head alone (AdaptFormer,
-            Chen et al. 2022: 64) (units).
-        head_init: What a fresh head on pretrained weights starts from: fitted to the labels (probe), to
-            prior pseudo-labels (priors), or random; None: priors where there are some, else probe; probe,
-            priors, random.
-        freeze_norm: Keep the statistics of BatchNorm layers as they are; None: for pretrained weights and
-            fewer than 128 images a micro-batch.
+        freeze: Leading stages of the network to freeze, with its stem (stages).
+        freeze_encoder: Train only the decoder or head.
+        lora_rank: Train only low-rank adapters of this rank and the head (Hu et al. 2022; peft).
+        lora_alpha: Scale adapters by lora_alpha / lora_rank; None: 1.
+        adapter_width: Train only branches of this width beside a ViT's MLPs and the head (AdaptFormer, Chen et
+            al. 2022: 64) (units).
+        head_init: Initial head on pretrained weights: fitted to the labels (probe), to prior pseudo-labels
+            (priors), or random; None: priors if given, else probe; probe, priors, random.
+        freeze_norm: Freeze the BatchNorm statistics; None: with pretrained weights and fewer than 128 images
+            per micro-batch.
         channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
-        image_size: Side of a training view; the model's own, or the images' when smaller (px).
-        stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px and
-            where the encoder's own preprocessing squeezes whole images into squares, 8/7 of it else, with
-            masks the image's own. Pretraining stores squares: an image's middle or such a whole one, for
-            segmentation all that make up a wide one (px).
+        image_size: Side of training views; None: the model's, or the images' if smaller (px).
+        stored_size: Side of stored images (with masks the longer); None: image_size if it is below 64 px or the
+            encoder's preprocessing squashes images to squares, else 8/7 of it; with masks the image's own.
+            Pretraining stores squares: the centre crop or the squashed image, for segmentation as many crops as cover
+            a wide image (px).
         image_height: Height of a training view; None: image_size (px).
         scale: Smallest and largest factor by which a training view is scaled.
-        rotation: Largest angle by which a training view is turned, either way (degrees).
-        window: Side of a window that slides over test images; None: whole images (px).
+        rotation: Largest rotation of a training view, either way (degrees).
+        window: Side of a sliding window on test images; None: whole images (px).
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
         min_scale: Smallest share of the image area in a random resized crop.
-        randaugment: RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not.
-        color: Change colours (off: brightness, contrast and sharpness alone, where colours tell the classes).
+        randaugment: RandAugment, which also rotates and shears, on random resized crops too (pretraining).
+        color: Change colours; off (for classes told by colour): only brightness, contrast and sharpness.
         max_steps: Optimizer steps (steps).
-        epochs: Passes over unlabeled (supervised: labeled) images, not max_steps (epochs).
+        epochs: Passes over unlabeled (supervised: labeled) images; or give max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
         gradient_accumulation_steps: Micro-batches per optimizer step.
-        optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,
-            lars, adam, adamw.
-        learning_rate: Learning rate; pretraining scales it by batch_size / 256, None: from a fitted head a
-            tenth of the paper's.
-        weight_decay: Weight decay; biases and normalisation weights take none.
-        lr_scheduler_type: Learning rate over time; cosine, fixmatch, constant, linear, poly, steps,
-            steps-late, steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters,
-            adamatch.
+        optimizer: Optimizer; sgd: Nesterov momentum 0.9, momentum: plain momentum; sgd, momentum, lars, adam,
+            adamw.
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256; None: the paper's, a tenth with
+            a fitted head.
+        weight_decay: Weight decay; not for biases and normalisation weights.
+        lr_scheduler_type: Learning-rate schedule; cosine, fixmatch, constant, linear, poly, steps, steps-late,
+            steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters, adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
-        head_lr: Rate of head and decoder as a multiple of the body's; None: 1, new decoders 10.
+        head_lr: Learning rate of head and decoder, as a multiple of the body's; None: 1, new decoders 10.
         layer_decay: Learning rate of a layer as a multiple of the next one's, from the head down (Clark et
             al. 2020); None: 1.
         max_grad_norm: Largest norm of the gradient; None: not clipped.
-        precision: Arithmetic of the forward pass; fp32, bf16.
+        precision: Precision of the forward pass; fp32, bf16.
         unlabeled_ratio: Unlabeled images per labeled one in a batch (mu).
         early_stopping: Evaluations without a better score (metric_for_best_model) before training stops
             (evaluations).
-        metric_for_best_model: Score whose best evaluation is saved; None: validation accuracy (mean IoU)
-            where there are validation images, else sel of a semi-supervised method: unlabeled images named
-            with confidence, and evenly; with masks the last; validation, sel, last.
+        metric_for_best_model: Score that chooses the saved checkpoint; None: validation accuracy (mean IoU) if there
+            are validation images, else sel for semi-supervised methods (confident pseudo-labels, even over
+            classes); with masks the last; validation, sel, last.
         prior: Prior pseudo-labels (safetensors, from `hf-lowlabel priors`) that guide the start.
-        prior_until: Share of training up to which they do (AS3L: 60 of 1024 epochs).
-        compare_supervised: Run folder of the supervised baseline at the same labels, for the card.
+        prior_until: Share of training guided by `prior` (AS3L: 60 of 1024 epochs).
+        compare_supervised: Run folder of the supervised baseline on the same labels, for the card.
         seed: Decides the labels drawn, initial weights, order of images and every view.
         output_dir: Run folder: model, card, metrics, log and checkpoints.
-        resume: Go on from the newest whole checkpoint in output_dir.
+        resume: Resume from output_dir's newest whole checkpoint.
         save_steps: Steps between checkpoints; None: ten, at least 100 steps apart (steps).
-        save_total_limit: Checkpoints kept; the older ones go after a newer one is safe on disk.
+        save_total_limit: Checkpoints kept; older ones are deleted once a newer one is on disk.
         logging_steps: Steps between log lines; 20 lines at least, or one a step (steps).
         eval_steps: Steps between evaluations; None: ten in a run (steps).
         max_bad_steps: Steps in a row with a NaN or infinite loss before training stops (steps).
         report_to: Tracker names that Accelerate knows: tensorboard, trackio, wandb ....
-        device: 'cpu' to leave a GPU alone; None: the best there is.
+        device: 'cpu' to use no GPU; None: the best available.
         dry_run: 2 steps, evaluation and save; prints the configuration, memory and expected time.
         push_to_hub: Hub id (org/name) to push the finished model to.
-        hub_private: Push_to_hub makes a private repository.
+        hub_private: Mreate the repository as private.
         callbacks: Objects whose methods are called at steps, evaluations, saves and the end (`Callback`).
 
     Returns:

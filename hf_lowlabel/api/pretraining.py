@@ -102,8 +102,8 @@ def pretrain(
 
     Args:
         dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
-        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (a target-pretrained one too).
-        method: Name of the method; None: byol (masks: pixpro), or to finetune fixmatch (masks: unimatch).
+        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (also of `pretrain`).
+        method: Method name; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch).
         task: What is learned: classification (the class of an image), multilabel (all that apply),
             segmentation (of every pixel).
         method_args: Hyperparameters of the method, as KEY=VALUE ....
@@ -111,79 +111,76 @@ def pretrain(
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
-        image_column: Column that holds the image; found by itself when None.
-        label_column: Column that holds the class; found by itself when None.
-        value_range: Values that are black and white in images of more than 8 bits: 0 4095.
-        pages: Pages of a TIFF, frames of a GIF are images, held out together; else the first alone.
+        image_column: Column that holds the image; None: detected.
+        label_column: Column that holds the class; None: detected.
+        value_range: Black and white values of images of more than 8 bits: 0 4095.
+        pages: Each TIFF page or GIF frame is an image, held out together; else only the first.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
-        skip_conflicts: Leave images unlabeled that a table, or a copy of them, gives another label.
-        mask_column: Column that holds the mask; found by itself when None.
-        classes: Classes of the masks in the order of their values, or a text file of them.
-        mask_format: What a mask's pixels are; None: class indices, as the layout has them; index, binary,
-            colors.
-        mask_ignore: Values of a mask that take no part, beside 255.
-        instances: Values of a mask are numbers of objects, all of one class.
+        skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
+        mask_column: Column that holds the mask; None: detected.
+        classes: Mask classes in the order of their values, or a text file of them.
+        mask_format: Encoding of masks; None: the layout's own, else class indices; index, binary, colors.
+        mask_ignore: Mask values to ignore, besides 255.
+        instances: Mask values are object numbers, all of one class.
         split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
             (.txt).
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
-        memory_budget: Memory for decoded images; None: half of what the device has free (GiB).
-        streaming: Decode images as they are needed; None: when they exceed memory_budget.
+        memory_budget: Memory for decoded images; None: half of the device's free memory (GiB).
+        streaming: Decode images on demand; None: if they exceed memory_budget.
         workers: Processes that decode images when streaming (processes).
-        sharded: Read parquet, a Hub data set or an IterableDataset as it comes, for data no disk holds;
-            needs max_steps.
+        sharded: Stream parquet, a Hub data set or an IterableDataset, for data larger than the disk; needs
+            max_steps.
         model_revision: Revision of a model on the Hub.
-        from_scratch: Start from random weights: a timm name is then only an architecture.
-        init_from: Take the weights of this checkpoint or run folder, and nothing else of it.
-        output_stride: Side of a cell of the last feature map; None: the network's own, mostly 32; 8, 16, 32
-            (px).
-        lora_rank: Train low-rank adapters of this rank and the head alone (Hu et al. 2022; peft).
-        lora_alpha: Adapters count lora_alpha / lora_rank times; None: 1.
+        from_scratch: Start from random weights; a timm name is only the architecture.
+        init_from: Take only the weights of this checkpoint or run folder.
+        output_stride: Stride of the last feature map; None: the network's own, mostly 32; 8, 16, 32 (px).
+        lora_rank: Train only low-rank adapters of this rank and the head (Hu et al. 2022; peft).
+        lora_alpha: Scale adapters by lora_alpha / lora_rank; None: 1.
         channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
-        image_size: Side of a training view; the model's own, or the images' when smaller (px).
-        stored_size: Side of a stored image, with masks the longer one; None: image_size below 64 px and
-            where the encoder's own preprocessing squeezes whole images into squares, 8/7 of it else, with
-            masks the image's own. Pretraining stores squares: an image's middle or such a whole one, for
-            segmentation all that make up a wide one (px).
+        image_size: Side of training views; None: the model's, or the images' if smaller (px).
+        stored_size: Side of stored images (with masks the longer); None: image_size if it is below 64 px or the
+            encoder's preprocessing squashes images to squares, else 8/7 of it; with masks the image's own.
+            Pretraining stores squares: the centre crop or the squashed image, for segmentation as many crops as cover
+            a wide image (px).
         flip: Mirror images at random; None: as the data allows (never for digits).
         augment: RandAugment preset of the strong view; fixmatch-pytorch, usb.
         min_scale: Smallest share of the image area in a random resized crop.
-        randaugment: RandAugment in randomly resized crops too (pretraining): it turns and shears, which crops do not.
-        color: Change colours (off: brightness, contrast and sharpness alone, where colours tell the classes).
+        randaugment: RandAugment, which also rotates and shears, on random resized crops too (pretraining).
+        color: Change colours; off (for classes told by colour): only brightness, contrast and sharpness.
         max_steps: Optimizer steps (steps).
-        epochs: Passes over unlabeled (supervised: labeled) images, not max_steps (epochs).
+        epochs: Passes over unlabeled (supervised: labeled) images; or give max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
         gradient_accumulation_steps: Micro-batches per optimizer step.
-        optimizer: Optimizer; sgd has Nesterov's momentum of 0.9, momentum the plain one; sgd, momentum,
-            lars, adam, adamw.
-        learning_rate: Learning rate; pretraining scales it by batch_size / 256, None: from a fitted head a
-            tenth of the paper's.
-        weight_decay: Weight decay; biases and normalisation weights take none.
-        lr_scheduler_type: Learning rate over time; cosine, fixmatch, constant, linear, poly, steps,
-            steps-late, steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters,
-            adamatch.
+        optimizer: Optimizer; sgd: Nesterov momentum 0.9, momentum: plain momentum; sgd, momentum, lars, adam,
+            adamw.
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256; None: the paper's, a tenth with
+            a fitted head.
+        weight_decay: Weight decay; not for biases and normalisation weights.
+        lr_scheduler_type: Learning-rate schedule; cosine, fixmatch, constant, linear, poly, steps, steps-late,
+            steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters, adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
-        head_lr: Rate of head and decoder as a multiple of the body's; None: 1, new decoders 10.
+        head_lr: Learning rate of head and decoder, as a multiple of the body's; None: 1, new decoders 10.
         max_grad_norm: Largest norm of the gradient; None: not clipped.
-        precision: Arithmetic of the forward pass; fp32, bf16.
-        l2_sp: Lambda of |Phi - Phi_start|^2, beside the sum over a step's images (Xu et al. Eq. 3); 0 with
+        precision: Precision of the forward pass; fp32, bf16.
+        l2_sp: Weight of |Phi - Phi_start|^2, added to the summed loss of a step (Xu et al. Eq. 3); 0 with
             --from-scratch.
         seed: Decides the labels drawn, initial weights, order of images and every view.
         output_dir: Run folder: model, card, metrics, log and checkpoints.
-        resume: Go on from the newest whole checkpoint in output_dir.
+        resume: Resume from output_dir's newest whole checkpoint.
         save_steps: Steps between checkpoints; None: ten, at least 100 steps apart (steps).
-        save_total_limit: Checkpoints kept; the older ones go after a newer one is safe on disk.
+        save_total_limit: Checkpoints kept; older ones are deleted once a newer one is on disk.
         logging_steps: Steps between log lines; 20 lines at least, or one a step (steps).
         eval_steps: Steps between evaluations; None: ten in a run (steps).
         max_bad_steps: Steps in a row with a NaN or infinite loss before training stops (steps).
         report_to: Tracker names that Accelerate knows: tensorboard, trackio, wandb ....
-        device: 'cpu' to leave a GPU alone; None: the best there is.
+        device: 'cpu' to use no GPU; None: the best available.
         dry_run: 2 steps, evaluation and save; prints the configuration, memory and expected time.
         push_to_hub: Hub id (org/name) to push the finished model to.
-        hub_private: Push_to_hub makes a private repository.
+        hub_private: Mreate the repository as private.
         callbacks: Objects whose methods are called at steps, evaluations, saves and the end (`Callback`).
 
     Returns:

@@ -83,7 +83,7 @@ def run_folder(config: Config) -> Iterator[Path]:
         raise
     except (KeyboardInterrupt, Interrupted):
         if (folder / "checkpoints").is_dir() and is_main_process():
-            log.warning("go on with --resume")
+            log.warning("resume with --resume")
         raise
     finally:
         release(folder)

@@ -1,4 +1,4 @@
-"""What a run says at its end on the console."""
+"""Console summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEFT = (
 
 
 def summarise(run: Run) -> None:
-    """Print what came out, or for a dry run what the real run will take; of several processes the first one does."""
+    """Print the results, or for a dry run what the real run will cost; only on the first process."""
     if not is_main_process():
         return
     if run.config.training.dry_run:

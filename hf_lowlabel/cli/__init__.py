@@ -16,33 +16,33 @@ from .signals import EndBySignals
 
 # verb -> the file of this folder that has a function of its name, and what it does
 VERBS = {
-    "auto": ("auto", "images and a few labels in, the best model for them out, and how good it is"),
-    "loop": ("loop", "rounds of labels: choose, label on a page, auto, choose again; goes on after any stop"),
-    "review": ("loop", "look again at doubtful labels, copies and strangers that auto found"),
+    "auto": ("auto", "find the best model for images with a few labels, and estimate its accuracy"),
+    "loop": ("loop", "label in rounds: choose, label on a page, auto, repeat; resumes after any stop"),
+    "review": ("loop", "check doubtful labels, copies and outliers that auto found"),
     "pretrain": ("train", "adapt a pretrained network to your images, without labels"),
     "finetune": ("train", "train a classifier or a segmenter from a few labels and all your images"),
     "evaluate": ("use", "metrics of a model on labeled images"),
     "predict": ("use", "class and confidence for every image of a folder, as CSV or parquet; or masks"),
     "select": ("select", "choose which images are worth labeling; writes a folder to label them in"),
-    "label": ("label", "label images in a browser, with the keyboard: classes of such a folder, or masks of any"),
+    "label": ("label", "label images in a browser: classes by keyboard in such a folder, or masks in any"),
     "split": (
         "select",
-        "draw which images are labeled and tested on, or read finished labels; writes a manifest",
+        "draw labeled and test images, or read finished labels; writes a manifest",
     ),
     "priors": ("select", "prior pseudo-labels of all images from the few labels, for finetune --prior"),
-    "shrink": ("use", "copy a folder of large photos with small ones, which every run reads many times faster"),
+    "shrink": ("use", "copy a folder of large photos at a smaller size, which runs read many times faster"),
     "push": ("share", "put a finished run, or a manifest, on the Hugging Face Hub"),
-    "export": ("share", "a model as an ONNX or OpenVINO file, checked against the model, with the lines that run it"),
+    "export": ("share", "write a model as an ONNX or OpenVINO file, checked against it, with code to run it"),
     "report": ("share", "one HTML page about a run, or several side by side"),
-    "demo-app": ("share", "a page to try a model on; or the folder of a Space with it"),
-    "demo": ("info", "the whole chain on 1,797 embedded digits, 40 of them labeled; or on shapes with masks"),
-    "methods": ("info", "the methods there are, their papers and settings"),
+    "demo-app": ("share", "open a page to try a model, or write it as a Space"),
+    "demo": ("info", "all steps on 1,797 built-in digits, 40 of them labeled; or on shapes with masks"),
+    "methods": ("info", "list the methods, their papers and settings"),
     "env": ("info", "versions and hardware, for a bug report"),
 }
 
 SHARED = ("auto", "pretrain", "finetune", "select", "priors")  # all processes of a launch work on these
 
-_OTHER = "Check that the path is right and the disk is well, or use another folder."
+_OTHER = "Check the path and the disk, or use another folder."
 
 LOOP = """usage: hf-lowlabel VERB ... (many images, almost no labels)
 
@@ -50,8 +50,8 @@ from photos to a model (all of it, round after round: hf-lowlabel loop photos/):
   hf-lowlabel select --dataset photos/ --model resnet18 --budget 40 --output to_label/
   hf-lowlabel label to_label/                                  on a page, with the keyboard
   hf-lowlabel auto --dataset photos/ --labels to_label/ --output-dir runs/1
-  hf-lowlabel label runs/1/to_label                            the images in doubt; then auto again
-  hf-lowlabel review runs/1                                    labels worth a second look
+  hf-lowlabel label runs/1/to_label                            uncertain images; then auto again
+  hf-lowlabel review runs/1                                    labels to check
   hf-lowlabel predict new/ --model runs/1 --output new.csv
   hf-lowlabel export runs/1                                    or push, report, demo-app
 """
@@ -105,7 +105,7 @@ def answer(argv: list[str]) -> int:
         if processes is None or not processes.lost(e):
             raise
         say(
-            "error: another process of this launch has ended, and this one cannot go on alone. What it said stands "
+            "error: another process of this launch has ended, and this one cannot go on alone. Its message is "
             "above; start the same command again, a run with --resume.",
             file=sys.stderr,
         )

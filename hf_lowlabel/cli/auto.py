@@ -1,4 +1,4 @@
-"""The verb auto: the best model for some images."""
+"""The verb auto: finds the best model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def auto(argv: list[str]) -> int:
         say(f"{'*' if row['kept'] else ' '} {value} %  {row['name']}")
     title = get_task(args.task).score.title
     ladder = best.run.recorder.ladder
-    whys = [f"(* kept; {title} on labels left out in turn)", why_less(ladder, best.advice.accuracy), why_kept(ladder)]
+    whys = [f"(* kept; {title}, cross-validated)", why_less(ladder, best.advice.accuracy), why_kept(ladder)]
     say(f"{' '.join(filter(None, whys))}\n\n{best.advice}\n")
     summarise(best.run)
     say(f"look at {best.folder / 'advice.html'}")
@@ -72,7 +72,7 @@ def auto(argv: list[str]) -> int:
         paint = command("label", best.to_label, model=best.folder)
         why = why_not_mixed(vars(data), best.to_label / "images")
         why = why or why_not_painted(data.dataset, data.dataset_split)
-        say(why or f"next: {paint}; it says what comes then, with the masks that are there")
+        say(why or f"next: {paint}; it then prints the next command for the painted masks")
     elif best.to_label is not None:
         then = again(args, data, best.to_label, free(best.folder))
         say(f"next: {command('label', best.to_label)}, then {then}")
@@ -117,14 +117,12 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
             classes=list(data.classes) or None,
         )
     elif (there := Asked.load(folder)).fingerprint != fingerprint:
-        raise UserError(
-            f"The images in {folder} were chosen of other data, {there.dataset}. Give another --output-dir."
-        )
+        raise UserError(f"The images in {folder} are from other data, {there.dataset}. Give another --output-dir.")
     if not is_main_process():
         return 0
     remember(folder, of_round(args))
     if kind_of(args.task).page == "mask":  # the page knows what takes them over, of those that are painted
-        say("Paint them on the page that opens; its last line says what comes then.", flush=True)
+        say("Paint them on the page that opens; its last line is the next command.", flush=True)
         label(folder, open_browser=not args.no_browser)
         return 0
     then = again(args, data, folder, free(folder.parent / "first"))
@@ -149,9 +147,9 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="hf-lowlabel auto",
-        description="The best model for some images of which a few have a label, within some minutes: heads on frozen "
-        "features and propagation, for masks and several classes an image trained networks; each kept only where "
-        "labels that are left out support it.",
+        description="Find the best model for images of which a few are labeled, within some minutes: heads on frozen "
+        "features and label propagation, then finetuned networks (for masks and multi-label: trained networks), "
+        "chosen by cross-validation.",
     )
     parser.add_argument(
         "data",
@@ -159,28 +157,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATA",
         help="Hub id, local folder (a folder for each class, and unlabeled/ for the rest), parquet, or 'digits'",
     )
-    parser.add_argument("--dataset", metavar="DATA", help="the same as a flag")
+    parser.add_argument("--dataset", metavar="DATA", help="DATA, as a flag")
     labels = label_flags(parser, "labels (default: all there are in the data)")
     labels.add_argument(
         "--budget",
         type=int,
-        help="where no image has a label: how many to choose and label (default: 40, with masks 20, all of fewer)",
+        help="if no image has a label: images to choose and label (default: 40, with masks 20, or all if fewer)",
     )
     words = parser.add_argument_group("class names, instead of labels or beside them")
-    words.add_argument("--text-model", help="a CLIP, SigLIP or other model that knows words, Hub id or folder")
+    words.add_argument("--text-model", help="CLIP, SigLIP or other image-text model: Hub id or folder")
     words.add_argument("--class-names", nargs="+", default=[], help="NAME or NAME=WORDS (default: those of the data)")
-    words.add_argument("--prompts", nargs="+", default=[], help="sentences with {} in the place of the class")
+    words.add_argument("--prompts", nargs="+", default=[], help="sentences with {} for the class")
     search_flags(parser, "how long it may take")
     parser.add_argument(
         "--to-label", type=int, default=20, help="images to choose for the next round of labels (default: 20; 0: none)"
     )
-    parser.add_argument("--features", help="folder that features are kept in (default: OUTPUT_DIR/features)")
+    parser.add_argument("--features", help="folder that caches features (default: OUTPUT_DIR/features)")
     parser.add_argument("--output-dir", help="run folder to write (default: runs/auto-DATA)")
     parser.add_argument(
         "--test-dataset-split", help="split to test on (default: that of the manifest, else test or validation)"
     )
-    parser.add_argument("--stored-size", type=int, help="side of a stored image, with masks the longer one, in px")
+    parser.add_argument("--stored-size", type=int, help="side of stored images (with masks the longer), in px")
     masks = mask_flags(parser, "masks (--task segmentation), as in finetune")
-    masks.add_argument("--architecture", help="what stands on the encoder (default: that of finetune)")
+    masks.add_argument("--architecture", help="decoder (default: that of finetune)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return parser

@@ -1,4 +1,4 @@
-"""Verbs whose work is not shared out: of a launch (torchrun, accelerate launch) the first process does it.
+"""Runs verbs without distributed work on the first process of a launch (torchrun, accelerate launch).
 
 The others wait, and end with its exit code. They hear of it through the store of the launch, whatever the work takes:
 the first one joins no group of processes, so that it works as it would by itself.

@@ -1,4 +1,4 @@
-"""Flags that several verbs have: where images are, what their labels and masks mean, which labels there are."""
+"""Flags that several verbs share: data, labels and masks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LABELS = {  # verb -> where labels in a table go that has no --labels
     "--split split.json.",
 }
 
-RESUME = dict.fromkeys(("auto", "loop", "shrink"), "The same command goes on by itself where it was stopped.")
-RESUME |= dict.fromkeys(("select", "priors"), "Start the same command again: it is done anew.")
+RESUME = dict.fromkeys(("auto", "loop", "shrink"), "The same command resumes where it was stopped.")
+RESUME |= dict.fromkeys(("select", "priors"), "Run the same command again: it starts over.")
 
 
 class Parser(argparse.ArgumentParser):
-    """One that offers the nearest flag for a flag there is none of, before it asks for what is missing. What is wrong
-    is one line, without the list of all flags."""
+    """Suggests the nearest flag for an unknown one before it asks for missing ones; an error is one line, without the
+    list of all flags."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See {self.prog} --help.")
@@ -134,11 +134,11 @@ def search_flags(parser: argparse.ArgumentParser, minutes: str) -> None:
     )
     parser.add_argument("--minutes", type=float, default=20.0, help=f"{minutes} (default: 20)")
     parser.add_argument(
-        "--no-train", dest="train", action="store_false", help="only heads on frozen features: seconds beyond those"
+        "--no-train", dest="train", action="store_false", help="only fit heads on frozen features, in seconds"
     )
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)
-    parser.add_argument("--image-size", type=int, help="side of what the network sees, in px (default: its own)")
+    parser.add_argument("--image-size", type=int, help="side of the network's input, in px (default: its own)")
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     max_bad_flag(parser)

@@ -1,4 +1,4 @@
-"""The verbs that show what there is: methods, env, demo."""
+"""The verbs methods, env and demo."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ def demo(argv: list[str]) -> int:
     numbers = ", ".join(f"{shown.num_labels} of {shown.dataset}" for shown in DEMOS.values())
     parser = Parser(
         prog="hf-lowlabel demo",
-        description="A few labels of a data set that needs no download, and what each stage makes of them, on the same "
-        "test images.",
+        description="Run each stage on a few labels of a built-in data set, and score it on the same test images.",
     )
     parser.add_argument("--task", help=f"{'. '.join(map(told, DEMOS))} (default: classification)")
-    parser.add_argument("--output-dir", help="folder to leave model, card and pictures in (default: demo-DATA)")
+    parser.add_argument("--output-dir", help="folder for model, card and pictures (default: demo-DATA)")
     parser.add_argument(
-        "--num-labels", type=int, help=f"images to keep the labels of (default: {numbers}; with --active: 10)"
+        "--num-labels", type=int, help=f"number of labels to keep (default: {numbers}; with --active: 10)"
     )
     parser.add_argument(
         "--active", action="store_true", help="choose which images are labeled, and compare with random ones"
@@ -48,7 +47,7 @@ def told(task: str) -> str:
 
 
 def methods(argv: list[str]) -> int:
-    parser = Parser(prog="hf-lowlabel methods", description="The methods there are; NAME for one in detail.")
+    parser = Parser(prog="hf-lowlabel methods", description="List all methods, or show one in detail.")
     parser.add_argument("name", nargs="?", help="show one method with its settings and presets")
     json_flag(parser)
     args = parser.parse_args(argv)

@@ -9,10 +9,10 @@ def label(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel label",
         description="Label images in a browser: one class each in a folder that `select` wrote, or masks in any folder "
-        "of images. Everything is saved at once; killed at any time, the same command goes on.",
+        "of images. Everything is saved at once; the same command resumes after any stop.",
     )
-    parser.add_argument("folder", help="folder that `hf-lowlabel select` wrote; with --task segmentation any of images")
-    parser.add_argument("--task", help="segmentation: masks of a folder of images (default: as `select` was asked)")
+    parser.add_argument("folder", help="folder that `hf-lowlabel select` wrote; or, for masks, any folder of images")
+    parser.add_argument("--task", help="segmentation: masks of a folder of images (default: as for `select`)")
     masks = parser.add_argument_group("masks")
     masks.add_argument(
         "--classes",
@@ -22,22 +22,20 @@ def label(argv: list[str]) -> int:
         help="classes in the order of their values, or a text file (default: FOLDER/classes.txt, else named on the "
         "page)",
     )
-    masks.add_argument("--model", metavar="RUN", help="a segmenter whose masks are corrected: a run folder or Hub id")
+    masks.add_argument("--model", metavar="RUN", help="a segmenter whose masks you correct: a run folder or Hub id")
     masks.add_argument(
         "--assist",
         metavar="SAM",
         help="clicks and boxes become masks: facebook/sam2.1-hiera-tiny or another SAM of transformers",
     )
-    masks.add_argument(
-        "--superpixels", type=int, default=400, metavar="INT", help="pieces of an image, about (default: 400)"
-    )
+    masks.add_argument("--superpixels", type=int, default=400, metavar="INT", help="approximate number (default: 400)")
     masks.add_argument(
         "--value-range",
         nargs=2,
         type=float,
         default=[],
         metavar=("LOW", "HIGH"),
-        help="black and white of deep images (default: those of --model)",
+        help="black and white of >8-bit images (default: as --model)",
     )
     parser.add_argument(
         "--port",

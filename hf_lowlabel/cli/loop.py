@@ -1,4 +1,4 @@
-"""The verbs loop and review: rounds of labels, and a second look at them."""
+"""The verbs loop and review: labeling in rounds, and checking labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def loop(argv: list[str]) -> int:
     of_masks = kind_of(args.task).page == "mask"
     if of_mask and not of_masks:
         flag = f"--{next(iter(of_mask)).replace('_', '-')}"
-        raise UserError(f"{flag} is of masks. Leave it out, or give --task segmentation.")
+        raise UserError(f"{flag} is only for masks. Leave it out, or give --task segmentation.")
     if (assist := rest.pop("assist")) and not of_masks:
         raise UserError("--assist is for masks. Leave it out, or give --task segmentation.")
     data |= of_mask
@@ -46,7 +46,7 @@ def loop(argv: list[str]) -> int:
     def ask(folder: Path, run: Path | None) -> None:
         begins = dict(model=str(run)) if of_masks and run is not None else {}  # with the masks of that model
         which = "with those that have an answer" if args.partial and not told else "once all have an answer"
-        label(folder, open_browser=browser, assist=assist, then=f"the loop goes on, {which}", **begins)
+        label(folder, open_browser=browser, assist=assist, then=f"the loop resumes, {which}", **begins)
 
     def tell(state: State) -> None:
         told.append(state)
@@ -80,16 +80,15 @@ def loop(argv: list[str]) -> int:
 def review(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel review",
-        description="Look again at what `auto` finds odd: doubtful labels, copies with other labels or "
-        "among the test images, labeled "
-        "images unlike all others. They are shown on the labeling page, and what you answer there replaces the "
-        "label; 'none of these' takes it off.",
+        description="Check what `auto` flags: doubtful labels, copies with different labels or "
+        "among the test images, outliers among labeled images. Your answer on the labeling page replaces the "
+        "label; 'none of these' removes it.",
     )
     parser.add_argument(
         "run", metavar="RUN", help="folder that `hf-lowlabel auto` wrote, or one of the rounds of `loop`"
     )
     parser.add_argument("--output", help="folder to write (default: RUN/review; masks are corrected where they are)")
-    parser.add_argument("--device", help="of masks: 'cpu' to leave a GPU alone")
+    parser.add_argument("--device", help="for masks: 'cpu' to use no GPU")
     parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
     json_flag(parser)
@@ -107,13 +106,13 @@ def review(argv: list[str]) -> int:
     if args.json:
         print_json({"folder": folder if count else None, "images": count})
     elif not count:
-        say(f"Nothing in {args.run} asks for a second look.")
+        say(f"Nothing in {args.run} needs to be checked.")
     else:
         then = after_labels(folder, Asked.load(folder), Path(args.run))
         if goes_on(folder):  # a run of its own would take the answers out of the rounds
             then = SAME_LOOP
-        many = "images are" if count > 1 else "image is"
-        say(f"{count} {many} worth a second look: {folder}; then {then}", flush=True)
+        many = "images" if count > 1 else "image"
+        say(f"{count} {many} to check: {folder}; then {then}", flush=True)
         if not args.no_page:
             label(folder, open_browser=not args.no_browser, then=then)
     return 0
@@ -131,11 +130,11 @@ def _review_masks(args: argparse.Namespace) -> int:
         print_json({"folder": found.folder, "images": shown, "no_page": found.no_page or None})
         return 0
     if not found.images:
-        say(f"No mask of {args.run} asks for a second look.")
+        say(f"No mask of {args.run} needs to be checked.")
         return 0
     for id, one in found.images.items():
         say(f"{id}: {one.why}")
-    say(f"{len(found.images)} masks are worth a second look; {Path(args.run) / NAME} lists them.", flush=True)
+    say(f"{len(found.images)} masks to check; {Path(args.run) / NAME} lists them.", flush=True)
     if found.no_page:
         say(found.no_page)
     elif not args.no_page:
@@ -148,10 +147,10 @@ def _review_masks(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="hf-lowlabel loop",
-        description="Rounds of labels: images worth labeling are chosen, shown on a page (Ctrl-C when you are done; "
-        "masks begin with those of the last model), a model is made of all labels by `auto`, and the next images are "
-        "chosen. Everything is in OUTPUT_DIR: the same command goes on from there. After each round it says what "
-        "another one would bring.",
+        description="Label in rounds: choose images worth labeling, show them on a page (Ctrl-C when you are done; "
+        "masks start from those of the last model), train on all labels with `auto`, and choose the next images. "
+        "OUTPUT_DIR holds everything, so the same command resumes. Each round ends with an estimate of the gain of "
+        "another.",
     )
     parser.add_argument(
         "dataset",
@@ -164,12 +163,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget",
         type=int,
-        help="where no image has a label: how many to label first (default: 40, 20 with masks; all of fewer)",
+        help="if no image has a label: how many to label first (default: 40, 20 with masks, or all if fewer)",
     )
     parser.add_argument("--per-round", type=int, default=20, help="images to label in each further round (default: 20)")
-    parser.add_argument("--partial", action="store_true", help="go on now, with images that have no answer yet")
+    parser.add_argument("--partial", action="store_true", help="go on without the images that have no answer")
     parser.add_argument("--no-page", action="store_true", help="no page: you fill in labels.csv by other means")
     parser.add_argument("--no-browser", action="store_true", help="print the address of the page only")
-    label_flags(parser, "labels at the beginning (default: all there are in the data)")
-    search_flags(parser, "how long `auto` may take a round")
+    label_flags(parser, "initial labels (default: all in the data)")
+    search_flags(parser, "minutes for `auto` per round")
     return parser

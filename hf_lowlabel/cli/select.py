@@ -105,7 +105,7 @@ def facts_of(split: Split, output: str) -> dict[str, Any]:
 
 def _split_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="hf-lowlabel split", description="Write a manifest of labeled and held-out images.")
-    parser.add_argument("--task", default="classification", help="whose labels are drawn (default: classification)")
+    parser.add_argument("--task", default="classification", help="task of the labels (default: classification)")
     parser.add_argument(
         "--from",
         dest="labels",
@@ -113,11 +113,9 @@ def _split_parser() -> argparse.ArgumentParser:
         help="finished labels: the folder of `select`, labels.csv, or a Label Studio export (.json)",
     )
     parser.add_argument("--allow-missing", action="store_true", help="with --from: images without a row stay unlabeled")
+    parser.add_argument("--new-classes", action="store_true", help="with --from: accept labels of unknown classes")
     parser.add_argument(
-        "--new-classes", action="store_true", help="with --from: labels may be classes that are not known yet"
-    )
-    parser.add_argument(
-        "--base", help="with --from: manifest whose labels and held-out images stay (default: that given to select)"
+        "--base", help="with --from: manifest whose labels and held-out images are kept (default: that of select)"
     )
     parser.add_argument(
         "--dataset", help="Hub id, local folder, parquet, or 'digits'; with --from: check the labels against it"
@@ -165,23 +163,19 @@ def select(argv: list[str]) -> int:
     parser.add_argument(
         "--strategy",
         help="as3l, random, class-balanced, k-medoids, coreset, usl or typiclust; with a finished run as --model "
-        "badge, margin or entropy, for masks entropy, margin or uncertain-pixels: what it is in doubt of, far from "
-        "what is labeled (default: as3l, with a finished run the first of its own)",
+        "badge, margin or entropy, for masks entropy, margin or uncertain-pixels: uncertain images far from "
+        "labeled ones (default: as3l; with a finished run the first of its own)",
     )
     parser.add_argument(
         "--strategy-args", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the strategy, such as k=20"
     )
-    parser.add_argument(
-        "--split", help="manifest whose held-out images are left out and whose labels there are already"
-    )
+    parser.add_argument("--split", help="manifest whose held-out and labeled images are not chosen")
     parser.add_argument(
         "--labels", help="instead, finished labels: labels.csv, a folder of `select` (default: those of a finished run)"
     )
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names, or a text file with one per line")
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="classes there are, or a text file of them, one a line"
-    )
-    parser.add_argument(
-        "--prior", help="file of `priors`, such as by the names of the classes: as many images of each class by these"
+        "--prior", help="file of `priors` (for instance from class names): choose evenly over its pseudo-classes"
     )
     parser.add_argument(
         "--task", default="classification", help="classification, multilabel or segmentation (default: classification)"
@@ -207,7 +201,7 @@ def select(argv: list[str]) -> int:
             f"{facts['copies_shown'][0][1]}"
         )
     for id, others in list(facts.get("near_copies", {}).items())[:5]:
-        say(f"chosen {id} is all but the same as {', '.join(others[:3])}")
+        say(f"chosen {id} is nearly identical to {', '.join(others[:3])}")
     if "classes_covered" in facts:
         say(f"classes covered: {facts['classes_covered']} of {facts['classes']}")
     if facts:
@@ -255,18 +249,18 @@ def priors(argv: list[str]) -> int:
         "--clusters", type=int, nargs="+", metavar="K", help="clusters of each run (default: 1 to 6 times the classes)"
     )
     parser.add_argument(
-        "--neighbors", type=int, help="neighbours of every image in the graph of label-spreading (default: 50)"
+        "--neighbors", type=int, help="neighbours of each image in the label-spreading graph (default: 50)"
     )
     parser.add_argument(
-        "--balanced", action="store_true", help="give every class the same mass, where classes are of similar size"
+        "--balanced", action="store_true", help="give every class the same total weight, for similar class sizes"
     )
     parser.add_argument(
         "--hard",
         action="store_true",
-        help="the most likely class alone; the rows of label-spreading are too flat for a threshold",
+        help="only the most likely class: label-spreading is too unsure for a confidence threshold",
     )
     parser.add_argument(
-        "--no-finetune", dest="finetune", action="store_false", help="use the features as they are, without Eq. 6"
+        "--no-finetune", dest="finetune", action="store_false", help="do not finetune the features (AS3L, Eq. 6)"
     )
     feature_flags(parser, "none kept", needs_model=False)
     json_flag(parser)

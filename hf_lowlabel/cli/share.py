@@ -1,4 +1,4 @@
-"""The verbs that bring a finished run to others: push, export, report, demo-app."""
+"""The verbs that share a finished run: push, export, report, demo-app."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def push(argv: list[str]) -> int:
         "set HF_TOKEN.",
     )
     parser.add_argument("run", metavar="RUN", help="run folder, model folder with a card, or a split manifest (.json)")
-    parser.add_argument("repo_id", metavar="ORG/NAME", help="repository; made when there is none")
+    parser.add_argument("repo_id", metavar="ORG/NAME", help="repository, created if missing")
     parser.add_argument("--private", action="store_true", help="only for you and your organisation")
-    parser.add_argument("--create-pr", action="store_true", help="as a pull request, where you may not write")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of writing")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
     parser.add_argument(
         "--as-smp", action="store_true", help="of a segmenter: the checkpoint that smp.from_pretrained loads"
@@ -62,17 +62,19 @@ def push(argv: list[str]) -> int:
 def export(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel export",
-        description="A model as a file that runs without torch and without this package (pip install "
-        "'hf_lowlabel[export]', or [openvino]), compared with the model before it counts as done.",
+        description="Write a model as a file that runs without torch and this package (pip install "
+        "'hf_lowlabel[export]', or [openvino]), checked against the model.",
     )
     parser.add_argument("model", metavar="RUN", help="run folder, saved model or Hub id")
     parser.add_argument("--format", default="onnx", help="kind of file: onnx, openvino (default: onnx)")
     parser.add_argument("--output", help="folder to write (default: RUN/onnx or RUN/openvino)")
     parser.add_argument(
-        "--images", nargs="+", metavar="PATH", help="images or folders to compare on, best your own (default: noise)"
+        "--images", nargs="+", metavar="PATH", help="images or folders for the check, best your own (default: noise)"
     )
     parser.add_argument(
-        "--int8", action="store_true", help="a file of 8-bit numbers too, with what it costs on the run's test images"
+        "--int8",
+        action="store_true",
+        help="also write an 8-bit file, and report what that costs on the run's test images",
     )
     parser.add_argument("--revision", help="revision of a model on the Hub")
     json_flag(parser)
@@ -108,9 +110,7 @@ def report(argv: list[str]) -> int:
         help="one markdown table of all RUNs instead: methods by labels, mean, "
         "standard deviation over seeds and margin over the supervised baseline",
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="from the files of the runs alone: no t-SNE, no list of mistakes"
-    )
+    parser.add_argument("--quick", action="store_true", help="read only the runs' files: no t-SNE, no list of mistakes")
     json_flag(parser)
     args = parser.parse_args(argv)
     _plain_log()
@@ -141,9 +141,7 @@ def demo_app(argv: list[str]) -> int:
     parser.add_argument(
         "--export-space", metavar="FOLDER", help="write a Space to this folder instead of starting the page"
     )
-    parser.add_argument(
-        "--no-images", action="store_true", help="neither labeled images nor examples, which are your data"
-    )
+    parser.add_argument("--no-images", action="store_true", help="leave out labeled images and examples (your data)")
     parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="a public address for 72 hours, through gradio.live")
     json_flag(parser)

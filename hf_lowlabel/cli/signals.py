@@ -1,8 +1,8 @@
 """How a command ends by a signal: Ctrl-C as a KeyboardInterrupt, SIGTERM and SIGHUP with exit code 128 + number.
 
-What an exception in the middle of an import leaves is no module: compiled ones turn it into an ImportError of their
-own, and packages that try an import go on without it. So a signal that comes while modules load acts once they have; a
-second one of its kind at once, whatever becomes of it.
+An exception in the middle of an import breaks the module: compiled ones raise their own ImportError instead, and
+optional imports are silently skipped. So a signal during imports takes effect after them; a second one of its kind
+at once.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .flags import Parser, as_flag, flag, refuse_absent, refuse_out_of_range
 from .output import json_flag, key_values, print_json
 
 DOES = {
-    "pretrain": "Target pretraining: adapt weights to the user's images without labels.",
+    "pretrain": "Target pretraining: adapt weights to your images without labels.",
     "finetune": "Supervised or semi-supervised finetuning from a few labels.",
 }
 SHORT = {"learning_rate": "--lr"}

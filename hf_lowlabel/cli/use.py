@@ -24,7 +24,7 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument(
         "--dataset-split", help="split to evaluate on (default: the manifest's test images, else 'test')"
     )
-    parser.add_argument("--split", help="manifest whose test images are meant (default: split.json of the run folder)")
+    parser.add_argument("--split", help="manifest of the test images (default: split.json of the run folder)")
     data_flags(parser)
     max_bad_flag(parser)
     masks = mask_flags(parser, "segmenters (default: as the run folder was trained)")
@@ -60,7 +60,7 @@ def predict(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel predict", description="Class and confidence for images; or masks and overlays of them."
     )
-    parser.add_argument("images", nargs="+", help="image files or folders (searched through)")
+    parser.add_argument("images", nargs="+", help="image files or folders (recursive)")
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
     parser.add_argument(
         "--output",
@@ -72,9 +72,7 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     parser.add_argument("--revision", help="revision of a model on the Hub")
-    parser.add_argument(
-        "--pages", action="store_true", help="each page of a TIFF and frame of a GIF, not the first alone"
-    )
+    parser.add_argument("--pages", action="store_true", help="each TIFF page and GIF frame, not only the first")
     parser.add_argument("--window", type=int, help="segmenters: side in px of a sliding window (default: whole images)")
     _task_flag(parser)
     json_flag(parser)
@@ -110,8 +108,8 @@ def predict(argv: list[str]) -> int:
 def shrink(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel shrink",
-        description="Copy a folder of large photos with small ones: folders, names and tables of labels stay. A call "
-        "that was stopped goes on where it stood.",
+        description="Copy a folder of large photos at a smaller size; folders, names and tables of labels stay. The "
+        "same command resumes a stopped call.",
     )
     parser.add_argument("dataset", help="folder of photos")
     parser.add_argument("--output-dir", required=True, help="folder to make")
@@ -119,7 +117,7 @@ def shrink(argv: list[str]) -> int:
         "--side",
         type=int,
         default=512,
-        help="of the shorter side, in px: twice what networks see, or more (default: 512)",
+        help="shorter side in px, at least twice what networks see (default: 512)",
     )
     max_bad_flag(parser)
     json_flag(parser)
@@ -153,5 +151,5 @@ def shrink(argv: list[str]) -> int:
 def _task_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
-        help="what the model is expected to do (default: as it says)",
+        help="expected task of the model (default: its own)",
     )

@@ -1,4 +1,4 @@
-"""Images that a model is asked about: files and folders by name, or what is in memory already."""
+"""Images to predict: files, folders, or images in memory."""
 
 from __future__ import annotations
 

@@ -169,15 +169,15 @@ def load_source(
     skip_conflicts: bool = False,
     no_label: Sequence[str] = NO_LABEL,
 ) -> ImageDataset:
-    """Images with their classes, or without.
+    """Open images, with or without classes.
 
     Args:
         dataset: "digits", a folder, parquet (a file or a folder), a Hub id, or data in memory; see above.
         config: configuration of a Hub data set.
         split: which part of it.
         revision: commit, tag or branch of a Hub data set.
-        image_column: holds the image; found by itself when None.
-        label_column: holds the class; found by itself when None.
+        image_column: holds the image; None: detected.
+        label_column: holds the class; None: detected.
         value_range, pages: as for `open_dataset`.
         skip_missing: leave out rows of a table that name no image, instead of an error.
         skip_conflicts: leave images unlabeled that a table gives two labels, instead of an error.
@@ -207,18 +207,18 @@ def load_segmentation(
     value_range: Sequence[float] = (),
     pages: bool = False,
 ) -> ImageDataset:
-    """Images with masks of their pixels' classes.
+    """Open images with segmentation masks.
 
     Args:
         dataset: "shapes", a folder with images/ and masks/, parquet (a file or a folder), a Hub id, or data in memory.
         config: configuration of a Hub data set.
         split: which part of it.
         revision: commit, tag or branch of a Hub data set.
-        image_column: holds the image; found by itself when None.
-        mask_column: holds the mask; found by itself when None.
+        image_column: holds the image; None: detected.
+        mask_column: holds the mask; None: detected.
         classes: in the order of their values, or a text file of them; None: the layout's own, else counted.
-        mask_format: what a mask's pixels are: "index", "binary" or "colors"; None: as the layout has them.
-        mask_ignore: values of a mask that take no part, beside 255.
+        mask_format: encoding of masks: "index", "binary" or "colors"; None: that of the layout.
+        mask_ignore: mask values to ignore, besides 255.
         instances: each value of a mask but 0 is one object, and all objects are of one class.
         skip_missing: leave out masks that belong to no image, instead of an error.
         value_range, pages: as for `open_dataset`.

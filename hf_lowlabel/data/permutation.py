@@ -1,4 +1,4 @@
-"""Which image comes when: a pure function of (seed, stream, position)."""
+"""Order of the images: a pure function of (seed, stream, position)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a data set was not used."""
+"""Unused items of a data set."""
 
 from __future__ import annotations
 

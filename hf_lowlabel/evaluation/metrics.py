@@ -1,4 +1,4 @@
-"""The scores of a run on arrays that are whole, by the modules of `modules.py`."""
+"""Scores of a run on complete arrays, by the modules of `modules.py`."""
 
 from __future__ import annotations
 

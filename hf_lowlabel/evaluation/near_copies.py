@@ -1,4 +1,4 @@
-"""Pictures that are all but the same: saved anew, made smaller, or the next frame of a film."""
+"""Near-duplicate pictures: re-encoded, resized, or neighbouring frames of a film."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What frozen features [N, D] know: nearest neighbours and spread."""
+"""Scores of frozen features [N, D]: nearest neighbours and spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods remember between steps: averages, tables by image, queues. All of it buffers, equal on all ranks.
+"""State of methods between steps: averages, tables by image, queues; all buffers, equal on all ranks.
 
 They move at the end of an optimizer step, by all its images at once (`OncePerStep`). Nothing here waits for the device
 or loops over the pool, and a value that is not finite is never stored: modules with a large memory say so in

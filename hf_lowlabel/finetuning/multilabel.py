@@ -1,4 +1,4 @@
-"""Several classes of one image: every class k has a probability of its own, sigma(z_k), and a loss of its own.
+"""Multi-label losses: every class k has its own probability sigma(z_k) and loss.
 
     BCE(y, z) = - mean over images and classes of  y log sigma(z) + (1 - y) log(1 - sigma(z))
 

@@ -1,4 +1,4 @@
-"""Which pseudo-labels count, and how much: all in which the FixMatch family differs.
+"""Selection and weights of pseudo-labels: all in which the FixMatch family differs.
 
 A rule maps (p, index, p_labeled, t) to (target, weight): p [M, K, ...] class probabilities of the weak views, index [M]
 the images' positions in the unlabeled pool, p_labeled [B, K, ...] probabilities of the labeled images, t the progress

@@ -10,7 +10,7 @@ from ..text import cell, code, percent
 
 
 def columns(speaks, rows: list[dict], classes: int) -> list[Metric]:
-    """The metrics that a row has, as the task orders them; five best of five classes say nothing."""
+    """The metrics that a row has, in the task's order; no top-5 accuracy for up to five classes."""
     found = [m for m in speaks.metrics if any(row.get(m.key) is not None for row in rows)]
     return [m for m in found if not (m.key == "top5_accuracy" and classes <= 5)]
 
@@ -35,11 +35,11 @@ def results_table(record: RunRecord) -> str:
 
 
 def ladder_table(record: RunRecord) -> str:
-    """What was tried on the way to this model, best first, each judged on labels that were left out; "" for none."""
+    """Table of the candidates for this model, best first, with cross-validated scores; "" for none."""
     if not record.ladder:
         return ""
     score = of_record(record.kind).metrics[0].title
-    lines = [f"| | {score}, on labels left out in turn |", "|---|---:|"]
+    lines = [f"| | {score}, cross-validated |", "|---|---:|"]
     for row in record.ladder:
         name = f"**{cell(row['name'])}**" if row["kept"] else cell(row["name"])
         lines.append(f"| {name} | {'–' if row['by_labels'] is None else percent(row['by_labels'])} |")
@@ -57,15 +57,15 @@ def limits(record: RunRecord) -> list[str]:
 def _seen_before(record: RunRecord) -> list[str]:
     """The warning that results are too good, because test images had been trained on."""
     return [
-        f"**{stage.saw_test:,} test images of its {cell(stage.what)} had been trained on** by the stages before "
-        "it, with or without labels: results on them may be too good."
+        f"**Earlier stages had trained on {stage.saw_test:,} test images of its {cell(stage.what)}**, with or "
+        "without labels: results on them may be too good."
         for stage in record.lineage
         if stage.saw_test
     ]
 
 
 def _no_better(record: RunRecord) -> list[str]:
-    """What does as well on the same test images, by the first metric that both have."""
+    """Comparisons that score as high on the same test images, by the first metric."""
     score, lines = of_record(record.kind).metrics[0], []
     for row in record.comparisons:
         own, other = record.metrics.get(score.key), row.metrics.get(score.key)

@@ -1,4 +1,4 @@
-"""The ONNX file of a model in whole numbers of 8 bits, and what that costs on the test images."""
+"""8-bit integer quantisation of a model's ONNX file, and its loss on the test images."""
 
 from __future__ import annotations
 

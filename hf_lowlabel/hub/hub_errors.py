@@ -1,4 +1,4 @@
-"""What an error of the Hub's client means: whether it may pass, how long to wait, and what to tell."""
+"""Errors of the Hub's client: whether to retry, how long to wait, and which message to show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a launch of several processes is uploaded once."""
+"""Uploads from only one process of a launch."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def push(
     """Push a finished run, or its folder (or a model folder that has a card) to `repo_id` on the Hub, in one commit.
 
     private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
-    revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: what is there already
-    makes no commit, and what an open pull request has opens no other. The folder stays as it is, but for the Hub id in
+    revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: unchanged files
+    make no commit, and an open pull request with them opens no other. The folder stays as it is, but for the Hub id in
     its card and run.json once a push to main succeeded. What was written into the card on the Hub stays, or the push is
     refused, as it always is where the folder has no run.json to note what was pushed.
     Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it

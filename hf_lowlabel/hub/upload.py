@@ -255,7 +255,7 @@ def check_access(repo_id: str, token: str | None = None) -> None:
     except Exception as error:  # whatever the client raises without a token, with a wrong one, without a network
         if transient(error) or isinstance(error, OfflineModeIsEnabled):
             log.warning(
-                "cannot ask the Hub whether it will take %s (%s); training goes on, the push comes at its end",
+                "cannot ask the Hub whether it will take %s (%s); training continues, the push comes at its end",
                 repo_id,
                 redact(first_line(error), token),
             )

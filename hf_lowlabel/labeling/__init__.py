@@ -1,1 +1,1 @@
-"""What a person says of chosen images: the folder to label, the pages, and the labels that come back."""
+"""Labeling by a person: the folder to label, the pages, and the resulting labels."""

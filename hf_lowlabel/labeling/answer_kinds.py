@@ -1,4 +1,4 @@
-"""How chosen images are answered: with one class, with all that apply, or with a mask; and what is written for that."""
+"""Kinds of answers on the pages: one class, all that apply, or a mask; and the files written for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person may call a class: any text on one line, in every writing."""
+"""Valid class names: any text on one line, in any script."""
 
 from __future__ import annotations
 

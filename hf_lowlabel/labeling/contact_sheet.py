@@ -57,7 +57,7 @@ def contact_sheet(task: Asked, why: list[dict], said: Suggestions) -> str:
         near = "".join(
             f'<figure{" class=same" if n["same"] else ""}><img src="{n["thumb"]}" alt="{html.escape(n["id"], True)}" '
             f'title="{html.escape(n["id"], True)}"><figcaption>{n["distance"]:.3f}'
-            f"{' (all but the same)' if n['same'] else ''}</figcaption></figure>"
+            f"{' (near-duplicate)' if n['same'] else ''}</figcaption></figure>"
             for n in reason["neighbours"]
         )
         rows.append(

@@ -1,4 +1,4 @@
-"""What a person is shown of an image: what a network sees of it, in a file that browsers show."""
+"""Images for the labeling pages: the network's view of an image, in a browser format."""
 
 from __future__ import annotations
 

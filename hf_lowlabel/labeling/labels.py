@@ -1,4 +1,4 @@
-"""What was asked and what came back: selection.json and labels.csv. Nothing labeled is ever lost.
+"""Chosen images and their labels: selection.json and labels.csv. No label is ever lost.
 
     file_name,id,label,skipped        one row per chosen image; an empty label = not labeled
 

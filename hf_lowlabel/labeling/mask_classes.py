@@ -1,4 +1,4 @@
-"""What the numbers in masks are called: one list of classes for those of a folder to label and those of its data."""
+"""Class names of mask values: one list for a folder to label and its data set."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The page for masks: any folder of images in a browser on this machine, with brush, polygon, fill and superpixels.
 
 Every stroke is saved at once: a palette PNG of class numbers beside the images, as `finetune` reads it. Pixels that
-nobody has painted are 255 and take no part in training, so that a mask may be left half done. Killed at any time, the
-page goes on with what is on the disk.
+nobody has painted are 255 and ignored in training, so that a mask may be left half done. Killed at any time, the
+page resumes from what is on the disk.
 """
 
 from __future__ import annotations

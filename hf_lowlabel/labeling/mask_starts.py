@@ -1,4 +1,4 @@
-"""What a person begins a mask with: the mask of a model, or pieces of the image that look alike."""
+"""Starting points for painting a mask: the mask of a model, or superpixels."""
 
 from __future__ import annotations
 

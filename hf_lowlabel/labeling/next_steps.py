@@ -1,4 +1,4 @@
-"""What comes after a page: the command with the data and the model that the folder knows."""
+"""The command to run after labeling, with the data and model recorded in the folder."""
 
 from __future__ import annotations
 

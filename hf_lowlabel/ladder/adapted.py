@@ -1,4 +1,4 @@
-"""The encoder adapted to the images first (target pretraining): a rung that is tried with the time no other needs.
+"""The encoder adapted to the images first (target pretraining), if time remains after all other candidates.
 
 seconds of a step, measured -> steps that fit -> pretrain, pulled to the weights it starts from -> the frozen rungs on
 the new features, judged on the same labels left out
@@ -63,8 +63,8 @@ class Adapted:
         a, b = percent(self.before.accuracy or 0.0), percent(self.tried[0].accuracy or 0.0)
         verdict = "taken" if self.kept else "not taken"
         return (
-            f"Adapting the encoder to the images without labels first ({ADAPTATION.name}, {self.steps} steps): {b} of "
-            f"the labels left out, without it {a} of the same; {verdict}."
+            f"Adapting the encoder to the images without labels first ({ADAPTATION.name}, {self.steps} steps): {b} "
+            f"right in cross-validation, {a} without it; {verdict}."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a person should look at next: images worth labeling, copies, doubtful labels, images of no class."""
+"""Images to look at next: images worth labeling, near-duplicates, doubtful labels, outliers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STRANGE = 6.0  # median absolute deviations from the median distance to the near
 SHOWN = 12
 COMPARED = 20_000  # images of which each is compared with each other; of more so many pairs as these have
 SURE = 0.8  # probability from which on an image is not in doubt
-TRUSTED = 0.5  # share of the labels left out that a rung is right of, below which it says nothing of single ones
+TRUSTED = 0.5  # cross-validated accuracy below which a head says nothing about single labels
 WRONG = 0.05  # share of the labels that is wrong, as is usual
 NAMED = 0.07  # probability from which on a label is worth a second look (recipes/benchmarks/rounds.py wrong)
 
@@ -55,7 +55,7 @@ def next_to_label(p: np.ndarray, x: np.ndarray, free: np.ndarray, names: list[st
     out = []
     for i in free[spread_out(top[:, -2] - top[:, -1], rooted(x)[free], count)]:
         second, first = np.argsort(p[i])[-2:]
-        why = f"in doubt: {names[first]} ({percent(p[i, first], 0)}) or {names[second]} ({percent(p[i, second], 0)})"
+        why = f"uncertain: {names[first]} ({percent(p[i, first], 0)}) or {names[second]} ({percent(p[i, second], 0)})"
         if p[i, first] > SURE:  # it was chosen for its distance
             why = f"unlike the others here, probably {names[first]} ({percent(p[i, first], 0)})"
         out.append(Remark((int(i),), why, (names[first], float(p[i, first]))))
@@ -76,11 +76,11 @@ def copies(training: Any, asked: np.ndarray) -> list[Remark]:
         some = np.searchsorted(rows, asked[own[asked]])[: COMPARED**2 // len(small)]
         log.info("of %d images %d are compared with all others for copies, besides equal ones", len(small), len(some))
         pairs = near_copies_of(small, some)
-    return [Remark((int(rows[i]), int(rows[j])), "all but the same") for i, j in pairs]
+    return [Remark((int(rows[i]), int(rows[j])), "nearly identical") for i, j in pairs]
 
 
 def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:
-    """Labels worth a second look, the most likely errors first.
+    """Labels that may be wrong, the most likely errors first.
 
     p_k is what the best rung, fitted without a label, gives the class of that label. If a share `WRONG` of labels is
     wrong, and a wrong one is any other of the K classes alike, then by Bayes' rule
@@ -166,8 +166,8 @@ def distances(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def strangers(x: np.ndarray, copies: Sequence[Remark] = ()) -> list[Remark]:
-    """Images far from all others, the farthest first: they may show none of the classes. Copies, of which one is asked,
-    are near their own, and say nothing of what is far.
+    """Outliers, the farthest first: they may show none of the classes. Of near-duplicates only one is compared, since
+    each is close to its copy.
 
     x: features [N, D]. copies: what `copies` found among the images.
     """
@@ -183,7 +183,7 @@ def strangers(x: np.ndarray, copies: Sequence[Remark] = ()) -> list[Remark]:
     limit = max(middle + STRANGE * np.median(np.abs(apart - middle)), FAR * middle)
     found = np.flatnonzero(mean > limit)
     return [
-        Remark((int(rows[some[i]]),), f"unlike all others, {mean[i] / middle:.1f} times as far as usual")
+        Remark((int(rows[some[i]]),), f"outlier: {mean[i] / middle:.1f} times the usual distance")
         for i in found[np.argsort(-mean[found], kind="stable")]
     ]
 
@@ -196,7 +196,7 @@ def confused(p: np.ndarray, names: list[str]) -> list[tuple[str, str, float]]:
 
 
 def said_shares(even: np.ndarray | None, names: list[str]) -> list[str]:
-    """What classes count by where somebody labeled about as many images of each, and the images look otherwise.
+    """The class weights if the labels are balanced over the classes but the images seem not to be.
 
     even: shares of the classes, [K], or None (`graph.shares_behind`).
     """
@@ -207,5 +207,6 @@ def said_shares(even: np.ndarray | None, names: list[str]) -> list[str]:
         " ..." if len(known) > 5 else ""
     )
     return [
-        f"There are about as many labels of each class; of all images it looks like {shares}, which classes count by."
+        f"The labels are balanced over the classes, but all images look like {shares}; classes are weighted by these "
+        "shares."
     ]

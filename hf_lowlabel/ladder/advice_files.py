@@ -1,4 +1,4 @@
-"""What the advisor leaves in a run's folder: advice.json, the page, and the images to label next."""
+"""The advisor's files in a run folder: advice.json, the page, and the images to label next."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
     numbers = {k: asdict(v) if v else None for k, v in vars(advice).items() if k in ("accuracy", "gain", "forecast")}
     remarks = {k: listed(getattr(advice, k)) for k in LISTS}
     remarks["copies"] += [
-        {"images": list(pair), "why": "all but the same; the second is tested on", "looks_like": None, "tested": True}
+        {"images": list(pair), "why": "nearly identical; the second is tested on", "looks_like": None, "tested": True}
         for pair in advice.tested
     ]
     words = {"sentences": advice.sentences, "helps": advice.helps, "trained_on": advice.trained_on}
@@ -98,7 +98,7 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     return folder
 
 
-INTERVALS = "80 % intervals, which four of five times hold what new images would show."
+INTERVALS = "80 % intervals: four of five contain the score on new images."
 STYLE = """
  :root { color-scheme: light dark; }
  body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 60rem; padding: 0 1rem; }
@@ -131,17 +131,17 @@ def page(ready: Prepared, advice: Advice) -> str:
     parts = [
         f"<p>{'<br>'.join(html.escape(s) for s in advice.sentences)}</p>"
         + (f"<p>In brackets behind a score: {INTERVALS}</p>" if advice.accuracy else ""),
-        f"<h2>What was tried</h2><table><tr><th></th><th>{score}, on labels left out in turn</th></tr>"
+        f"<h2>What was tried</h2><table><tr><th></th><th>{score}, cross-validated</th></tr>"
         + "".join(rows)
         + "</table>"
-        + ("<p>Each class counts by its likely share of all images.</p>" if ready.task.climbs else "")
+        + ("<p>Each class is weighted by its likely share of all images.</p>" if ready.task.climbs else "")
         + "".join(f"<p>{why}</p>" for why in (less, why_kept(ready.recorder.ladder)) if why),
     ]
     titles = (
         ("next", "Label these next"),
-        ("doubtful", "Labels worth a second look"),
-        ("copies", "All but the same"),
-        ("strangers", "Unlike all others"),
+        ("doubtful", "Labels to check"),
+        ("copies", "Near-duplicates"),
+        ("strangers", "Outliers"),
     )
     parts += [f"<h2>{title}</h2>{figures(found)}" for key, title in titles if (found := getattr(advice, key))]
     title = html.escape(f"Advice on {ready.dataset.name}")

@@ -1,4 +1,4 @@
-"""What a person has answered in a folder of images to label, and what `auto` is told of it."""
+"""Answers in a folder of images to label, and their form for `auto`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""`auto`: images and a few labels in, the best model for them out.
+"""`auto`: finds the best model for images with a few labels.
 
-features of each encoder, once -> frozen rungs -> the best by the labels -> an ordinary run folder, with advice
+features of each encoder, once -> heads on them -> the best by cross-validation -> an ordinary run folder, with advice
 
-Tasks without frozen rungs (masks, several classes of an image) train every attempt of theirs on parts of the labels,
-and the best of them on all.
+For segmentation and multi-label, every attempt of the task is trained on parts of the labels, and the best on all.
 """
 
 from __future__ import annotations
@@ -58,9 +57,9 @@ GIVEN = (  # settings of `finetune` that are taken as they are
 
 @dataclass
 class Best:
-    """What `auto` found.
+    """Result of `auto`.
 
-    run: the finished run; its folder is a model. ladder: what was tried, the best first. advice: how good it is, and
+    run: the finished run; its folder is a model. ladder: the candidates, the best first. advice: how good it is, and
     what to do next. to_label: a folder of images to label next, for `hf-lowlabel label`.
     """
 
@@ -78,7 +77,7 @@ class Best:
         name = kept or (self.ladder[0].name if self.ladder else self.run.folder.name)
         known = self.advice.accuracy
         score = get_task(self.run.config.task).score.title
-        whose = " by the frozen features it was trained on from" if self.advice.trained_on else ""
+        whose = " by the frozen features it was finetuned from" if self.advice.trained_on else ""
         said = f"{score} {known} on new images{whose}" if known else f"{score} on new images not known"
         more = f", to label next: {self.to_label}" if self.to_label else ""
         return f"Best({name}: {said}, model in {self.folder}{more})"
@@ -134,47 +133,47 @@ def auto(
     device: str | None = None,
     output_dir: str | os.PathLike[str] | None = None,
 ) -> Best:
-    """The best model for some images of which a few have a label, and how good it is.
+    """Find the best model for images of which a few are labeled, and score it.
 
     Args:
         dataset: Images: Hub id, local folder, parquet file or folder, 'digits', or data in memory.
-        model: Timm name, Hub id, local folder or a module of timm; of one class an image several, which vote.
+        model: Timm name, Hub id, local folder or a timm module; for classification also several, which vote.
         task: What is learned: classification, multilabel or segmentation.
-        labels: Finished labels: the folder of `select`, labels.csv, or a Label Studio export (.json).
+        labels: Finished labels: a folder of `select`, labels.csv, or a Label Studio export (.json).
         split: Split manifest (JSON) instead.
         num_labels: Labels to keep of those in the data, drawn by seed; None: all of them.
         class_balanced: Draw labels from all classes, as evenly as can be.
         test_fraction: Share of the images with a label that is held out to test on.
         minutes: How long it may take, in minutes.
-        train: Train networks too, as far as there is time; without it only heads on frozen features: seconds.
-        to_label: Images that are chosen to be labeled next; 0: none.
-        features: Folder in which features are kept and looked for; None: in the run folder.
-        text_model: A CLIP, SigLIP or other model that knows what classes are called: labels where no image has one,
-            else a source beside the labels.
-        class_names: Their names, each NAME or NAME=WORDS; none: those of the data.
-        prompts: Sentences with {} in the place of the class; none: usual ones for photos.
+        train: Also train networks, if time allows; False: only heads on frozen features, in seconds.
+        to_label: How many images to choose for labeling; 0: none.
+        features: Folder that caches features; None: in the run folder.
+        text_model: A CLIP, SigLIP or other image-text model: pseudo-labels if no image has a label, else a source
+            beside the labels.
+        class_names: For it, each NAME or NAME=WORDS; empty: those of the data.
+        prompts: Sentences with {} for the class; empty: usual ones for photos.
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
-        image_column: Column that holds the image; found by itself when None.
-        label_column: Column that holds the class; found by itself when None.
+        image_column: Column that holds the image; None: detected.
+        label_column: Column that holds the class; None: detected.
         no_label, skip_missing, skip_conflicts, value_range, pages: As for `finetune`.
         test_dataset_split: Split of the data set to test on; None: the manifest's, else 'test' or 'validation'.
-        mask_column: Column that holds the mask; found by itself when None.
+        mask_column: Column that holds the mask; None: detected.
         classes: Classes of the masks in the order of their values, or a text file of them.
-        mask_format: What a mask's pixels are: index, binary or colors; None: as the layout has them.
-        mask_ignore: Values of a mask that take no part, beside 255.
-        instances: Values of a mask are numbers of objects, all of one class.
-        architecture: What stands on the encoder for segmentation; None: the default of `finetune`.
-        image_size: Side of what the network sees, in px; the model's own, or the images' when smaller.
-        stored_size: Side of a stored image in px, with masks the longer one; None: as `finetune` has it.
+        mask_format: Encoding of masks: index, binary or colors; None: that of the layout.
+        mask_ignore: Mask values to ignore, besides 255.
+        instances: Mask values are object numbers, all of one class.
+        architecture: Decoder for segmentation; None: the default of `finetune`.
+        image_size: Side of the network's input in px; None: the model's, or the images' if smaller.
+        stored_size: Side of stored images in px (with masks the longer); None: as in `finetune`.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
-        seed: Decides the labels drawn and which are left out together.
-        device: 'cpu' to leave a GPU alone; None: the best there is.
+        seed: Decides the labels drawn and the folds.
+        device: 'cpu' to use no GPU; None: the best available.
         output_dir: Run folder: model, card, metrics, advice; None: runs/auto-DATA.
 
     Returns:
-        The run, what was tried, and advice.
+        The run, the candidates, and advice.
 
     Raises:
         UserError: bad input, before anything is computed.

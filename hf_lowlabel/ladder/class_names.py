@@ -1,4 +1,4 @@
-"""What the names of the classes say of images, beside labels: one more source of the graph, and what it was worth."""
+"""Class names beside labels: an extra source for propagation, and its cross-validated gain."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ByNames:
         return {"name": f"class names alone, {self.model}", "by_labels": self.right, "score": score, "kept": False}
 
     def sentence(self, tried: Sequence[Tried]) -> str:
-        """What they were worth: alone, and on labels left out with and without them."""
+        """Their accuracy alone, and in cross-validation with and without them."""
         said = f"Class names, as {self.model} knows them: {percent(self.right)} of the labeled images by these alone"
         judged = [one for one in tried if one.accuracy is not None]
         if not judged:
@@ -54,7 +54,7 @@ class ByNames:
         elif clearly_more(without.correct, with_.correct):
             verdict = "they do harm"
         a, b = percent(with_.accuracy or 0.0), percent(without.accuracy or 0.0)
-        return f"{said}; with them {a} of the labels left out, without them {b}: {verdict}."
+        return f"{said}; in cross-validation {a} right with them, {b} without: {verdict}."
 
 
 def by_names(

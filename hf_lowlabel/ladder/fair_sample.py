@@ -1,4 +1,4 @@
-"""Whether images with a label are like those without: what labels left out say holds for images like the labeled."""
+"""Tests whether labeled images represent the unlabeled ones, as cross-validation assumes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Likeness:
         if self.z < UNLIKE:
             return None
         return (
-            "The images with a label are no fair sample of all: those without one are typically "
-            f"{self.times:.1f} times as far from the nearest labeled image as labeled ones from each other. It may be "
-            "worse on them than is said here. Label more of them."
+            "The labeled images are not representative: unlabeled ones are typically "
+            f"{self.times:.1f} times as far from the nearest labeled image as labeled ones from each other. The "
+            "score on them may be lower than this estimate. Label more of them."
         )
 
 

@@ -1,4 +1,4 @@
-"""The network trained on from the best frozen rung: a rung above it, taken where labels that were left out say so."""
+"""Finetunes the network from the best head on frozen features; kept if cross-validation favours it."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ def finetune_from(
     configs = configs_of(attempts, {**given, "prior": str(folder / PRIORS)}, ready.folder)
     trials = FromFrozen(ready, configs, folder, encoders, best)
     if not trials.masks:
-        log.info("the network is not trained on: no half of the labels can be left out")
+        log.info("the network is not finetuned: the labels cannot be halved for cross-validation")
         return []
     tried, plan = trials.climb(seconds - (time.perf_counter() - begin))
     found = [trials.compared(trial.attempt, trial.tallies, plan["steps"]) for trial in tried]
     for one in found:
-        log.info("%s: %+.1f points on the same labels left out", one.attempt.name, 100 * one.points)
+        log.info("%s: %+.1f points in cross-validation", one.attempt.name, 100 * one.points)
     return [(one, trials) for one in sorted(found, key=by_gain)]
 
 
@@ -152,8 +152,8 @@ def trained_on(ready: Prepared, one: Finetuned, trials: FromFrozen) -> Run:
 
 
 def sentence(one: Finetuned) -> str:
-    """What training the network brought, for the advice."""
+    """What finetuning the network brought, for the advice."""
     what = f"{one.attempt.name} from that head, {one.steps} steps"
     a, b = percent(one.before.accuracy or 0.0), percent(one.after.accuracy or 0.0)
     verdict = "taken" if one.kept else "not taken"
-    return f"Training the network ({what}): {b} of the labels left out, the frozen features {a} of the same; {verdict}."
+    return f"Finetuning the network ({what}): {b} right in cross-validation, the frozen features {a}; {verdict}."

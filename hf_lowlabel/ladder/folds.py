@@ -1,4 +1,4 @@
-"""Which labels are left out together: every class as evenly as can be, so that what is left can be learned from."""
+"""Cross-validation folds, stratified by class."""
 
 from __future__ import annotations
 

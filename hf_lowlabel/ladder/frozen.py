@@ -1,7 +1,7 @@
-"""The rungs of the ladder that need no training: what frozen features and the labels give, by cross-validation.
+"""Candidate heads on frozen features, without training of the network, scored by cross-validation.
 
-features of each encoder -> probe, propagation ... -> for every label what each says when it is left out -> all of them,
-weighted by that, for few labels cannot tell the best
+features of each encoder -> probe, propagation ... -> cross-validated predictions of each -> a blend weighted by them,
+since few labels cannot tell the best
 """
 
 from __future__ import annotations

@@ -53,4 +53,4 @@ def first_that_ends(
 
 def said_diverged(gone: Sequence[str]) -> list[str]:
     """A sentence for the advice, where a better attempt diverged."""
-    return [f"{', '.join(gone)}: better on labels left out, but training with all labels diverged."] if gone else []
+    return [f"{', '.join(gone)}: better in cross-validation, but training with all labels diverged."] if gone else []

@@ -1,4 +1,4 @@
-"""The answer of `auto` from frozen features: every encoder, every frozen rung, the best as an ordinary run folder."""
+"""`auto` on frozen features: every encoder and candidate head, the best as an ordinary run folder."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def row(one: Tried, kept: bool = False) -> dict[str, Any]:
 def row_of_halves(one: Finetuned, kept: bool) -> dict[str, Any]:
     """Of the ladder, for a network: it learned from half of the labels at a time, and the frozen row so has another
     score than where a fifth was left out."""
-    beside = f" (from half of the labels at a time; the frozen features so {percent(one.before.accuracy)})"
+    beside = f" (2-fold; the frozen features, also 2-fold: {percent(one.before.accuracy)})"
     return {**row(one.after, kept), "name": one.after.name + beside, "halves": True}
 
 

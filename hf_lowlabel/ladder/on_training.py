@@ -1,5 +1,5 @@
-"""The answer of `auto` from trained networks: every attempt of a task by cross-validation over the labels, the best of
-them trained on all labels as an ordinary run."""
+"""`auto` with trained networks: cross-validates every attempt of a task, and trains the best on all labels as an
+ordinary run."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def from_training(
         one = f"There is one image with {task.label_words}"
         same = f"All {count} images with {task.label_words} are copies of one picture"
         raise UserError(
-            f"{one if count < 2 else same}, and at least two are needed, so that one can be left out to test on. Add "
+            f"{one if count < 2 else same}, and cross-validation needs at least two. Add "
             "some, or use `hf-lowlabel finetune`."
         )
     shows = task.shows(ready.labeled, ready.names)
     if shows is not None and not spread_over_folds(shows, min(FOLDS), ready.config.training.seed, copies):
         raise UserError(
             f"Each of the {count} images with {task.label_words} shows one class, and another: without either there "
-            "is nothing to tell apart. Add some, so that one can be left out to test on."
+            "is nothing to tell apart. Add some for cross-validation."
         )
     attempts = [a for a in task.attempts if train or a.frozen]
     every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
@@ -162,16 +162,16 @@ def with_all_labels(
 def advise(
     ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], trained: bool = True, copied: bool = False
 ) -> Advice:
-    """How good the best is on new images, and whether unlabeled images help; all from what was left out."""
+    """Score of the best on new images, and the gain by unlabeled images; all by cross-validation."""
     task, names, best = ready.task, ready.names, tried[0]
     plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
     interval, score = score_interval(task, best, names), task.score
     count, out = len(best.tallies), Advice([], None, "unclear", None, None)
     apart, groups = " of different pictures" if copied else "", int(best.groups.max()) + 1
     if groups < count:
-        apart += f" (those of one file or film together: {groups} of them)"
+        apart += f" (grouped by file or film: {groups} groups)"
     of = f"{plan['folds'] - 1} in {plan['folds']}"
-    trial = f"{count} {task.label_words}{apart} left out in turn, on which a model of {of} of them"
+    trial = f"cross-validation over {count} {task.label_words}{apart}, where a model of {of} of them"
     short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else ", in fewer steps,"
     how = f"from {trial}{short} has {score.show(best.score)}"
     if interval is None:
@@ -196,7 +196,7 @@ def advise(
     out.gain = Interval(gain.value, gain.value - Z80 * gain.sd, gain.value + Z80 * gain.sd)
     out.helps = "yes" if gain.value > CLEAR * gain.sd else "no" if gain.value < -CLEAR_LOSS * gain.sd else "unclear"
     low, high = (f"{100 * v:+.0f}" for v in (out.gain.low, out.gain.high))
-    points = f"{100 * gain.value:+.0f} points ({low} to {high}; {other.name} beside {plain.name})"
+    points = f"{100 * gain.value:+.0f} points ({low} to {high}; {other.name} against {plain.name})"
     out.sentences.append(f"Unlabeled images: {HELP[out.helps]}, {points}.")
     return out
 
@@ -204,7 +204,7 @@ def advise(
 def judge(
     advice: Advice, ready: Prepared, trials: Trials, best: Trial, plan: Mapping[str, Any], known: np.ndarray | None
 ) -> None:
-    """Find doubtful labels, copies and strangers. known: features of all training images."""
+    """Find doubtful labels, copies and outliers. known: features of all training images."""
     labeled = ready.labeled.members.numpy()
     advice.doubtful = find.doubtful_of_several(best.tallies, labeled[trials.judged(plan)], ready.names)
     advice.copies = find.copies(ready.training, labeled)

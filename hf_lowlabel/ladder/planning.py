@@ -1,4 +1,4 @@
-"""What fits the time of a search: how many folds, which attempts, and how long each of them trains."""
+"""Plans a search within its time: number of folds, attempts, and training steps of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The advisor: what is known about a model without a test set, on one screen and as a page."""
+"""The advisor: what can be said about a model without a test set, as text and as a page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .rungs import Tried
 
 @dataclass
 class Advice:
-    """sentences: one screen. The rest are the remarks behind it, by positions among the training images; tested: ids of
-    labeled images and test images that are all but the same.
+    """Estimates of `auto`, and remarks on images, by position among the training images.
 
-    accuracy: on new images, from the labels alone; None where they are too few. helps: "yes", "no" or "unclear".
-    trained_on: whether the model is a network that was trained on from frozen features, of which `accuracy` then is.
+    sentences: the summary. accuracy: on new images, by cross-validation; None with too few labels. helps: whether
+    unlabeled images help, "yes", "no" or "unclear". tested: ids of nearly identical labeled and test images.
+    trained_on: the model was finetuned from frozen features; `accuracy` is that of the features.
     """
 
     sentences: list[str]
@@ -60,8 +60,8 @@ def advise(
     curve: Curve | None,
     trained_on: bool = False,
 ) -> Advice:
-    """All that can be said from the labels, the images and what was tried. curve: what parts of the labels give.
-    trained_on: whether the answer is a network that was trained on from the frozen features."""
+    """Advice from labels, images and candidates. curve: the learning curve over parts of the labels.
+    trained_on: whether the answer is a network that was finetuned from the frozen features."""
     best, names = tried[0], ready.names
     encoder = next(e for e in encoders if e.name == best.encoder)
     y, rows, x, p = encoder.y, encoder.rows, encoder.x, encoder.say(best)
@@ -76,12 +76,12 @@ def advise(
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
     out.doubtful = find.doubtful_labels(best, y, rows, names)
     words = "labels" if encoder.copies is None else "labeled pictures"  # copies of one say no more than it
-    how = f"{len(best.asked)} {words} left out in turn"
+    how = f"cross-validation over {len(best.asked)} {words}"
     if len(best.weight) < len(best.asked):
         words = "files and films with labels"
-        how += f", those of one file or film together ({len(best.weight)} {words})"
+        how += f", grouped by file or film ({len(best.weight)} {words})"
     if trained_on:
-        how += "; that is of the frozen features, and the network that was trained on from them does better (see below)"
+        how += "; that is for the frozen features, and the network finetuned from them does better (see below)"
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics, how),
         *find.said_shares(best.even if best.evenly else None, names),
@@ -96,21 +96,20 @@ def advise(
 def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any], how: str) -> list[str]:
     lines, best = [], tried[0]
     if out.accuracy is None:
-        lines.append(
-            "No label could be left out to test on (two pictures of a class are needed): how good it is is not known."
-        )
+        lines.append("Cross-validation needs two labeled pictures of a class: the accuracy is not known.")
     else:
         lines.append(f"On new images: {between(out.accuracy)} right, from {how}.")
         tested = {int(k) for k in np.unique(ready.labeled.targets.numpy()[best.asked])}
         if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
-            lines.append(f"Of {listed(alone, 5)} no label could be left out: how well it is found is not known.")
+            whose = "its" if len(alone) == 1 else "their"
+            lines.append(f"No label of {listed(alone, 5)} could be held out: {whose} accuracy is not known.")
     lines += said_tested(ready, metrics)
     probe = max((one for one in tried if not one.unlabeled), key=lambda one: one.score)
     if probe is not best and probe.accuracy is not None:
         more = probe.accuracy > (best.accuracy or 0)
         why = ", more by a few labels only, which may be luck" if more else ""
-        given = ", on the encoder as it was given" if best.adapted else ""
-        lines.append(f"A linear probe on the same labels{given}: {percent(probe.accuracy)} of those left out{why}.")
+        given = ", on the original encoder" if best.adapted else ""
+        lines.append(f"A linear probe on the same labels{given}: {percent(probe.accuracy)} right{why}.")
     return lines
 
 
@@ -127,13 +126,13 @@ def between(interval: Interval) -> str:
 
 def why_less(ladder: Sequence[Mapping[str, Any]], expected: Interval | None) -> str:
     """A sentence where less is expected on new images than the kept row of the table shows; "" otherwise, and of a
-    network, of which nothing is expected: that is of the frozen features it was trained on from."""
+    network, of which nothing is expected: that is of the frozen features it was finetuned from."""
     kept = next((row["by_labels"] for row in ladder if row["kept"] and not row.get("halves")), None)
     if kept is None or expected is None or round(100 * expected.value) >= round(100 * kept):
         return ""
     return (
-        f"On new images less is to be expected ({percent(expected.value, 0)}): the best of several rows is in part the "
-        "luckiest, and a few labels say little."
+        f"Expect less on new images ({percent(expected.value, 0)}): the best of several rows is partly luck, and a "
+        "few labels say little."
     )
 
 
@@ -150,9 +149,9 @@ def said_help(help: Help, unlabeled: int, adapted: bool = False) -> str:
         gain = f", {100 * help.gain.value:+.0f} points of accuracy ({100 * low:+.0f} to {100 * high:+.0f})"
         if help.verdict != "unclear" and low < 0 < high:  # right answers are too few to show it
             more = "more" if help.verdict == "yes" else "less"
-            gain += f"; the true classes of labels left out are clearly {more} probable with them"
+            gain += f"; with them the true classes of held-out labels are clearly {more} probable"
         if adapted:
-            gain += "; that is beside a linear probe on the encoder as it was given"
+            gain += "; compared with a linear probe on the original encoder"
     return f"Unlabeled images: {HELP[help.verdict]}{gain}."
 
 
@@ -195,9 +194,9 @@ def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, flo
         )
         lines.append(f"Hard to tell apart: {pairs}.")
     named = (
-        ("doubtful", "labels are worth a second look", "label is worth a second look"),
-        ("copies", "pairs of images are all but the same", "pair of images is all but the same"),
-        ("strangers", "images are unlike all others", "image is unlike all others"),
+        ("doubtful", "labels may be wrong", "label may be wrong"),
+        ("copies", "pairs of images are nearly identical", "pair of images is nearly identical"),
+        ("strangers", "images are outliers", "image is an outlier"),
     )
     for key, many, one in named:
         found: list[Remark] = getattr(out, key)
@@ -212,4 +211,4 @@ def said_copied(out: Advice) -> list[str]:
         return []
     (a, b), count = out.tested[0], len({test for _, test in out.tested})
     many = f"{count} test images are" if count > 1 else "1 test image is"
-    return [f"{many} all but the same as labeled ones, such as {b} and {a}: the test is easier than new images."]
+    return [f"{many} nearly identical to labeled ones, such as {b} and {a}: the test is easier than new images."]

@@ -1,4 +1,4 @@
-"""What a call of `auto` asks for, each in its type."""
+"""Arguments of `auto`, each in its type."""
 
 from __future__ import annotations
 

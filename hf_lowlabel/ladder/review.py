@@ -1,4 +1,4 @@
-"""What `auto` finds odd about images and their labels, as a folder for the labeling page: corrections are labels."""
+"""Images and labels that `auto` flags, as a folder for the labeling page; corrections replace labels."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     """Write a folder with the images of a run of `auto` that a person should look at again.
 
     Doubtful labels come first, then copies whose labels differ or are known of one only, then labeled images
-    unlike all others. All wait for an answer; those that are left without one keep the label they have, and "none of
+    that are outliers. All wait for an answer; those that are left without one keep the label they have, and "none of
     these" takes it off.
 
     Args:
         run: folder that `auto` wrote, of one class an image.
-        output: folder to write; None: review/ in the run folder. One that is there is gone on with.
+        output: folder to write; None: review/ in the run folder. An existing one is resumed.
 
     Returns:
         The folder, and how many images are in it; of none no folder is written.
@@ -104,14 +104,14 @@ def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:
         pair = remark["images"]
         if remark.get("tested"):
             own, test = pair[0], pair[-1]
-            out.setdefault(own, (None, f"labeled {labeled.get(own)}; all but the same as {test}, which is tested on"))
+            out.setdefault(own, (None, f"labeled {labeled.get(own)}; nearly identical to {test}, a test image"))
             continue
         if labeled.get(pair[0]) == labeled.get(pair[-1]):
             continue
         for id, other in (pair, pair[::-1]):
             own, theirs = labeled.get(id), labeled.get(other)
             like = (theirs, 1.0) if own is None and theirs is not None else None
-            words = f"{f'labeled {own}' if own else 'no label'}; all but the same as {other}"
+            words = f"{f'labeled {own}' if own else 'no label'}; nearly identical to {other}"
             out.setdefault(id, (like, f"{words}, {f'labeled {theirs}' if theirs else 'without a label'}"))
     for remark in advice["strangers"]:
         id = remark["images"][0]

@@ -133,9 +133,9 @@ def copied(labeled: Examples, test: Examples | None, K: int) -> dict[str, str]:
     for a, b in near_copies(small_copies(labeled.cache, labeled.members)):
         if (same := agreement(mask_of(labeled, a), mask_of(labeled, b), K)) < ALIKE:
             for one, other in ((a, b), (b, a)):
-                out[ids[one]].append(f"all but the same as {ids[other]}, whose mask is another (IoU {percent(same)})")
+                out[ids[one]].append(f"nearly identical to {ids[other]}, with another mask (IoU {percent(same)})")
     for id, tested in copies_tested(labeled, test):
-        out[id].append(f"all but the same as {tested}, which is tested on")
+        out[id].append(f"nearly identical to {tested}, a test image")
     return {id: "; ".join(said) for id, said in out.items()}
 
 

@@ -60,10 +60,10 @@ from .search_state import OtherSearch
 class Round:
     """One finished round.
 
-    labels: given so far. accuracy: on new images, by labels left out, of masks the mean IoU; None where they are too
+    labels: given so far. accuracy: on new images, by cross-validation, of masks the mean IoU; None where they are too
     few. forecast: of `estimates.MORE` times the labels; of masks None. gain: what the next round would bring. test: on
     test images, where there are any. stop: whether the next round is not worth its time. sentence: the same in words.
-    trained_on: whether accuracy is of the frozen features that the round's network was trained on from.
+    trained_on: whether accuracy is of the frozen features that the round's network was finetuned from.
     """
 
     round: int
@@ -129,12 +129,12 @@ def loop(
     Args:
         dataset: images, as for `auto`; of masks a folder.
         model: encoders, as for `auto`; the first chooses the first images.
-        output_dir: where all of it is; the same call goes on from what is there.
+        output_dir: where all of it is; the same call resumes from what is there.
         task: what is learned, as for `auto`.
         ask: shows a folder to a person, with the folder of the last round's model where there is one, and returns when
             he is done; None: labels.csv is filled in, or masks/, by other means.
         tell: called after each round.
-        partial: go on with images that are still without an answer.
+        partial: go on without the images that have no answer.
         budget: images to label first, where none has a label; None: 40, of masks 20. All of fewer.
         per_round: images to label in each further round.
         data: further settings of the data, as for `auto`.

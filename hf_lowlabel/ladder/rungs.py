@@ -1,4 +1,4 @@
-"""A way to a linear head on frozen features, and what it said of labels that were left out."""
+"""Candidate linear heads on frozen features, and their predictions in cross-validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..text import percent
 
 @dataclass(frozen=True, eq=False)
 class Rung:
-    """A way to a linear head. name: in tables. method, args: the same by hand, `finetune --method ... --method-args`.
+    """A candidate linear head. name: in tables. method, args: for `finetune --method ... --method-args`.
     unlabeled: whether it uses images without a label. names: whether what the names of the classes say spreads too.
     """
 
@@ -45,13 +45,13 @@ EVENLY = 0.25  # unevenness of labels below which somebody chose them by class
 
 def tried_words(kind: str, name: str, score: float | None) -> str:
     """One line of what was tried; its arrays are pages."""
-    known = "no label could be left out" if score is None else f"{percent(score)} by labels left out"
+    known = "not cross-validated" if score is None else f"{percent(score)} cross-validated"
     return f"{kind}({name!r}, {known})"
 
 
 @dataclass
 class Tried:
-    """A rung on the features of an encoder, and what it said of labels that were left out.
+    """A candidate on the features of an encoder, and its predictions in cross-validation.
 
     votes: whether its targets are the votes of all encoders. blend: whether it is all rungs together.
     label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
@@ -115,7 +115,7 @@ class Tried:
 
     @property
     def score(self) -> float:
-        """What rungs are ranked by: the mean probability of the true class, which is finer than the accuracy."""
+        """The ranking score: the mean probability of the true class, which is finer than the accuracy."""
         return float(self.weight @ self.probability) if len(self.label) else 0.0
 
     @property

@@ -87,7 +87,7 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         raise
     except (KeyboardInterrupt, Interrupted):
         if is_main_process():
-            log.warning("stopped; the same command goes on from what is in %s", folder)
+            log.warning("stopped; the same command resumes from %s", folder)
         raise
     finally:
         release(folder)
@@ -126,11 +126,11 @@ def take_up(
     anew = minutes > planned or with_networks
     if trials.is_dir() and there:
         if with_networks:
-            log.warning("this search was planned without training networks: with it its trials begin anew")
+            log.warning("this search was planned without training networks: with them its trials start over")
         elif anew:
-            log.warning("this search was planned for %g minutes, and with %g its trials begin anew", planned, minutes)
+            log.warning("this search was planned for %g minutes, and with %g its trials start over", planned, minutes)
         elif minutes < planned:
-            log.warning("this search was planned for %g minutes, and goes on so", planned)
+            log.warning("this search was planned for %g minutes, and keeps that plan", planned)
     if is_main_process():
         if not there or anew:
             known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
@@ -167,8 +167,8 @@ def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
             first = lineage_of(model)[0]
             before = f", such as {first.name}" if first.what == "pretrained weights" and first.name else ""
             raise UserError(
-                f"The network {model} was trained with {seen} of these {len(labels)} labels, so that labels left out "
-                f"would say nothing of new images. Give the weights from before that{before}, as --model."
+                f"The network {model} was trained with {seen} of these {len(labels)} labels, so that "
+                f"cross-validation would be too optimistic. Give the weights from before that{before}, as --model."
             )
 
 

@@ -1,4 +1,4 @@
-"""The rungs of the ladder that train the network, each judged on labels that had no part in its training.
+"""Candidates that train the network, scored by cross-validation.
 
 folds of the labels -> every attempt trained without each fold and tested on it -> the best of them by all folds
 
@@ -205,7 +205,7 @@ class Trials:
             if self.copies is not None:
                 group = np.unique(self.group[self.judged(plan)], return_inverse=True)[1]
             tried.append(Trial(attempt, tallies, score, left_of_error(attempt, plan), group))
-            log.info("%s: %s of labels left out", attempt.name, task.score.show(score))
+            log.info("%s: %s cross-validated", attempt.name, task.score.show(score))
         if self.needed and not any(not trial.attempt.unlabeled for trial in tried):
             raise UserError(
                 "Every way to train on the labels alone diverged. Look at images and labels, or give another --model."

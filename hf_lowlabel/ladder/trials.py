@@ -1,4 +1,4 @@
-"""What trials on parts of the labels say: which is taken, by how much it is better, how good it is on new images."""
+"""Evaluates cross-validation trials: the best one, its margin, and its expected score on new images."""
 
 from __future__ import annotations
 

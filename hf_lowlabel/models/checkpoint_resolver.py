@@ -190,8 +190,8 @@ def _from_config(config: dict, source: str, weights: Path | None) -> Checkpoint:
         encoder = config.get("encoder")
         raise UserError(
             f"{source} is a segmenter ({architecture} on {encoder}), where the weights of an encoder are asked for. "
-            f"Give those its encoder began with, such as --model {encoder}; with --task segmentation --init-from goes "
-            "on from a whole segmenter."
+            f"Give those its encoder began with, such as --model {encoder}; with --task segmentation --init-from "
+            "continues from a whole segmenter."
         )
     check_architecture(architecture, config.get("model_args"), source)
     known = timm.models.PretrainedCfg.__dataclass_fields__

@@ -1,4 +1,4 @@
-"""Models in memory, which whoever gave them goes on with."""
+"""Puts a caller's models back on their device and into their modes after use."""
 
 from __future__ import annotations
 

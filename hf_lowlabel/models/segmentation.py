@@ -65,7 +65,7 @@ def create_segmenter(
     """A float32 segmenter of `num_labels` classes; `model.load_report` says what of the encoder was loaded.
 
     Args:
-        encoder: whatever `create_backbone` takes, a target-pretrained folder among it, or the backbone
+        encoder: whatever `create_backbone` takes, such as a folder of `pretrain`, or the backbone
             itself; `revision` of one on the Hub.
         num_labels: how many classes, 2 or more; class_names: what they are called.
         architecture: a preset above or an smp architecture; None: `linear` for an encoder whose maps are all of one

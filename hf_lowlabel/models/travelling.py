@@ -1,4 +1,4 @@
-"""Code that travels with weights, for processes without this package: transformers reads it by trust_remote_code=True,
+"""Code saved with weights, for processes without this package: transformers reads it by trust_remote_code=True,
 and finds it by the `auto_map` of config.json."""
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Which images to label, and what the labels there are say of the others."""
+"""Selection of images to label, and prior pseudo-labels of the rest."""

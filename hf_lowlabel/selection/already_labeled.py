@@ -1,4 +1,4 @@
-"""What needs no label any more when images are chosen: a manifest, labels, or what a finished run knows."""
+"""Images already labeled, by a manifest, labels or a finished run, which selection skips."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def look(
         network = task.load(model, revision, device)
     except UserError as error:
         raise UserError(
-            f"{by} asks a finished {task.product} what it is in doubt of, and {model!r} is none: {error}"
+            f"{by} asks a finished {task.product} for uncertain images, and {model!r} is none: {error}"
         ) from error
     cache = task.look(network, data, source, members)
     every = torch.arange(len(cache))
@@ -201,15 +201,15 @@ def said_of(
             "uncertain-pixels": f"{percent(unsure, 0)} of its pixels are uncertain",
             "margin": f"two classes are within {percent(1 - unsure, 0)} of each other, on the mean of its pixels",
         }
-        return None, words.get(by, f"its pixels are in doubt by {percent(unsure, 0)} (100 %: all classes as likely)")
+        return None, words.get(by, f"its pixels are uncertain by {percent(unsure, 0)} (100 %: all classes as likely)")
     if usual is not None:
         lead = np.abs(p - 0.5)
         near = [k for k in np.argsort(lead, kind="stable") if CERTAIN < p[k] < 1 - CERTAIN]
         near = [k for k in near if lead[k] < UNUSUAL * usual[k]][:3]
         likely = (joined(name for name, q in zip(names, p, strict=True) if q > 0.5), float(np.maximum(p, 1 - p).min()))
         if not near:
-            return likely, f"no class alone is in doubt, probably {likely[0]} ({percent(likely[1], 0)})"
-        return likely, "in doubt: " + ", ".join(f"{names[k]} ({percent(p[k], 0)})" for k in near)
+            return likely, f"no single class is uncertain, probably {likely[0]} ({percent(likely[1], 0)})"
+        return likely, "uncertain: " + ", ".join(f"{names[k]} ({percent(p[k], 0)})" for k in near)
     second, first = np.argsort(p)[-2:] if len(p) > 1 else (0, 0)
-    between = f"in doubt: {names[first]} ({percent(p[first], 0)}) or {names[second]} ({percent(p[second], 0)})"
+    between = f"uncertain: {names[first]} ({percent(p[first], 0)}) or {names[second]} ({percent(p[second], 0)})"
     return (names[first], float(p[first])), between

@@ -54,7 +54,7 @@ def priors(
 
     Args:
         model: a timm name, local folder, Hub id or finished run whose features decide. With text_model it may be None;
-            the priors by words are then spread over no graph.
+            the class-name priors are then not propagated.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         split: manifest with the labels; with text_model it may be None: no image has a label then, and a manifest that
             says so is written beside the output, for finetuning.
@@ -68,8 +68,7 @@ def priors(
         clusters: K of each run (None: 1 to 6 times the classes).
         neighbors: of every image in the graph of label-spreading (None: 50); fewer suit small data sets.
         balanced: every class gets the same mass, for classes of similar size.
-        hard: the most likely class alone, for the rows of label-spreading are so flat that a confidence threshold never
-            sees them.
+        hard: only the most likely class, since rows of label-spreading are too flat for a confidence threshold.
         seed: decides the first centres.
         features: file of the features, or a folder of such, reused when model and data are the same (None: none is
             kept).
@@ -79,9 +78,9 @@ def priors(
         max_bad: share of unreadable images that is left out and listed.
 
     Returns:
-        What the priors are worth (`priors.report`); with text_model the temperature, and "words_right", the share of
-        the labeled images whose class the words alone find. Accuracy and calibration are told where the data set has
-        the true labels; they are never used.
+        Statistics of priors (`priors.report`); with text_model the temperature, and "words_right", the share of
+        labeled images that the class names alone get right. Accuracy and calibration are included if the data set has
+        the true labels, which are never used.
 
     Raises:
         UserError: for bad input, before anything is written but the features.

@@ -81,21 +81,20 @@ def select(
 
     Args:
         model: a timm name, local folder or Hub id whose features decide; or a finished model of the task, by whose
-            doubts the next round is chosen (`by_model.BY_MODEL`), and which says how data are read where nothing else
-            does.
+            uncertainty images are chosen (`by_model.BY_MODEL`), and whose run says how data are read by default.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
         budget: images to choose.
         output: folder to write. Paths from the root, and others that lead out of the working directory, are in its
             `.here.json` alone: leave that out when it is sent.
         strategy: a name in `strategies.STRATEGIES` or `by_model.BY_MODEL`; None: for the folder of a finished run of
-            the task what it is in doubt of, else "as3l".
+            the task by its uncertainty, else "as3l".
         strategy_args: of the strategy, by name.
         task: "classification", "multilabel", or "segmentation" for images to paint masks for.
         split: a manifest; its validation and test images are left out, and so are those it has labels for.
         labels: instead, finished labels as `split --from` reads them. With neither, those that a finished run has
             learned from; and images that have a mask are never chosen.
         classes: a list or file of class names.
-        prior: prior pseudo-labels of `priors`, such as what the names of the classes say: the budget is shared out over
+        prior: prior pseudo-labels of `priors`, for instance from class names: the budget is divided over
             their classes, and the strategy chooses within each.
         seed: decides clusters and draws.
         features: file of the features (.safetensors), or a folder of such (None: in `output`), reused when model and

@@ -1,4 +1,4 @@
-"""What a card and a report say of a classifier, each sentence from a number that was recorded."""
+"""Text of cards and reports of classifiers, from recorded numbers only."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def limits(record: RunRecord) -> list[str]:
     if record.class_names:
         lines.append(
             f"It answers with one of its {len(record.class_names):,} classes for every image, "
-            "also for one that shows none of them."
+            "even for one that shows none of them."
         )
     return lines
 
@@ -82,7 +82,7 @@ def calibration(metrics: dict[str, Any]) -> list[str]:
 
 
 def load_code(record: RunRecord, model_id: str, auto: str) -> str:
-    """Python that ends with `output`, what a model says of photo.jpg."""
+    """Python code for `output`, the model output for photo.jpg."""
     own = brings_code(record.architecture)
     note = (
         f"# timm lacks {record.architecture}: its code lies beside the weights, read it before you trust it\n"
@@ -102,14 +102,14 @@ def load_code(record: RunRecord, model_id: str, auto: str) -> str:
 
 
 def pipeline_code(record: RunRecord, model_id: str) -> list[str]:
-    """The shortest way; none where images have a range of values, which a pipeline does not know of."""
+    """Code with a `pipeline`; [] if images have a value range, which pipelines do not support."""
     if record.hyperparameters.get("value_range"):
         return []
     trust = ", trust_remote_code=True" if brings_code(record.architecture) else ""
     return [
         "from transformers import pipeline\n\n"
         f'classify = pipeline("image-classification", model="{model_id}"{trust})\n'
-        'print(classify("photo.jpg"))  # of 8 bits; one of 16 as below'
+        'print(classify("photo.jpg"))  # 8 bits; for 16 bits see below'
     ]
 
 
@@ -165,7 +165,7 @@ def confusion_figures(metrics: dict[str, Any], names: list[str], *, pixels: bool
 
 
 def any_bad(data: DataArguments) -> DataArguments:
-    """For images of a finished run, which has refused data of which too many are unreadable."""
+    """Data settings without a limit on unreadable images, which the run has checked."""
     return replace(data, max_bad=1.0)
 
 

@@ -1,4 +1,4 @@
-"""What frozen features and the labels know: a cheap score beside that of the trained network.
+"""Linear probe on frozen features: a cheap score beside that of the trained network.
 
 A linear layer on features of the weights as they are is fitted to the labels, and tested on the test images; where
 there are none, each labeled image is left out of the fit in turn, copies of it with it, and tested on. What comes out

@@ -1,4 +1,4 @@
-"""A model where this package is not: what its graph takes and gives, for programs, and as lines of Python."""
+"""Exported models: inputs and outputs of the graph, for programs, and as Python code."""
 
 from __future__ import annotations
 

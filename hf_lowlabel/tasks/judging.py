@@ -1,4 +1,4 @@
-"""What a task says of labels that were left out in turn: a score, and the classes that it knows nothing of."""
+"""Cross-validated score of a task, and the unscored classes."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Judging(abc.ABC):
         return tallies
 
     def said_left_out(self, tallies: np.ndarray, names: list[str]) -> list[str]:
-        """Sentences on classes that are not judged by labels left out, or are not learned."""
+        """Sentences on classes that cross-validation cannot score, or that are not learned."""
         if not (lone := self.lone(tallies)).any():
             return []
         number, of = self.shown(tallies), f"of the {len(tallies)} {self.label_words}"
         alone = [f"{names[k]} ({number[k]} {of})" for k in np.flatnonzero(lone)]
-        return [f"The score is without {listed(alone, 5)}, which labels left out say nothing of."]
+        return [f"The score is without {listed(alone, 5)}, which cross-validation cannot score."]
 
 
 class JudgingMasks(Judging):

@@ -102,7 +102,7 @@ class MultiLabel(Classification):
         some = self.judged(tallies)
         kept = [names[k] for k in np.flatnonzero(~self.lone(tallies))]
         weak = several.unlearned(multilabel_scores(some[:, 0], some[:, 1].astype(np.int8), kept))
-        return [*super().said_left_out(tallies, names), *(f"By labels left out, {words}." for words in weak)]
+        return [*super().said_left_out(tallies, names), *(f"In cross-validation, {words}." for words in weak)]
 
     def weights(self, tallies: np.ndarray) -> np.ndarray | None:
         return None

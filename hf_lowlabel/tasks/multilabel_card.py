@@ -1,4 +1,4 @@
-"""What a card and a report say of a model that names several classes, each sentence from a number that was recorded."""
+"""Text of cards and reports of multi-label classifiers, from recorded numbers only."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def limits(record: RunRecord) -> list[str]:
         lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
     return [
         *lines,
-        f"A class is named from a probability of {percent(THRESHOLD)} on; no other threshold was fitted.",
+        f"A class is predicted from a probability of {percent(THRESHOLD)} on; this threshold was not tuned.",
     ]
 
 
 def unlearned(metrics: dict[str, Any], quoted: Callable[[str], str] = str) -> list[str]:
-    """What is said of classes that are hardly better than chance, perhaps so, or named on all images; [] for none."""
+    """Sentences on classes near chance level, with too few images to tell, or predicted on all images; [] for none."""
     keys = ("class_names", "per_class", "per_class_images", "per_class_named")
     found, few, near, n = list[str](), list[str](), metrics.get("near_chance") or (), metrics.get("images")
     for name, ap, shown, named in zip(*(metrics.get(key) or () for key in keys), strict=False):

@@ -71,7 +71,7 @@ def timm_network(
     mode = "squash" if squash else "center"
     cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode=mode)
     report = "" if pretrained else f"{model.load_report}, "  # of weights that are loaded, loading has told
-    shape = ", whole ones squeezed into squares as the encoder's own preprocessing does" if squash else ""
+    shape = ", whole ones squashed to squares as the encoder's own preprocessing does" if squash else ""
     log.info("%sviews of %d px from images of %d px%s", report, size, stored, shape)
     return Network(model, (size, size), stored)
 

@@ -1,4 +1,4 @@
-"""What a segmenter says of image files: masks and overlays as pictures, and a row of a table for each image."""
+"""Segmenter output for image files: masks and overlays as pictures, and a row of a table for each image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a card and a report say of a segmenter."""
+"""Text of cards and reports of segmenters."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def size_note(metrics: dict[str, Any]) -> list[str]:
     if not side:
         return []
     return [
-        f"Scored on images and masks brought to {side} px along the longer side, so that each weighs about the same; "
-        "`predict` writes masks at the own size of an image, where finer borders may score some points less."
+        f"Scored on images and masks resized to {side} px on the longer side, so that each weighs about the same; "
+        "`predict` writes masks at the image's own size, where finer borders may score some points lower."
     ]
 
 
@@ -76,7 +76,7 @@ def limits(record: RunRecord) -> list[str]:
         lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
     if record.class_names:
         lines.append(
-            f"Every pixel gets one of its {len(record.class_names):,} classes, also where an image shows none of them."
+            f"Every pixel gets one of its {len(record.class_names):,} classes, even if an image shows none of them."
         )
     return [*lines, *size_note(metrics)]
 

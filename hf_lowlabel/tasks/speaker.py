@@ -1,4 +1,4 @@
-"""What cards, reports and the console ask: of a task, and of `Backbone` for the runs of pretrain."""
+"""Interface of tasks (and of `Backbone` for pretrain runs) to cards, reports and the console."""
 
 from __future__ import annotations
 

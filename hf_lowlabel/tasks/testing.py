@@ -1,4 +1,4 @@
-"""Which images a saved model is scored on: its own test images, or those of other data."""
+"""Images to score a saved model on: its own test images, or those of other data."""
 
 from __future__ import annotations
 

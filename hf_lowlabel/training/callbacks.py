@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: `finetune(..., callbacks=[MyCallback()])`.
+"""Callbacks during a run: `finetune(..., callbacks=[MyCallback()])`.
 
     class Stop(Callback):
         def on_evaluate(self, state, scores):
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunState:
-    """Where a run is.
+    """State of a run.
 
     folder: the run folder. objective: the method with its networks; `objective.evaluated` is the one that is saved.
     step: optimizer steps done, of max_steps. history: the logged rows. is_main_process: whether this process writes.

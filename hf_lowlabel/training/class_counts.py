@@ -1,4 +1,4 @@
-"""Classes of which the labels teach nothing: that no labeled image shows, or that every one does."""
+"""Classes that cannot be learned: shown by no labeled image, or by every one."""
 
 from __future__ import annotations
 

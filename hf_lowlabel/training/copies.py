@@ -1,4 +1,4 @@
-"""The same picture twice, found before anything is computed: with two labels, or learned from and tested on."""
+"""Finds duplicate pictures before training: with two labels, or in both training and test set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a run that has no test image: the score of frozen features on labels that are left out in turn.
+"""Cross-validated score of frozen features, for runs without a test image.
 
 The finetuned network is not measured by it, which would take a training for each part of the labels (`auto` does that).
 """
@@ -34,8 +34,8 @@ def tell_left_out(ready: Prepared) -> None:
     if seen := recorder.labels_seen(ready.at.labeled):
         said = (
             f"No image is tested on, and {seen} of the {len(ready.at.labeled)} labels were used to train the weights "
-            "that this run starts from, so that labels that are left out say nothing: how good it is is not known. "
-            "Give --test-fraction, or start from the weights before."
+            "that this run starts from, so cross-validation would be too optimistic: the score is unknown. "
+            "Give --test-fraction, or start from earlier weights."
         )
         log.warning(said)
         recorder.advice.append(said)
@@ -46,7 +46,7 @@ def tell_left_out(ready: Prepared) -> None:
             return
         value, (low, high) = task.total(task.judged(found.tallies), ready.names), interval(ready, found)
     except UserError as error:  # a network with two heads has no one place to read features at; masks without a class
-        log.info("no score of labels that are left out: %s", error)
+        log.info("no cross-validated score: %s", error)
         return
     score, n = task.score, len(found.tallies)
     own = methods.name_of(ready.config.method) == "probe" and not ready.config.training.prior
@@ -55,8 +55,8 @@ def tell_left_out(ready: Prepared) -> None:
     recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{before}{task.label_words}": n}
     start = "random weights" if ready.config.model.from_scratch else recorder.start_words()
     said = (
-        "No image is tested on, so that the finetuned model was not measured. A linear layer on the frozen features of "
-        f"{start} was: {score.title} {score.show(value)} of {n} {task.label_words} that are left out in turn (80 % "
+        "Without test images the finetuned model was not measured, but a linear layer on the frozen features of "
+        f"{start} was: {score.title} {score.show(value)}, cross-validated on {n} {task.label_words} (80 % "
         f"interval {score.show(low)} to {score.show(high)}). The finetuned model should not be below that; "
         "`hf-lowlabel auto` trains on parts of the labels and measures it."
     )
@@ -72,9 +72,8 @@ def left_out_words(run: Run) -> str:
     task, key = get_task(run.config.task), next(iter(run.recorder.left_out))
     value, low, high, n = run.recorder.left_out.values()
     show, title = task.score.show, task.score.title
-    said = (
-        f"{title[0].lower()}{title[1:]} {show(value)} ({show(low)} to {show(high)}) of {n} {task.label_words} left out"
-    )
+    said = f"{title[0].lower()}{title[1:]} {show(value)} ({show(low)} to {show(high)})"
+    said += f", cross-validated on {n} {task.label_words}"
     return f"a linear layer on the frozen features: {said}" + key.startswith(PROBE) * "; this model was not measured"
 
 

@@ -30,7 +30,7 @@ IGNORED = {".lock", ".gitattributes", ".DS_Store"}
 
 
 GO_ON = (
-    "Give --resume to go on with that run, or another --output-dir to start a new one (--init-from takes over the "
+    "Give --resume to resume that run, or another --output-dir to start a new one (--init-from takes over the "
     "weights of an old one)."
 )
 

@@ -1,4 +1,4 @@
-"""The head that finetuning starts from: what frozen features and the labels, or the priors, know already.
+"""Initial head of finetuning, fitted to frozen features and the labels or priors.
 
 A random head on good features throws them away before it has learned anything (LP-FT, Kumar et al. 2022). The head is
 calibrated on labels that were left out, so that its confidences mean something to thresholds.

@@ -1,4 +1,4 @@
-"""Where the weights of a run come from, what they have seen, and the runs they are compared with."""
+"""Origin of a run's weights, their training images, and the runs to compare with."""
 
 from __future__ import annotations
 

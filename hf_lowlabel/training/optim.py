@@ -141,10 +141,10 @@ def clip(grads: list[Tensor], largest: float, norm: Tensor, each: bool) -> None:
 
 
 def longer(args: TrainingArguments, step: int, before: int, steps: int) -> str:
-    """What becomes of the schedule of a run of `before` steps that goes on from `step` to `steps`."""
+    """What becomes of the schedule of a run of `before` steps that resumes from `step`, to `steps`."""
     was, now = (learning_rate(args.lr_scheduler_type, step / n, args.warmup_ratio) for n in (before, steps))
     return (
-        f"the run goes on from step {step} to {steps} instead of {before}: from here its schedule "
+        f"the run resumes from step {step}, to {steps} instead of {before}: from here its schedule "
         f"({args.lr_scheduler_type}) is that of {steps} steps, and the learning rate {now:.3g} of its peak instead of "
         f"{was:.3g}"
     )

@@ -1,4 +1,4 @@
-"""What a run of finetuning has before it fits anything, and what it is when it is done."""
+"""A finetuning run before fitting (`Prepared`) and after (`Run`)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Run:
 
     config: the settings, resolved. folder: where model, card, split, metrics and pictures lie. model: the network that
     was saved, in memory; `model.save_pretrained(folder)` saves it elsewhere. metrics: results on the test images by
-    name. history: the logged rows. progress: the training loop, or what stood in its place. recorder: what the card is
-    made of.
+    name. history: the logged rows. progress: the training loop, or its replacement. recorder: the facts of the
+    card.
     """
 
     def __init__(

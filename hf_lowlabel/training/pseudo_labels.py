@@ -1,4 +1,4 @@
-"""What trained classifiers believe of every training image, as the file that `--prior` reads.
+"""Pseudo-labels by trained classifiers for every training image, as the file for `--prior`.
 
 q_u = mean over models m of  p_m(x_u)                                  (S4L section 4.2: one model)
     or mean over m of  one-hot(argmax p_m(x_u))                        votes: V-PET (Zhang et al. 2025)

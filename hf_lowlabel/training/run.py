@@ -319,7 +319,7 @@ def tell_frozen(ready: Prepared, reached: float | None) -> None:
     below = f"{score.title} {score.show(reached)} is below {score.show(frozen)} ({row.name})"
     if ready.recorder.ladder:  # a search took it
         log.warning(
-            "%s on the test images. It was taken by labels left out in turn: label images that are unlike those with a "
+            "%s on the test images. It was chosen by cross-validation: label images that are unlike those with a "
             "label, and search again",
             below,
         )

@@ -1,4 +1,4 @@
-"""What a run that goes on must have again, and in words what is not as it was."""
+"""What a resumed run must share with the old one; names the differences."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def main() -> None:
 
 def table(kinds: ModuleType, facts: dict[str, Any]) -> list[str]:
     """In markdown; share: how much of what there is to try was tried."""
-    lines = ["| what is done | share | tried | held |", "|---|---:|---:|---:|"]
+    lines = ["| fault | share | tried | passed |", "|---|---:|---:|---:|"]
     for kind in (kind for kind in kinds.SWEEPS if kind in facts):
         one = facts[kind]
         share = one["share"] if kinds.sized(kind, 1) else 1

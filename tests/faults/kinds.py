@@ -19,14 +19,14 @@ SWEEPS = {
     "two writers": writers,
 }
 WORDS = {
-    "bad input": "another thing in the place of a file that is read",
+    "bad input": "an input file replaced by something else",
     "bad argument": "a bad number, path or name on the command line",
-    "byte flip": "a bit turned in a file that carries a checksum",
-    "kill": "killed at a write, then the same command again",
-    "error of the disk": "an error of the disk at a read or a write",
-    "canary": "code in a file of somebody else's",
+    "byte flip": "a flipped bit in a checksummed file",
+    "kill": "killed during a write, then rerun",
+    "error of the disk": "a disk error in a read or a write",
+    "canary": "code in an untrusted file",
     "resume": "a training run killed and resumed, every method of every task: all tensors bit for bit",
-    "signal": "SIGINT, SIGTERM or SIGHUP at a write, then the same command again",
+    "signal": "SIGINT, SIGTERM or SIGHUP during a write, then the same command again",
     "moment": "the same in the middle of a step, an evaluation, a save, a page",
     "two writers": "the same command from another process in the middle of a write",
 }

@@ -55,14 +55,14 @@ def test_a_backbone_that_saw_the_test_images_is_warned_of(folder, caplog):
         run, card = tuned(folder, "all", output_dir=str(folder / "a"))
     assert f"359 of the 359 test images {WARNING}" in caplog.text and "--split to pretrain" in caplog.text
     limits = card.partition("## Limits")[2].partition("## How")[0]
-    assert limits.strip().startswith("- **359 test images of its finetuning had been trained on**")
+    assert limits.strip().startswith("- **Earlier stages had trained on 359 test images of its finetuning**")
     assert RunRecord.from_json(run.folder / "run.json").lineage[-1].saw_test == 359
 
 
 def test_a_backbone_that_left_them_out_is_not(folder, caplog):
     with caplog.at_level(logging.WARNING, "hf_lowlabel"):
         _, card = tuned(folder, "clean", output_dir=str(folder / "b"))
-    assert WARNING not in caplog.text and "had been trained on" not in card
+    assert WARNING not in caplog.text and "Earlier stages had trained on" not in card
 
 
 def test_another_draw_of_test_images_is_seen_in_part(folder):
@@ -83,7 +83,7 @@ def test_a_stage_further_back_is_remembered(folder):
         output_dir=str(folder / "second"),
     )
     _, card = tuned(folder, "second", output_dir=str(folder / "c"))
-    assert "**359 test images of its target pretraining had been trained on**" in card
+    assert "**Earlier stages had trained on 359 test images of its target pretraining**" in card
 
 
 def test_labels_that_come_later_do_not_hide_it_and_other_data_is_left_alone(folder):

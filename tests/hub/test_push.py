@@ -185,7 +185,7 @@ def test_access_is_checked_before_training(hub, caplog, monkeypatch):
     hub.fault("whoami", 503)
     with caplog.at_level(logging.WARNING, "hf_lowlabel"):
         check_access("org/pets")
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
     with pytest.raises(PushError, match="There is no access token"):

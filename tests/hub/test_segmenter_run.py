@@ -178,7 +178,7 @@ def test_a_score_of_smaller_images_says_so(run, tmp_path, capsys):
     config = json.loads((small / "config.json").read_text())
     (small / "checksums.json").unlink()
     (small / "config.json").write_text(json.dumps({**config, "image_size": 16}))
-    words = "brought to 16 px along the longer side"
+    words = "resized to 16 px on the longer side"
     for folder, there in ((run, False), (small, True)):
         out = tmp_path / f"of {folder.name}"
         argv = ["evaluate", "--model", str(folder), "--dataset", str(run.parent / "photos"), "--output", str(out)]

@@ -73,9 +73,9 @@ def test_an_adapted_encoder_that_labels_left_out_prefer_is_the_answer(network, d
     assert sum("adapted" in name for name in rows_of(best)) == 5 and len(rows_of(best)) == 10
     assert any("BYOL, 2 steps" in s and s.endswith("taken.") for s in best.advice.sentences)
     (said,) = (s for s in best.advice.sentences if s.startswith("Unlabeled images:"))
-    assert said.endswith("beside a linear probe on the encoder as it was given.")
+    assert said.endswith("compared with a linear probe on the original encoder.")
     given = next(one.accuracy for one in best.ladder if one.name == "linear probe, small")
-    assert f"A linear probe on the same labels, on the encoder as it was given: {percent(given)}" in "".join(
+    assert f"A linear probe on the same labels, on the original encoder: {percent(given)}" in "".join(
         best.advice.sentences
     )
     features = [len(list((tmp_path / "run" / of).glob("*.safetensors"))) for of in ("features", "trials/adapted")]

@@ -112,7 +112,7 @@ def test_the_next_round_keeps_the_labels_of_this_one(found, network, tmp_path):
     assert set(said) == set(ids) and all(0 < one["looks_like"][1] <= 1 for one in said.values())
     filled = [rows[0]] + [row.replace(",,", f",{row.split(',')[1].split('/')[0]},", 1) for row in rows[1:]]
     (best.to_label / "labels.csv").write_text("\n".join(filled) + "\n")
-    with pytest.raises(UserError, match="not empty.*does not go on. Give another --output-dir, such as .*run-2"):
+    with pytest.raises(UserError, match="not empty.*cannot resume. Give another --output-dir, such as .*run-2"):
         auto(data, network, labels=best.to_label, output_dir=base / "run")
     more = auto(data, network, labels=best.to_label, output_dir=tmp_path / "next", features=base / "run/features")
     split = json.loads((tmp_path / "next" / "split.json").read_text())
@@ -180,7 +180,7 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     assert "has a label: 5 are chosen" in said
     assert main(argv) == 0 and len(opened) == 2  # the page was closed: it opens again, with the same images
     other = [str(photos(tmp_path / "other", each=4, sort=False)) if word == str(data) else word for word in argv]
-    assert main(other) == 2 and "chosen of other data, flat. Give another --output-dir." in capsys.readouterr().err
+    assert main(other) == 2 and "are from other data, flat. Give another --output-dir." in capsys.readouterr().err
     rows = (opened[0] / "labels.csv").read_text().splitlines()
     filled = [row.replace(",,", f",{row.split(',')[1].split('-')[0]},", 1) for row in rows[1:]]
     (opened[0] / "labels.csv").write_text("\n".join([rows[0], *filled]) + "\n")
@@ -430,7 +430,7 @@ def test_a_class_with_one_label_is_named(network, tmp_path):
     names = [(kind, i) for kind in ("blue", "red") for i in range(4)] + [("white", 0)]
     given = table(tmp_path, data, [(f"{kind}-{i:02d}.png", kind) for kind, i in names])
     best = auto(data, network, to_label=0, **given)
-    assert any(line.startswith("Of white no label could be left out") for line in best.advice.sentences)
+    assert any(line.startswith("No label of white could be held out") for line in best.advice.sentences)
 
 
 def test_labels_of_the_data_that_a_table_leaves_out_are_counted(network, tmp_path, caplog):
@@ -449,13 +449,13 @@ def test_the_console_says_what_to_expect_and_not_that_nothing_was_measured(netwo
     kept = float(re.search(r"^\* +([\d.]+) %", said, re.M)[1])
     expected = 100 * json.loads((tmp_path / "run/advice.json").read_text())["accuracy"]["value"]
     page = (tmp_path / "run/advice.html").read_text()
-    less = f"less is to be expected ({expected:.0f} %)"
+    less = f"Expect less on new images ({expected:.0f} %)"
     assert (less in said) == (less in page) == (round(expected) < round(kept))
 
 
 def test_why_the_table_shows_more_than_is_to_be_expected():
     ladder = [{"kept": False, "by_labels": 0.9}, {"kept": True, "by_labels": 0.472}]
-    assert "less is to be expected (38 %)" in why_less(ladder, Interval(0.38, 0.14, 0.61))
+    assert "Expect less on new images (38 %)" in why_less(ladder, Interval(0.38, 0.14, 0.61))
     assert why_less(ladder, Interval(0.47, 0.3, 0.6)) == why_less(ladder, None) == why_less([], None) == ""
 
 
@@ -501,7 +501,7 @@ def test_a_search_with_its_features_elsewhere_goes_on(found, network, tmp_path, 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr("hf_lowlabel.ladder.on_features.write_advice", stopped)
         auto(data, network, **given)
-    assert "the same command goes on" in caplog.text and (tmp_path / "run" / "model.safetensors").is_file()
+    assert "the same command resumes" in caplog.text and (tmp_path / "run" / "model.safetensors").is_file()
     with pytest.raises(UserError, match="tried with other labels. Give"):
         auto(data, network, **{**given, "num_labels": 12})
     best = auto(data, network, **given)

@@ -113,7 +113,11 @@ def test_labels_and_names_together(made, tmp_path):
     right = [row["class"] == list(COLOURS)[i % 3] for i, row in enumerate(predict(made / "pictures", best.folder).rows)]
     assert np.mean(right) > 0.9 and best.ladder[0].rung.names
     said = next(s for s in best.advice.sentences if s.startswith("Class names, as clip knows them"))
-    assert "of the labeled images by these alone; with them" in said and "without them" in said
+    assert (
+        "of the labeled images by these alone; in cross-validation " in said
+        and "right with them, " in said
+        and " without: " in said
+    )
     assert best.run.recorder.ladder[-1]["name"] == "class names alone, clip"
     settings = ["--config", str(best.folder / "training.yaml"), "--output-dir", str(tmp_path / "by-hand")]
     assert main(["finetune", *settings]) == 0

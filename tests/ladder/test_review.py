@@ -115,9 +115,9 @@ def test_what_is_odd():
     found = odd(said, {"a": "x", "b": "y", "c": "x", "d": "x", "e": "y", "i": "x"})
     assert list(found) == ["a", "b", "e", "f", "i"]  # copies of one label, of none, and strangers without one are fine
     assert found["a"][0] == ("y", 0.8) and found["f"][0] == ("y", 1.0) and found["b"][0] is None
-    assert found["b"][1] == "labeled y; all but the same as a, labeled x"
+    assert found["b"][1] == "labeled y; nearly identical to a, labeled x"
     said["copies"][2]["tested"] = True
-    assert odd(said, {"e": "y"})["e"] == (None, "labeled y; all but the same as f, which is tested on")
+    assert odd(said, {"e": "y"})["e"] == (None, "labeled y; nearly identical to f, a test image")
     assert "f" not in odd(said, {"e": "y"})
 
 
@@ -133,7 +133,7 @@ def test_nothing_odd_and_no_run(tmp_path, run, capsys):
         assert "does not hold what `hf-lowlabel auto` writes there" in capsys.readouterr().err
     (tmp_path / "advice.json").write_text(json.dumps(said))
     assert main(["review", str(tmp_path)]) == 0
-    assert "asks for a second look" in capsys.readouterr().out and not (tmp_path / "review").exists()
+    assert "needs to be checked" in capsys.readouterr().out and not (tmp_path / "review").exists()
 
 
 def test_copies_among_labels_and_test_images(tmp_path):
@@ -152,7 +152,7 @@ def test_copies_among_labels_and_test_images(tmp_path):
     assert known and f"{len(known)} test image" in str(done.advice) and "easier than new images" in str(done.advice)
     assert main(["review", str(tmp_path / "run"), "--no-page"]) == 0
     shown = {image["id"]: image for image in Session(tmp_path / "run" / "review").state()["images"]}
-    assert all("which is tested on" in shown[id]["suggestion"]["why"] for id in known)
+    assert all("a test image" in shown[id]["suggestion"]["why"] for id in known)
     assert not any(id.endswith(".jpg") for id in shown)
 
 
@@ -221,7 +221,7 @@ def test_masks_that_disagree_are_shown_where_they_do_and_corrected_in_place(pain
 
     monkeypatch.setattr("hf_lowlabel.labeling.pages.label", person)
     assert main(["review", str(painted / "run"), "--device", "cpu"]) == 0
-    assert "masks are worth a second look" in capsys.readouterr().out
+    assert "masks to check" in capsys.readouterr().out
     assert opened == [[one["image"] for one in said["images"]]]
     mended = np.asarray(Image.open(painted / "data" / "masks" / "07.png"))
     assert mended.shape == (64, 64) and mended.max() == 1  # beside the image, as training reads it
@@ -268,10 +268,10 @@ def test_copies_among_masks_and_test_images():
 
     labeled = images((0, half), (1, half), (0, half.T), (1, half))
     found = copied(labeled, images((2, half), (1, half)), 2)
-    assert found["0-0"] == "all but the same as 2-0, whose mask is another (IoU 33.3 %)" and set(found) == {
+    assert found["0-0"] == "nearly identical to 2-0, with another mask (IoU 33.3 %)" and set(found) == {
         *("0-0", "2-0", "1-1", "3-1")
     }
-    assert found["1-1"] == "all but the same as 1-1, which is tested on" and copied(images((3, half)), None, 2) == {}
+    assert found["1-1"] == "nearly identical to 1-1, a test image" and copied(images((3, half)), None, 2) == {}
 
 
 def test_labels_of_several_classes_are_judged(tmp_path, capsys):
@@ -292,16 +292,14 @@ def test_labels_of_several_classes_are_judged(tmp_path, capsys):
     create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     how = dict(task="multilabel", train=False, to_label=0, image_size=32, device="cpu", output_dir=tmp_path / "run")
     best = auto(data, tmp_path / "net", **how)
-    assert any(said == "1 label is worth a second look, such as 07.png." for said in best.advice.sentences)
-    assert (
-        main(["review", str(tmp_path / "run"), "--no-page"]) == 0 and "worth a second look" in capsys.readouterr().out
-    )
+    assert any(said == "1 label may be wrong, such as 07.png." for said in best.advice.sentences)
+    assert main(["review", str(tmp_path / "run"), "--no-page"]) == 0 and "to check: " in capsys.readouterr().out
     page = Session(tmp_path / "run" / "review")
     shown = {image["id"]: image["suggestion"] for image in page.state()["images"]}
     assert [*shown][:3] == ["07.png", "03.png", "30.png"]
-    assert all("unlike all others" in said["why"] for said in [*shown.values()][3:])
+    assert all("outlier: " in said["why"] for said in [*shown.values()][3:])
     assert shown["07.png"]["class"] == "green;red" and "labeled none, but " in shown["07.png"]["why"]
-    assert "labeled green;red; all but the same as 30.png" in shown["03.png"]["why"]
+    assert "labeled green;red; nearly identical to 30.png" in shown["03.png"]["why"]
     assert shown["30.png"]["class"] == "green;red"
 
 

@@ -258,7 +258,7 @@ def test_masks_of_another_tool_are_counted_and_read(network, tmp_path, capsys, m
     monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", put)
     capsys.readouterr()
     assert main(argv) == 0
-    assert "3 of 4 images have a mask; next: the loop goes on, once all have an answer" in capsys.readouterr().out
+    assert "3 of 4 images have a mask; next: the loop resumes, once all have an answer" in capsys.readouterr().out
     page, file = sessions[0], next(iter(files))
     assert sum(image["mask"] for image in page.state()["images"]) == 3
     stamp = page.load(file).stamp
@@ -282,7 +282,7 @@ def test_the_page_says_who_the_loop_goes_on_without(network, tmp_path, capsys, m
     monkeypatch.setattr("hf_lowlabel.labeling.pages.label", label)
     argv = ["loop", str(data), "--model", network, "--output-dir", str(out), "--budget", "8", "--no-train"]
     assert main([*argv, "--partial", "--per-round", "3"]) == 0 and "3 images wait" in capsys.readouterr().out
-    assert then == ["the loop goes on, with those that have an answer", "the loop goes on, once all have an answer"]
+    assert then == ["the loop resumes, with those that have an answer", "the loop resumes, once all have an answer"]
 
 
 def test_photos_whose_masks_were_painted_may_be_deleted(network, tmp_path, caplog, capsys, monkeypatch):
@@ -353,7 +353,10 @@ def test_what_is_said_of_the_next_round_is_neither_impossible_nor_too_sure():
 def test_masks_need_a_folder_and_one_kind_of_round(network, tmp_path, capsys):
     argv = ["loop", "shapes", "--task", "segmentation", "--model", network, "--output-dir", str(tmp_path / "a")]
     assert main(argv) == 2 and "needs a folder of images" in capsys.readouterr().err and not (tmp_path / "a").exists()
-    assert main(["loop", "digits", "--classes", "a", "b"]) == 2 and "--classes is of masks" in capsys.readouterr().err
+    assert (
+        main(["loop", "digits", "--classes", "a", "b"]) == 2
+        and "--classes is only for masks" in capsys.readouterr().err
+    )
     discs(tmp_path / "photos", 2)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "loop.json").write_text(json.dumps({"dataset": str((tmp_path / "photos").resolve())}))
@@ -388,7 +391,7 @@ def test_rounds_of_several_classes_of_an_image(network, tmp_path, capsys):
         for image in shown:
             page.label(image["id"], says(image["id"]))
     assert said["rounds"][0]["accuracy"]["value"] > 0.8
-    assert all(image["suggestion"]["why"].startswith(("in doubt: ", "no class alone")) for image in shown)
+    assert all(image["suggestion"]["why"].startswith(("uncertain: ", "no single class")) for image in shown)
     asked = Asked.load(place)
     assert asked.class_names == ["red", "green"] and asked.labeled == {id: says(id) for id in asked.labeled}
     assert len(asked.labeled) == 12 and not set(asked.labeled) & {image["id"] for image in shown}

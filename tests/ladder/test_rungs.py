@@ -272,8 +272,8 @@ def test_what_classes_count_by_is_said_where_labels_do_not_tell():
     assert advice.said_shares(None, ["a", "b"]) == []
     said = advice.said_shares(np.array([0.2, 0.7, 0.1]), ["cat", "dog", "bird"])
     assert said == [
-        "There are about as many labels of each class; of all images it looks like dog 70 %, cat 20 %, bird 10 %, "
-        "which classes count by."
+        "The labels are balanced over the classes, but all images look like dog 70 %, cat 20 %, bird 10 %; "
+        "classes are weighted by these shares."
     ]
     assert "..." in advice.said_shares(np.full(6, 1 / 6), list("abcdef"))[0]
     assert "bird" not in advice.said_shares(np.array([0.8, 0.2, 0]), ["cat", "dog", "bird"])[0]
@@ -287,11 +287,15 @@ def test_what_is_said_of_unlabeled_images_fits_its_numbers():
     assert plain.endswith(" to +100).")
     slightly = [one_that_said(np.linspace(0.75, 0.95, 30), RUNGS[1]), one_that_said(np.linspace(0.55, 0.75, 30))]
     reason = report.said_help(estimates.unlabeled_help(slightly), 100)
-    assert "probably help, +0 points" in reason and reason.endswith("are clearly more probable with them.")
+    assert "probably help, +0 points" in reason and reason.endswith(
+        "with them the true classes of held-out labels are clearly more probable."
+    )
     reason = report.said_help(
         estimates.unlabeled_help([one_that_said(p, r) for p, r in zip((low / 2, low), (RUNGS[1], PROBE))]), 9
     )
-    assert "they do not help" in reason and reason.endswith("are clearly less probable with them.")
+    assert "they do not help" in reason and reason.endswith(
+        "with them the true classes of held-out labels are clearly less probable."
+    )
     assert report.said_help(estimates.Help("unclear", None), 100) == "Unlabeled images: whether they help is unclear."
 
 
@@ -396,8 +400,10 @@ def test_next_to_label_are_in_doubt_and_differ():
     assert len(set(found)) == 12 and all(10 <= i < len(x) for i in found)
     assert np.mean([i < 250 for i in found]) == 1 and len({int(i) // 60 for i in found}) > 2
     p[:] = 0.02
-    p[np.arange(len(x)), y] = 0.94  # nothing is: nobody reads "in doubt: a (94 %) or b (2 %)"
-    assert all("in doubt" not in r.why and "(94 %)" in r.why for r in advice.next_to_label(p, x, free, list("abcd"), 3))
+    p[np.arange(len(x)), y] = 0.94  # nothing is: nobody reads "uncertain: a (94 %) or b (2 %)"
+    assert all(
+        "uncertain" not in r.why and "(94 %)" in r.why for r in advice.next_to_label(p, x, free, list("abcd"), 3)
+    )
 
 
 def test_strangers():
@@ -428,7 +434,7 @@ def test_labels_that_are_no_fair_sample_are_told_from_those_that_are():
         drawn = random.choice(np.flatnonzero(kind == 0), 20, replace=False)
         one_kind.append(likeness(x[drawn], x[some_without(400, drawn)], seed).sentence)
     assert sum(map(bool, fair)) <= 4 and sum(map(bool, one_kind)) >= 80
-    assert "no fair sample" in one_kind[0]
+    assert "not representative" in one_kind[0]
     assert likeness(x[:4], x[4:]) is None is likeness(x, x[:0])
     many = np.concatenate([x[:200]] * 500)  # a hundred thousand labels are no matrix of distances
     assert likeness(many, x[200:]) is not None
@@ -531,7 +537,7 @@ def test_ordinary_images_beside_copies_are_no_strangers():
     random = np.random.default_rng(0)
     x = random.normal(size=(60, 16))
     again = np.repeat(x[:40], 7, 0) + 0.02 * random.normal(size=(280, 16))
-    pairs = [advice.Remark((i // 7, 60 + i), "all but the same") for i in range(280)]
+    pairs = [advice.Remark((i // 7, 60 + i), "nearly identical") for i in range(280)]
     far = np.concatenate([x, again, 40 * np.ones((1, 16))])
     assert [one.rows for one in advice.strangers(far, pairs) if one.rows[0] < 340] == []
     assert advice.strangers(np.concatenate([x, again]), pairs) == []

@@ -209,7 +209,7 @@ def test_what_the_answer_is_not_to_fall_below_is_left_only_for_what_is_clearly_b
     assert ranked(task, [better, floor, trial(ONE, base + 3)], names)[0].attempt is frozen
     assert ranked(task, [lucky, trial(ONE, base - 5)], names)[0].attempt is frozen  # there was no time for the floor
     rows = [dict(name=t.name, by_labels=t.score, kept=t is floor, floor=t.attempt.floor) for t in (floor, lucky)]
-    assert "not to fall" in why_kept(rows)
+    assert "it is the baseline, and no other row is clearly better" in why_kept(rows)
     for kind in ("segmentation", "multilabel"):
         assert [a.unlabeled for a in get_task(kind).attempts if a.floor] == [False], kind
 
@@ -399,7 +399,7 @@ def test_a_class_that_one_mask_shows(network, discs, tmp_path):
     best = auto(
         tmp_path / "data", network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": None, "train": False}
     )
-    assert best.ladder and "left out in turn" in best.advice.sentences[0]
+    assert best.ladder and "cross-validation over" in best.advice.sentences[0]
     assert len(best.ladder[0].tallies) == len(masks) - 1
 
 
@@ -523,7 +523,7 @@ def test_neighbours_are_the_answer_where_masks_left_out_prefer_them(network, dis
 @pytest.mark.parametrize(
     "given, says",
     [
-        (dict(num_labels=1), "at least two are needed"),
+        (dict(num_labels=1), "needs at least two"),
         (dict(model=["resnet10t", "resnet18"]), "auto tries one encoder for segmentation"),
         (dict(class_balanced=True), "class_balanced is for images of one class each"),
     ],
@@ -577,7 +577,7 @@ def test_networks_are_tried_where_a_search_without_them_was_stopped(network, tmp
     size = tmp_path / "run/trials/size.json"
     size.write_text("{}")
     best = auto("scenes", network, **given)
-    assert "planned without training networks" in caplog.text and "goes on so" not in caplog.text
+    assert "planned without training networks" in caplog.text and "keeps that plan" not in caplog.text
     assert not size.is_file()
     assert {one.name for one in best.ladder} == {"linear probe", "supervised", "FixMatch"}
     assert not any("there was no time" in sentence for sentence in best.advice.sentences)
@@ -589,7 +589,7 @@ def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     best = auto("digits", network, output_dir=tmp_path / "run", **given)
     names = [row["name"] for row in best.run.recorder.ladder]
     assert sum("self-training from" in n for n in names) == sum("FixMatch from" in n for n in names) == 1
-    assert sum(s.startswith("Training the network") for s in best.advice.sentences) == 2
+    assert sum(s.startswith("Finetuning the network") for s in best.advice.sentences) == 2
     plain = auto("digits", network, output_dir=tmp_path / "plain", train=False, **given)
     assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 5
 
@@ -611,9 +611,9 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, t
     said = [line for line in best.advice.sentences if line.startswith("On the 24 test images")]
     assert said == [f"On the 24 test images: {percent(best.run.metrics['accuracy'])} right."]  # not the frozen head's
     (kept,) = (row for row in best.run.recorder.ladder if row["kept"])
-    assert kept["name"].startswith("FixMatch from") and "the frozen features so" in kept["name"]
-    assert "that is of the frozen features" in best.advice.sentences[0]  # which were judged otherwise
-    assert "on new images by the frozen features it was trained on from" in repr(best)
+    assert kept["name"].startswith("FixMatch from") and "the frozen features, also 2-fold" in kept["name"]
+    assert "that is for the frozen features" in best.advice.sentences[0]  # which were judged otherwise
+    assert "on new images by the frozen features it was finetuned from" in repr(best)
     assert "by the frozen features" in repr(best.advice)
     assert not why_less(best.run.recorder.ladder, Interval(0.0, 0.0, 0.1))  # of the network nothing is expected
     last = read_round(tmp_path / "run", [], 2, "accuracy")
@@ -648,7 +648,7 @@ def test_copies_go_with_their_picture(task, network, tmp_path, short, monkeypatc
         trained.Trials, "part", lambda self, of, rows, *a, **more: seen.append(rows) or part(self, of, rows, *a, **more)
     )
     best = auto(data, network, **given)
-    assert "from 6 " in best.advice.sentences[0] and "of different pictures" in best.advice.sentences[0]
+    assert "over 6 " in best.advice.sentences[0] and "of different pictures" in best.advice.sentences[0]
     assert min(map(len, seen)) < 12 and all(len(rows) == 2 * len({*(rows // 2)}) for rows in seen)
 
 
@@ -665,8 +665,8 @@ def test_labels_of_bursts_are_trained_with(network, tmp_path, short):
     given = dict(image_size=16, to_label=0, test_fraction=0.0)
     best = auto(tmp_path / "data", network, output_dir=tmp_path / "run", **given)
     said = best.advice.sentences[0]  # the first and the last of a burst differ by more than copies do
-    assert "labeled pictures left out in turn, those of one file or film together (8 files and films" in said
-    assert sum("(from half of the labels at a time" in row["name"] for row in best.run.recorder.ladder) == 2
+    assert "labeled pictures, grouped by file or film (8 files and films" in said
+    assert sum("(2-fold;" in row["name"] for row in best.run.recorder.ladder) == 2
 
 
 def test_where_the_network_diverges_with_all_labels_the_frozen_head_is_the_answer(

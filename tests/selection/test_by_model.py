@@ -98,8 +98,8 @@ def test_what_a_run_is_in_doubt_of_and_nothing_that_it_knows(classes, tmp_path, 
     assert task.strategy == "badge" and set(said["ids"]) == chosen(tmp_path / "a") and not known & set(said["ids"])
     assert set(task.labeled) == known and said["report"]["labeled"] == 6
     suggested = json.loads((tmp_path / "a" / "suggestions.json").read_text())
-    assert all(one["why"].startswith("in doubt: ") and one["looks_like"][0] in COLOURS for one in suggested.values())
-    assert "in doubt: " in (tmp_path / "a" / "index.html").read_text()
+    assert all(one["why"].startswith("uncertain: ") and one["looks_like"][0] in COLOURS for one in suggested.values())
+    assert "uncertain: " in (tmp_path / "a" / "index.html").read_text()
     more = classes / "more.csv"
     rows = [f"{id},{COLOURS[0]}\n" for id in sorted(known | set(said["ids"]))]
     more.write_text("file_name,label\n" + "".join(rows))
@@ -242,7 +242,7 @@ def test_images_are_read_as_the_run_read_them(classes, backbone, tmp_path, monke
 def test_masks_are_asked_for_where_the_segmenter_is_uncertain(masks, tmp_path, capsys):
     argv = ["select", "--task", "segmentation", "--model", str(masks / "run"), "--dataset", str(masks / "data")]
     argv += ["--classes", str(masks / "classes.txt"), "--budget", "3", "--device", "cpu"]
-    whys = {"entropy": "its pixels are in doubt", "uncertain-pixels": "of its pixels are uncertain"}
+    whys = {"entropy": "its pixels are uncertain by", "uncertain-pixels": "of its pixels are uncertain"}
     for strategy, why in whys.items():
         out = tmp_path / strategy
         more = [] if strategy == "entropy" else ["--strategy", strategy]  # the first is the default

@@ -50,7 +50,7 @@ def test_a_class_of_one_mask_does_not_count_and_is_named():
     tallies[3, 0, 2] = 5  # and found elsewhere
     assert task.total(task.judged(tallies), names) == pytest.approx((480 / 485 + 1) / 2)
     assert task.said_left_out(tallies, names) == [
-        "The score is without rust (1 of the 6 masks), which labels left out say nothing of."
+        "The score is without rust (1 of the 6 masks), which cross-validation cannot score."
     ]
     tallies[4, 2, 2] = 1
     assert task.said_left_out(tallies, names) == [] and (task.judged(tallies) == tallies).all()
@@ -68,7 +68,7 @@ def test_labels_of_one_class_an_image_stay_as_they_are(tallies):
 def test_a_class_that_is_not_learned_is_named_in_advice_and_card(tallies):
     task = get_task("multilabel")
     (said,) = [line for line in task.said_left_out(tallies, NAMES) if "chance" in line]
-    assert said.startswith("By labels left out, daisy is hardly better than chance (average precision ")
+    assert said.startswith("In cross-validation, daisy is hardly better than chance (average precision ")
     assert said.endswith("; 67 % of the images show it) and is named on all images.") and "rose" not in said
     metrics = MultiLabelScores(NAMES).compute(predictions=tallies[:, 0], references=tallies[:, 1].astype(np.int8))
     limits = task.limits(RunRecord("multilabel", class_names=NAMES, metrics=metrics))
@@ -78,7 +78,7 @@ def test_a_class_that_is_not_learned_is_named_in_advice_and_card(tallies):
     assert not any("chance" in line for line in task.limits(RunRecord("multilabel", class_names=NAMES, metrics=old)))
     tallies[:, 0, 0] = tallies[:, 1, 0] * 0.2 + 0.6  # told apart, and called everywhere nevertheless
     (said,) = [line for line in task.said_left_out(tallies, NAMES) if "daisy" in line]
-    assert said == "By labels left out, daisy is named on all images."
+    assert said == "In cross-validation, daisy is named on all images."
 
 
 @pytest.mark.parametrize("shown", [2, 38])
@@ -91,7 +91,7 @@ def test_of_a_class_with_few_images_it_is_said_that_they_are_few(shown):
     rest = [k for k in range(40) if k not in place]
     p[rare, 0], p[np.setdiff1d(np.arange(40), rare), 0] = p[place, 0], p[rest, 0]
     said = task.said_left_out(np.stack([p, y], 1), NAMES[:2])
-    assert said == [f"By labels left out, daisy (on {shown} of 40 images) cannot be told from chance with so few."]
+    assert said == [f"In cross-validation, daisy (on {shown} of 40 images) cannot be told from chance with so few."]
     metrics = MultiLabelScores(NAMES[:2]).compute(predictions=p, references=y.astype(np.int8))
     assert metrics["near_chance"] == [] and metrics["too_few"] == ["daisy"]
     limits = task.limits(RunRecord("multilabel", class_names=NAMES[:2], metrics=metrics))

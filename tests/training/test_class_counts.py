@@ -112,20 +112,20 @@ def test_labels_of_several_classes_ask_for_their_task(photos, nothing_computed, 
 def test_what_is_certain_is_no_doubt():
     names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
     usual = np.full(3, 0.4)
-    assert said_of(np.array([1.0, 0.4, 0.001]), 0.5, names, "entropy", kind, usual)[1] == "in doubt: dog (40 %)"
+    assert said_of(np.array([1.0, 0.4, 0.001]), 0.5, names, "entropy", kind, usual)[1] == "uncertain: dog (40 %)"
     said = said_of(np.array([1.0, 0.999, 0.001]), 0.5, names, "entropy", kind, usual)[1]
-    assert said == "no class alone is in doubt, probably cat;dog (100 %)"
+    assert said == "no single class is uncertain, probably cat;dog (100 %)"
 
 
 def test_a_class_in_doubt_on_every_image_is_no_reason_to_ask():
     names, kind = ["cat", "dog", "sky"], kind_of("multilabel")
     p = np.array([[0.45, 0.66, 0.02], [0.99, 0.62, 0.01], [0.01, 0.7, 0.99], [0.98, 0.64, 0.6]])
     said = [said_of(one, 0.5, names, "margin", kind, usual_leads(p, kind))[1] for one in p]
-    assert said[0] == "in doubt: cat (45 %)" and said[3] == "in doubt: sky (60 %)"
-    assert said[1] == "no class alone is in doubt, probably cat;dog (62 %)"
+    assert said[0] == "uncertain: cat (45 %)" and said[3] == "uncertain: sky (60 %)"
+    assert said[1] == "no single class is uncertain, probably cat;dog (62 %)"
     one = kind_of("classification")  # a copy of all probabilities is made for several classes alone
     assert usual_leads(p, one) is None
-    assert said_of(p[0], 0.5, names, "margin", one, None) == (("dog", 0.66), "in doubt: dog (66 %) or cat (45 %)")
+    assert said_of(p[0], 0.5, names, "margin", one, None) == (("dog", 0.66), "uncertain: dog (66 %) or cat (45 %)")
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,15 @@ def test_a_run_without_test_images_has_a_score_and_an_interval(kind, request, tm
     assert least < value <= 1 and 0 <= low < high <= 1 and low <= value <= high + 1e-9
     assert run.metrics[f"{left}{'masks' if kind == 'masks' else 'labels'}"] == count and key not in run.metrics
     said = " ".join(run.recorder.advice)
-    assert "not measured" in said and f"of {count}" in said and "random weights" in said and "80 % interval" in said
-    assert "left out in turn (80 % interval" in (run.folder / "README.md").read_text()
+    assert (
+        "not measured" in said
+        and f"cross-validated on {count} " in said
+        and "random weights" in said
+        and "80 % interval" in said
+    )
+    assert f"cross-validated on {count} " in (run.folder / "README.md").read_text()
     assert json.loads((run.folder / "metrics.json").read_text())[f"{left}{key}"] == value
-    with pytest.raises(UserError, match="no labeled test or validation split.*left out in turn .80 % interval"):
+    with pytest.raises(UserError, match="no labeled test or validation split.*cross-validated on .* .80 % interval"):
         evaluate(str(run.folder), str(tmp_path / "d"))
 
 
@@ -95,7 +100,7 @@ def test_few_images_of_several_classes_that_have_one(tmp_path):
     run = finetune(str(tmp_path / "d"), output_dir=str(tmp_path / "run"), **{**TINY, **RUNS["several"][3]})
     low, value, high = (run.metrics[f"probe_left_out_map{end}"] for end in ("_low", "", "_high"))
     assert 0 <= low <= value <= high <= 1
-    assert any("of 12 labels that are left out in turn" in line for line in run.recorder.advice)
+    assert any("cross-validated on 12 labels" in line for line in run.recorder.advice)
 
 
 def test_masks_that_say_nothing_of_the_images_score_as_chance(masks, tmp_path):
@@ -132,7 +137,7 @@ def test_it_is_printed_at_the_end_with_whose_it_is(method, classes, tmp_path, ca
     command = ["finetune", "--dataset", str(classes), "--method", method, *flags, "--output-dir", f"{tmp_path}/run"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "a linear layer on the frozen features: accuracy" in said and "of 24 labels left out" in said
+    assert "a linear layer on the frozen features: accuracy" in said and "cross-validated on 24 labels" in said
     assert ("this model was not measured" in said) == (method != "probe")
 
 

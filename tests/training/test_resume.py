@@ -143,7 +143,7 @@ def test_ctrl_c_on_the_command_line_is_an_exit_code(tiny, few_images, tmp_path, 
         Loop, "train_step", lambda self, batch: os.kill(os.getpid(), signal.SIGINT) or step(self, batch)
     )
     assert cli.main(["finetune", *flags(tiny["finetune"]), "--output-dir", str(tmp_path)]) == 130
-    assert "go on with --resume" in caplog.text
+    assert "resume with --resume" in caplog.text
     assert (tmp_path / "checkpoints" / "step-00000001").is_dir()
 
 

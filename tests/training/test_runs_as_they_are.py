@@ -112,7 +112,7 @@ def test_a_run_without_test_images_has_a_score(tmp_path, trained):
     data = classes(tmp_path / "d", "ant", "bee", each=5)
     weights = dict(model=str(trained.folder), from_scratch=False, test_fraction=0.0)
     run = finetune(str(data), output_dir=str(tmp_path / "run"), **{**SMALL, **weights, "max_steps": 1})
-    assert "test" not in run.metrics and "of 10 labels that are left out in turn" in " ".join(run.recorder.advice)
+    assert "test" not in run.metrics and "cross-validated on 10 labels" in " ".join(run.recorder.advice)
     assert "80 % interval" in (run.folder / "README.md").read_text()
 
 
@@ -140,7 +140,7 @@ def test_a_finished_run_goes_on_for_longer(tmp_path, caplog):
     run = finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)
     assert run.progress.step == 4 and json.loads((run.folder / "run.json").read_text())["steps"] == 4
     assert (
-        "from step 2 to 4 instead of 2" in caplog.text and "learning rate 0.5 of its peak instead of 0" in caplog.text
+        "from step 2, to 4 instead of 2" in caplog.text and "learning rate 0.5 of its peak instead of 0" in caplog.text
     )
     assert read_yaml(run.folder / "training.yaml")["max_steps"] == 4
     finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)  # the longer run is its own again

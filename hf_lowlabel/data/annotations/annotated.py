@@ -1,4 +1,4 @@
-"""What a file of annotations says, whichever tool it is of: pictures and their objects."""
+"""Annotations of any tool in one form: pictures and their objects."""
 
 from __future__ import annotations
 

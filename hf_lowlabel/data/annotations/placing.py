@@ -1,4 +1,4 @@
-"""Which images the pictures are that a file of annotations names."""
+"""Matches the pictures named in an annotation file to images."""
 
 from __future__ import annotations
 

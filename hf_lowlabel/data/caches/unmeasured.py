@@ -1,5 +1,5 @@
-"""Images of which nobody has read all headers: with a hundred thousand files that takes many seconds, and where they
-stream a run asks for the size of an image only once it is decoded."""
+"""Image sizes without reading all headers, which takes many seconds for a hundred thousand files: a streaming run
+needs the size of an image only once it is decoded."""
 
 from __future__ import annotations
 

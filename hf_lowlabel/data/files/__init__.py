@@ -1,1 +1,1 @@
-"""Folders and tables as files, and how what is in them is called."""
+"""Files of folders and tables, and their naming rules."""

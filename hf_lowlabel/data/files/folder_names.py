@@ -1,4 +1,4 @@
-"""What folders of images are called, and those of their masks beside them."""
+"""Names of image folders, and of the mask folders beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which mask is of which image, by their names."""
+"""Matches masks to images by name."""
 
 from __future__ import annotations
 

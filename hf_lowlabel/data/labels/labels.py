@@ -1,4 +1,4 @@
-"""Labels as text: which column holds them, what says that there is none, and in which order the classes come."""
+"""Labels as text: their column, words for a missing label, and the order of the classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of several classes as programs hold them: 0 or 1 for each class in a list, and not the classes' names."""
+"""Multi-hot labels: a list with 0 or 1 for each class, instead of class names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes that each have a column: what people and programs write for yes and no, and which columns are no classes."""
+"""Tables with one column per class: words for yes and no, and columns that are not classes."""
 
 from __future__ import annotations
 

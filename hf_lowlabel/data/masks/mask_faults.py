@@ -1,4 +1,4 @@
-"""All masks that cannot be used, said at once, before a model is loaded."""
+"""Reports all unusable masks at once, before a model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells a file of an image from another one without reading all of it, for the fingerprint of a data set."""
+"""Identifies an image file without reading all of it, for the fingerprint of a data set."""
 
 from __future__ import annotations
 

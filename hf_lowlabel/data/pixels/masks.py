@@ -177,7 +177,7 @@ def _from_binary(image: Image.Image, id: str) -> np.ndarray:
 
 def _beyond(id: str, value: int, num_classes: int) -> NoNumbers:
     return NoNumbers(
-        f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 takes no part.",
+        f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 is ignored.",
         "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', for "
         "shades of gray mask format 'colors' with the colour of each class, or give --instances if each number is one "
         "object." + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else ""),
@@ -192,7 +192,7 @@ def check_values(present: np.ndarray, coding: MaskFormat, count: int, name: str)
     values = set(np.flatnonzero(present).tolist())
     if coding.kind == "index" and values == {0, IGNORE} and IGNORE not in coding.ignore:
         raise UserError(
-            f"There is nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks pixels that take no part. "
+            f"There is nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks ignored pixels. "
             "Declare mask format 'binary' if 255 is the object, or declare 255 as ignored if it is not."
         )
     if values <= {IGNORE}:

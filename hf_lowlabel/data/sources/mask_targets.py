@@ -258,7 +258,7 @@ def class_count(name: str, present: list[int]) -> int:
         )
     if values == [0] and IGNORE in present:
         raise UserError(
-            f"There is no mask value but 0 and 255 in {name!r}, where 255 marks pixels that take no part. Declare mask "
+            f"There is no mask value but 0 and 255 in {name!r}, where 255 marks ignored pixels. Declare mask "
             "format 'binary' if 255 is the object, or give the classes."
         )
     if values in ([], [0]):

@@ -1,1 +1,1 @@
-"""Which image is of which split, and which are labeled."""
+"""Splits of a data set, and its labeled images."""

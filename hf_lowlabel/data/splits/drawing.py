@@ -30,15 +30,14 @@ def make_split(
 ) -> Split:
     """Choose which images are labeled, after setting test and validation aside.
 
-    The test set depends on `seed` only. Pages of one file are all of it, or none: as many files are held out as have
-    about as many images as are asked for. A larger budget contains the smaller one for masks and several classes, and
-    where both are `class_balanced`.
+    The test set depends on `seed` only. Pages of one file stay together: whole files are held out, with about as many
+    images as asked for. For masks, several classes and `class_balanced` draws, a larger budget contains the smaller.
 
     Args:
         source: what `load_source` or `load_segmentation` returns.
         num_labels: labeled images; None: every label there is.
         seed: of the draws.
-        class_balanced: of all classes, as evenly as can be; for images of one class each.
+        class_balanced: evenly from all classes; for images of one class each.
         validation: images for validation.
         test_fraction: share of the images with a target that becomes the test set.
 
