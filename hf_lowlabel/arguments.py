@@ -111,8 +111,8 @@ class ModelArguments:
         choices=(8, 16, 32),
         verb="pretrain",
     )
-    drop_rate: float | None = setting(
-        None, "dropout before the classifier head; None: the network's own", min=0, below=1, **TUNING
+    drop_rate: float = setting(
+        0.0, "dropout before the classifier head; 0: the network's own", min=0, below=1, **TUNING
     )
     freeze: int = setting(0, "leading stages of the network to freeze, with its stem", unit="stages", min=0, **TUNING)
     freeze_encoder: bool = setting(False, "train only the decoder or head", **TUNING)

@@ -62,7 +62,7 @@ def finetune(
     init_from: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
     architecture_args: Mapping[str, Any] | None = None,
-    drop_rate: float | None = None,
+    drop_rate: float = 0.0,
     freeze: int = 0,
     freeze_encoder: bool = False,
     lora_rank: int | None = None,
@@ -163,7 +163,7 @@ def finetune(
         architecture: Decoder: any of smp's, deeplabv3plus-os16 (default), deeplabv2 ..., linear (default on a
             ViT).
         architecture_args: Arguments of the architecture, as KEY=VALUE ....
-        drop_rate: Dropout before the classifier head; None: the network's own.
+        drop_rate: Dropout before the classifier head; 0: the network's own.
         freeze: Leading stages of the network to freeze, with its stem (stages).
         freeze_encoder: Train only the decoder or head.
         lora_rank: Train only low-rank adapters of this rank and the head (Hu et al. 2022; peft).

@@ -105,9 +105,7 @@ def create_classifier(
         )
     # a kept head without names: None lets transformers recognise ImageNet's classes
     names = names or (found.label_names if kept else [f"LABEL_{i}" for i in range(num_labels)])
-    # an architecture without dropout takes no such argument, and needs none to have none
-    changes = drop_rate or (drop_rate is not None and "drop_rate" in {**found.model_args, **(model_args or {})})
-    args = {**(model_args or {}), **({"drop_rate": drop_rate} if changes else {})}
+    args = {**(model_args or {}), **({} if drop_rate is None else {"drop_rate": drop_rate})}
     config = _config(
         found, num_labels, names, args, image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=interpolation
     )

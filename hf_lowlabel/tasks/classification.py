@@ -94,7 +94,7 @@ class Classification(Task):
     def build(self, config: Config, dataset: ImageDataset, names: list[str]) -> Network:
         def create(**given):
             return create_classifier(
-                num_labels=len(names), class_names=names, drop_rate=config.model.drop_rate, **given
+                num_labels=len(names), class_names=names, drop_rate=config.model.drop_rate or None, **given
             )
 
         network = timm_network(config.model, config.views, dataset, create)

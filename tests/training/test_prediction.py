@@ -33,6 +33,7 @@ from hf_lowlabel import (
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
+from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import overlays
 from hf_lowlabel.prediction import declared, predictions
@@ -186,6 +187,20 @@ def test_masks_that_were_predicted_are_no_images(segmenter, tmp_path):
     assert [file.name for file in find_images(tmp_path)] == ["0.png", "1.png"] == load_source(tmp_path).ids
     (tmp_path / "out/masks.csv").write_text("name,area\n")  # somebody else's folders of pictures
     assert len(find_images(tmp_path)) == 6
+
+
+def test_masks_predicted_into_the_folder_of_the_photos_leave_these(segmenter, tmp_path):
+    for name in ("a.png", "train/images/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), "gray").save(tmp_path / name)
+        for _ in range(2):
+            place = tmp_path / name.rpartition("images/")[0] if "images" in name else tmp_path
+            found = predict((tmp_path / name).parent, segmenter.folder, output=place, overwrite=True)
+            assert tmp_path / name in [Path(row["file"]) for row in found.rows]
+    assert find_images(tmp_path) == [tmp_path / "a.png", tmp_path / "train/images/0.png"]
+    assert load_segmentation(
+        tmp_path, split="train", classes=["a", "b", "c"]
+    ).has_target.all()  # its masks, to be corrected
 
 
 def test_each_page_has_a_mask_of_its_own(segmenter, tmp_path):

@@ -36,6 +36,7 @@ UNLABELED = "unlabeled"  # the name of a folder that is not a class
 SYSTEM = frozenset("@eadir __macosx $recycle.bin lost+found __pycache__".split())
 OURS = ("run.json", "selection.json")  # a run's folder, and one to label in
 PREDICTED, HEAD = "masks.csv", b"file,mask,overlay"  # the table of predicted masks, and what it begins with
+MASKS, OVERLAYS = "masks", "overlays"  # beside it
 CONVERT = {  # endings of pictures that are not read -> what to do
     **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif, or save them as JPEG as a phone does to share them"),
     ".jxl": "pip install pillow-jxl-plugin, or save them as PNG or JPEG",
@@ -158,6 +159,8 @@ def walked(root: Path, ours: list[str] | None = None) -> Iterator[tuple[str, lis
             subfolders.clear()
             continue
         seen.add(real)
+        if OVERLAYS in subfolders and is_predicted(Path(folder)):  # the masks there are those of the photos beside them
+            subfolders.remove(OVERLAYS)
         if ours is not None:
             ours += [name for name in subfolders if is_ours(Path(folder, name))]
         subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
@@ -202,14 +205,22 @@ def is_text(name: str) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder is one that this library wrote: a run, images to label, or predicted masks."""
-    return any((folder / name).is_file() for name in OURS) or is_predicted(folder)
+    """Whether a folder is one that this library wrote: a run, images to label, or predicted masks and nothing else."""
+    return any((folder / name).is_file() for name in OURS) or (is_predicted(folder) and not holds_more(folder))
+
+
+def holds_more(folder: Path) -> bool:
+    """Whether there are images beside predicted masks, as where `predict` wrote into a folder of photos."""
+    endings = read_endings(EXTENSIONS)
+    with os.scandir(folder) as entries:
+        names = [(entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "."]
+    return any(name not in (MASKS, OVERLAYS) if below else ending_of(name) in endings for name, below in names)
 
 
 def is_predicted(folder: Path) -> bool:
     """Whether `predict` wrote masks and overlays into it."""
     table = folder / PREDICTED
-    if not (table.is_file() and (folder / "masks").is_dir()):  # a FIFO would never answer
+    if not (table.is_file() and (folder / MASKS).is_dir()):  # a FIFO would never answer
         return False
     try:
         with open(table, "rb") as file:
