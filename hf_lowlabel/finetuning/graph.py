@@ -121,7 +121,8 @@ Reach = np.ndarray | Solved
 def spread(reach: Reach, labels: np.ndarray, num_classes: int, seeds: np.ndarray | None = None) -> np.ndarray:
     """Class probabilities of every image, float64 [N, K], from the labels int [L] of the images whose `reach` [N, L] is
     given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets the same of
-    each class that has one, and of every class where none has. seeds: what comes from priors besides, [N, K] (`Pool.seeds`); their classes count as such.
+    each class that has one, and of every class where none has. seeds: what comes from priors besides, [N, K]
+    (`Pool.seeds`); their classes count as such.
     """
     known = labels >= 0
     y = np.zeros((len(labels), num_classes))

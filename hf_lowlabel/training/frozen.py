@@ -89,7 +89,8 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
     metrics |= ready.recorder.left_out
     if ready.recorder.main:
         path = ready.folder / "priors.safetensors"
-        save_priors(path, over_all_classes(probabilities["training"]), ready.training.ids, ready.names, {"method": name})
+        said = over_all_classes(probabilities["training"])
+        save_priors(path, said, ready.training.ids, ready.names, {"method": name})
         write_table(ready.folder / "predictions.parquet", table(ready, caches, probabilities))
     done.state.record = ready.recorder.save(done, metrics, final=True, model=hasattr(method, "head"))
     close(done)
