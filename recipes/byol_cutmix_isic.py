@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import XU_MASKS, how, mask_arguments, plain, pretrained
+from data_sets import XU_MASKS, mask_arguments, pretrained, run_settings, without_strong_views
 
 from hf_lowlabel import finetune
 
@@ -50,7 +50,7 @@ def main() -> None:
 
     folder = Path(args.output_dir)
     shared = dict(
-        how(args),
+        run_settings(args),
         task="segmentation",
         dataset=args.dataset,
         mask_format="binary",
@@ -71,7 +71,7 @@ def main() -> None:
     run = finetune(
         **shared,
         **start,
-        **plain(args.method),
+        **without_strong_views(args.method),
         **XU_MASKS,
         num_labels=args.num_labels,
         batch_size=args.batch_size,

@@ -87,10 +87,10 @@ def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:
             data = dict({} if is_own(args) else data, dataset=args.dataset, dataset_config=None)
         if args.unlabeled_dataset:
             data |= dict(unlabeled_dataset=args.unlabeled_dataset)
-    return dict(data, **how(args))
+    return dict(data, **run_settings(args))
 
 
-def how(args: argparse.Namespace) -> dict:
+def run_settings(args: argparse.Namespace) -> dict:
     """Settings that say how the stages run, whatever the data."""
     return dict(seed=args.seed, precision=args.precision, resume=args.resume, dry_run=args.dry_run)
 
@@ -106,7 +106,7 @@ def pretrained(start: dict, **settings) -> dict:
     return start if settings["dry_run"] else dict(model=str(run.folder))
 
 
-def plain(method: str) -> dict:
+def without_strong_views(method: str) -> dict:
     """A method of segmentation without strong views: CutMix sees none, neither does its baseline."""
     return dict(method=method, method_args=dict(strong=False) if method == "supervised" else {})
 

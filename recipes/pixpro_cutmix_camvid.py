@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import how, mask_arguments, plain, pretrained
+from data_sets import mask_arguments, pretrained, run_settings, without_strong_views
 
 from hf_lowlabel import finetune
 
@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    shared = dict(how(args), task="segmentation", dataset=args.dataset, classes=CLASSES, mask_ignore=[11])
+    shared = dict(run_settings(args), task="segmentation", dataset=args.dataset, classes=CLASSES, mask_ignore=[11])
     start = after = dict(model=args.model, from_scratch=args.from_scratch)
     if any(row.endswith("+") for row in args.rows):
         after = pretrained(
@@ -70,7 +70,7 @@ def main() -> None:
         run = finetune(
             **shared,
             **(after if row.endswith("+") else start),
-            **plain(row.rstrip("+")),
+            **without_strong_views(row.rstrip("+")),
             num_labels=args.num_labels,
             architecture=args.architecture,
             learning_rate=args.learning_rate,

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import XU_MASKS, how, mask_arguments, plain, pretrained
+from data_sets import XU_MASKS, mask_arguments, pretrained, run_settings, without_strong_views
 
 from hf_lowlabel import finetune
 
@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
 
     folder, crop = Path(args.output_dir), args.long_side // 2
-    shared = dict(how(args), task="segmentation", dataset=args.dataset)
+    shared = dict(run_settings(args), task="segmentation", dataset=args.dataset)
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
         start = pretrained(
@@ -66,7 +66,7 @@ def main() -> None:
     run = finetune(
         **shared,
         **start,
-        **plain(args.method),
+        **without_strong_views(args.method),
         **XU_MASKS,
         **labels,
         test_dataset_split="val",

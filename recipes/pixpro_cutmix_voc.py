@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import XU_MASKS, how, mask_arguments, plain, pretrained
+from data_sets import XU_MASKS, mask_arguments, pretrained, run_settings, without_strong_views
 
 from hf_lowlabel import finetune
 
@@ -54,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.output_dir)
-    shared = dict(how(args), task="segmentation", dataset=args.dataset, dataset_split=args.train_split)
+    shared = dict(run_settings(args), task="segmentation", dataset=args.dataset, dataset_split=args.train_split)
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain_epochs:
         start = pretrained(
@@ -71,7 +71,7 @@ def main() -> None:
     run = finetune(
         **shared,
         **start,
-        **plain(args.method),
+        **without_strong_views(args.method),
         **XU_MASKS,
         **labels,
         architecture=args.architecture,

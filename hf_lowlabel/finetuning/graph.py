@@ -121,20 +121,21 @@ Reach = np.ndarray | Solved
 def spread(reach: Reach, labels: np.ndarray, num_classes: int, seeds: np.ndarray | None = None) -> np.ndarray:
     """Class probabilities of every image, float64 [N, K], from the labels int [L] of the images whose `reach` [N, L] is
     given; -1 is left out. A label counts 1 / labels of its class. An image that no label reaches gets the same of
-    each class that has one. seeds: what comes from priors besides, [N, K] (`Pool.seeds`); their classes count as such.
+    each class that has one, and of every class where none has. seeds: what comes from priors besides, [N, K]
+    (`Pool.seeds`); their classes count as such.
     """
     known = labels >= 0
     y = np.zeros((len(labels), num_classes))
     y[np.flatnonzero(known), labels[known]] = 1 / np.bincount(labels[known], minlength=num_classes)[labels[known]]
     z = reach @ y if seeds is None else reach @ y + seeds
     total = z.sum(1, keepdims=True)
-    return np.where(total > 0, z / np.maximum(total, 1e-300), evenly(y) if seeds is None else evenly(seeds + y.max(0)))
+    return np.where(total > 0, z / np.maximum(total, 1e-300), evenly(y, *([] if seeds is None else [seeds])))
 
 
-def evenly(beliefs: np.ndarray) -> np.ndarray:
-    """The same share, [K], of each class that any row of beliefs [N, K] says something of, 0 of the others."""
-    known = beliefs.max(0) > 0
-    return known / max(known.sum(), 1)
+def evenly(*beliefs: np.ndarray) -> np.ndarray:
+    """The same share, [K], of each class that any row of beliefs [N, K] says something of; of all where none does."""
+    known = np.any([(p > 0).any(0) for p in beliefs], axis=0)
+    return known / known.sum() if known.any() else np.full(len(known), 1 / len(known))
 
 
 def class_shares(

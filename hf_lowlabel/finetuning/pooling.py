@@ -11,9 +11,9 @@ MOST_POOLED = 20_000  # images of a graph
 
 
 def pooled_rows(labels: np.ndarray, most: int | None = None) -> np.ndarray:
-    """Images that make the graph, int64 in order: all up to `most` (None: `MOST_POOLED`), else so many: the labeled
+    """Images that make the graph, int64 in order: all up to `most` (at most `MOST_POOLED`), else so many: the labeled
     ones up to half of them, above that a part of each class, and a random part of the others."""
-    most = MOST_POOLED if most is None else most
+    most = MOST_POOLED if most is None else min(most, MOST_POOLED)
     if len(labels) <= most:
         return np.arange(len(labels))
     known, rest = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)

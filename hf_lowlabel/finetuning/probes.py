@@ -31,7 +31,7 @@ from .graph import (
     rooted_beside,
     spread,
 )
-from .graph_choice import ALPHAS, GRAPHS, MOST_TRIED, likeliest
+from .graph_choice import ALPHAS, GRAPHS, likeliest
 from .linear import (
     DEFAULT_T,
     ProbeBeliefs,
@@ -88,8 +88,7 @@ def label_spreading(
         ways = [(i, j) for i in ([k] if k else GRAPHS) for j in (ALPHAS if a is None else [a])]
         k, a = likeliest(x, labels, ways, num_classes, copies)
     graph = Graph(x, min(k, len(x) - 1))
-    reach = graph.reach(rows, a) if len(rows) * len(x) <= MOST_TRIED else Solved(graph, rows, a)
-    return ask(x, spread(reach, labels[rows], num_classes), asked, k)
+    return ask(x, spread(Solved(graph, rows, a), labels[rows], num_classes), asked, k)
 
 
 def ask(x: np.ndarray, beliefs: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:

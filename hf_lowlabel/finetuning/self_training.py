@@ -52,7 +52,8 @@ class SelfTraining(FinetuneObjective):
     }
 
     unlabeled_views = {"weak": "weak"}
-    unguarded = of_images = ("priors",)
+    unguarded = ("priors",)
+    of_images = ("priors", "previous.table")  # the table where `share` has a weight; once it was there without
 
     def __init__(
         self,

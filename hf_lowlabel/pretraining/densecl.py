@@ -39,7 +39,7 @@ class DenseCL(PretrainObjective):
 
     hidden, out: widths of both heads. queue: number of keys in each of the two queues. m: share of the key encoder kept
     in a step. tau: temperature. dense: lambda, the share of the dense loss. As in MoCo nothing is shuffled: the trainer
-    synchronises BatchNorm; and keys of the query's own image in a queue are no negatives.
+    synchronises BatchNorm; and keys of the query's own image in a queue are no negatives, as far as there.
     """
 
     paper = "Wang et al., Dense contrastive learning"

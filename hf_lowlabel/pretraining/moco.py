@@ -30,7 +30,8 @@ class MoCo(PretrainObjective):
 
     Not as in the authors' code: keys of the query's own image in the queue are no negatives. Of a set as large as
     theirs there are next to none; of 500 images the queue holds 131 of each, which would undo much of the positive's
-    pull.
+    pull. With `--sharded` an image is told by its place in the stream, and squares of one photo count as images: their
+    keys stay negatives.
 
     The paper does not say when in a step the key encoder moves; here at its end, in the authors' code at its start. The
     keys are the same: between the two nothing is computed.

@@ -85,8 +85,8 @@ def graph_priors(
     classes at once. Y_ic = 1 / labeled images of class c, as in their code: with 1, the class with most labels takes
     the rest. Rows of Z are normalised; an image that no label reaches gets a uniform row.
 
-    The finetuning method label-spreading is the same on evened features, with neighbours and alpha chosen by the
-    labels, and it answers for images outside the graph.
+    The finetuning method label-spreading does the same on evened features, with neighbours and alpha chosen by the
+    labels. It answers for images outside the graph, and for one that no label reaches never a class without a label.
 
     Args:
         x: features of unit length, float32 [N, D].
@@ -127,10 +127,14 @@ def balance(priors: np.ndarray, rounds: int = 100) -> np.ndarray:
     """Rows scaled until every class has the same mass N / K (Sinkhorn and Knopp 1967): what class mass normalization
     (Zhu, Ghahramani and Lafferty 2003, section 4) does once, done until rows sum to 1 as well. For classes of similar
     size; where they are, it corrects a class that spread too far over a bridge in the graph. A row that says nothing
-    stays so: it takes its share of the classes that no other row is of, and is no answer.
+    stays so: it takes its share of the classes that are rare in the others, and is no answer. A class that no row says
+    anything of keeps no mass: the others share N.
     """
-    z = torch.from_numpy(priors.astype(np.float64) + 1e-9)
-    return np.where(informative(priors)[:, None], sinkhorn(z, rounds).float().numpy(), priors)
+    some, out = informative(priors), priors.astype(np.float32)
+    named = priors[some].any(0)
+    z = torch.from_numpy(priors[:, named].astype(np.float64) + 1e-9)
+    out[np.ix_(some, named)] = sinkhorn(z, rounds).numpy()[some]
+    return out
 
 
 def harden(priors: np.ndarray) -> np.ndarray:

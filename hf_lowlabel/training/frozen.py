@@ -22,7 +22,7 @@ from .. import methods
 from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_by_image
-from ..finetuning.uninformative import informative
+from ..finetuning.uninformative import informative, over_all_classes
 from ..table_writer import write_table
 from ..tasks.networks import is_model_folder
 from .callbacks import Callback, RunState
@@ -89,7 +89,8 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
     metrics |= ready.recorder.left_out
     if ready.recorder.main:
         path = ready.folder / "priors.safetensors"
-        save_priors(path, probabilities["training"], ready.training.ids, ready.names, {"method": name})
+        said = over_all_classes(probabilities["training"])
+        save_priors(path, said, ready.training.ids, ready.names, {"method": name})
         write_table(ready.folder / "predictions.parquet", table(ready, caches, probabilities))
     done.state.record = ready.recorder.save(done, metrics, final=True, model=hasattr(method, "head"))
     close(done)

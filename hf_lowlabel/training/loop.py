@@ -329,7 +329,8 @@ class Loop:
     def _say_stopped(self, number: int) -> None:
         if self.accelerator.is_main_process:
             name = signal.Signals(number).name
-            log.warning("stopped by %s at step %d of %d; saved", name, self.step, self.steps)
+            kept = "" if self.args.dry_run else "; saved"
+            log.warning("stopped by %s at step %d of %d%s", name, self.step, self.steps, kept)
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:

@@ -179,8 +179,8 @@ def identity(config: Config, dataset: ImageDataset, split: Split | None, cache=N
 def start_from(objective, model: ModelArguments) -> None:
     """--init-from a checkpoint of an unfinished run: its tensors, teacher and all, and nothing else of it.
 
-    What a method knows of single images (`of_images` of its modules) stays as it is: these may be others, and priors
-    are those of this run.
+    What a method knows of single images (`of_images` of its modules, with what it may lack) stays as it is: these may
+    be others, and priors are those of this run.
     """
     if not model.init_from or is_model_folder(model.init_from):
         return
@@ -188,8 +188,9 @@ def start_from(objective, model: ModelArguments) -> None:
     tensors = {k: v for k, v in load_objective(path).items() if not k.startswith("best::")}
     own = objective.state_dict()
     for at, module in objective.named_modules():
-        names = (f"{at}.{name}".lstrip(".") for name in getattr(module, "of_images", ()))
-        tensors |= {name: own[name] for name in names}
+        for name in (f"{at}.{name}".lstrip(".") for name in getattr(module, "of_images", ())):
+            tensors.pop(name, None)
+            tensors |= {name: own[name]} if name in own else {}
     try:
         objective.load_state_dict(tensors)
     except RuntimeError as e:

@@ -29,8 +29,10 @@ from finetuning_stand_in import (
     unit,
 )
 
+from hf_lowlabel.arguments import ModelArguments
 from hf_lowlabel.finetuning import pixels
 from hf_lowlabel.finetuning.vat import gaussian_like
+from hf_lowlabel.training import setup
 
 
 def gauss(t, ramp):
@@ -298,6 +300,17 @@ def test_self_training_remembers_no_predictions_that_have_no_weight():
 
     objective = run("self-training", reference)
     assert "priors" in objective.state_dict() and not any("previous" in k for k in objective.state_dict())
+
+
+@pytest.mark.parametrize("shares", [(0.3, 0.0), (0.0, 0.3), (0.3, 0.3)])
+def test_self_training_starts_from_a_checkpoint_with_predictions_or_without(shares, monkeypatch):
+    """They are of the images of that run: one of another `share`, or from an earlier version, fits too."""
+    other, own = (build("self-training", share=share) for share in shares)
+    monkeypatch.setattr(setup, "load_objective", lambda path: {k: v + 1 for k, v in other.state_dict().items()})
+    before = {k: v.clone() for k, v in own.state_dict().items()}
+    setup.start_from(own, ModelArguments(init_from="checkpoint"))
+    for k, v in own.state_dict().items():
+        assert torch.equal(v, before[k] if k in ("priors", "previous.table") else before[k] + 1), k
 
 
 def adversary(net, x, xi, eps, copies=1):

@@ -268,14 +268,17 @@ def test_label_spreading_of_many_images_solves_for_classes_and_tries_a_part(monk
     whole = label_spreading(x, labels, query, num_classes=10, neighbours=20, alpha=0.9)
     sizes, solve = [], Graph.solve
     monkeypatch.setattr(Graph, "solve", lambda self, y, *a, **k: sizes.append(y.shape) or solve(self, y, *a, **k))
-    for module in ("graph_choice", "probes"):
-        monkeypatch.setattr(f"hf_lowlabel.finetuning.{module}.MOST_TRIED", 12_000)
+    monkeypatch.setattr("hf_lowlabel.finetuning.graph_choice.MOST_TRIED", 12_000)
     monkeypatch.setattr("hf_lowlabel.finetuning.graph_choice.MOST_JUDGED", 30)
     solved = label_spreading(x, labels, query, num_classes=10, neighbours=20, alpha=0.9)
     assert sizes == [(1400, 10)]  # nothing to choose
     np.testing.assert_allclose(solved, whole, atol=2e-3)
     p = label_spreading(x, labels, query, num_classes=10)
     assert sizes[1:] == [(400, 30)] * 9 + [(1400, 10)] and (p.argmax(1) == truth).mean() > 0.9
+    monkeypatch.setattr("hf_lowlabel.finetuning.pooling.MOST_POOLED", 200)  # few labels leave room for no more images
+    sizes.clear()
+    label_spreading(x, labels, query, num_classes=10)
+    assert {n for n, _ in sizes[:9]} == {200} and sizes[9:] == [(1400, 10)]
     copies = np.stack([np.arange(1400) // 2] * 2, 1)
     assert np.isfinite(label_spreading(x, labels, query, num_classes=10, copies=copies)).all()
 
@@ -291,6 +294,9 @@ def test_an_image_that_no_label_reaches_is_of_no_class_without_a_label():
     np.testing.assert_allclose(spread(np.zeros((2, 1)), np.array([1]), 3), [[0, 1, 0]] * 2)
     seeds = np.array([[0, 0, 0], [0, 0, 0], [0.2, 0, 0]])  # a class that priors alone have
     np.testing.assert_allclose(spread(np.zeros((3, 1)), np.array([1]), 3, seeds)[0], [0.5, 0.5, 0])
+    nobody = spread(np.zeros((2, 1)), np.array([-1]), 4), spread(np.zeros((2, 0)), np.zeros(0, int), 4)
+    np.testing.assert_allclose(nobody, 0.25)
+    np.testing.assert_allclose(spread(np.zeros((3, 0)), np.zeros(0, int), 3, seeds)[0], [1, 0, 0])
     asked = np.array([[0, 1]], np.float32)
     np.testing.assert_allclose(ask(-asked, np.array([[0, 0.5, 0.5]]), asked, 1), [[0, 0.5, 0.5]])  # none is alike
 

@@ -7,11 +7,11 @@ import torch
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.graph import Pool
 from hf_lowlabel.finetuning.self_training import SelfTraining
-from hf_lowlabel.finetuning.uninformative import informative, without_uninformative
+from hf_lowlabel.finetuning.uninformative import informative, over_all_classes, without_uninformative
 from hf_lowlabel.finetuning.weights import Fixed, Flex, Prior
 from hf_lowlabel.models import create_classifier
 from hf_lowlabel.selection.by_class import within_classes
-from hf_lowlabel.selection.priors import balance, report
+from hf_lowlabel.selection.priors import balance, harden, report
 from hf_lowlabel.training.frozen import with_priors
 from hf_lowlabel.training.head import priors_head
 from hf_lowlabel.training.priors import load_priors, save_priors
@@ -40,10 +40,19 @@ def test_which_rows_say_something(of):
 
 
 @pytest.mark.parametrize("of", [np.asarray, torch.from_numpy])
-def test_the_same_of_each_class_that_has_a_label_says_nothing(of):
+def test_a_row_says_the_same_whichever_rows_are_beside_it(of):
+    p = of(np.array([[0.5, 0.5, 0], [1 / 3] * 3, [0.6, 0.4, 0], [0, 0, 0], [1, 0, 0]], np.float32))
+    alone = [bool(informative(p[i : i + 1])[0]) for i in range(len(p))]
+    assert informative(p).tolist() == alone == [True, False, True, False, True]
+
+
+def test_the_same_of_each_class_that_has_a_label_becomes_a_prior_that_says_nothing():
     """What label spreading says of an image that no label reaches, where a class has no label."""
-    assert informative(of(np.array([[0.5, 0.5, 0], [0.6, 0.4, 0]], np.float32))).tolist() == [False, True]
-    assert informative(of(np.array([[1, 0, 0]] * 2, np.float32))).all()
+    p = over_all_classes(np.array([[0.5, 0.5, 0], [0.6, 0.4, 0], [1, 0, 0]], np.float32))
+    assert p.dtype == np.float32 and informative(p).tolist() == [False, True, True]
+    assert np.allclose(p, [[1 / 3] * 3, [0.6, 0.4, 0], [1, 0, 0]])
+    one = np.array([[1, 0, 0]] * 2, np.float32)
+    assert np.array_equal(over_all_classes(one), one)
 
 
 @pytest.mark.parametrize("kind", SILENT)
@@ -101,6 +110,20 @@ def test_it_stays_silent_where_the_rest_is_balanced():
     p = some("uniform")
     found = balance(p)
     assert np.array_equal(found[1::2], p[1::2]) and not np.array_equal(found[::2], p[::2])
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_no_class_comes_of_it_where_classes_have_no_label(kind):
+    """Neither balanced nor made hard it says one, and a class that has no label gets no mass."""
+    p = np.pad(some(kind)[:, :3], ((0, 0), (0, 1)))
+    p[::2, 3] = 0
+    p[1::2] = SILENT[kind]
+    found = balance(p)
+    assert informative(found).tolist() == informative(p).tolist() and np.array_equal(found[1::2], p[1::2])
+    assert (found[::2, 3] == 0).all() and np.allclose(found[::2].sum(1), 1)
+    hard = harden(found)
+    assert np.allclose(hard[1::2], 1 / K) and (hard[::2].max(1) == 1).all() and (hard[::2, 3] == 0).all()
+    assert np.array_equal(balance(p[1::2]), p[1::2])  # nobody says anything
 
 
 def test_it_is_no_answer_that_is_right():

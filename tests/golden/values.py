@@ -130,7 +130,7 @@ GOLDEN = {
     "moco": Golden(
         "facebookresearch/moco@f31b348 moco/builder.py",
         RUN,
-        "loss, queue",
+        "loss, queue that has no old key of the same images",
         (2.52278871, 3.40129265, 3.14923482),
     ),
     "simsiam": Golden(
@@ -338,7 +338,7 @@ GOLDEN = {
     "densecl": Golden(
         "arXiv 2011.09157, Eq. 1-4",
         EQUATIONS,
-        "loss with both queues full",
+        "loss with both queues full, of other images",
         (5.63606061, 5.72574327, 5.43637663),
     ),
     "pixpro-affine": Golden(

@@ -18,6 +18,7 @@ from hf_lowlabel.models import create_classifier
 from hf_lowlabel.records import RunRecord
 from hf_lowlabel.tasks import get_task
 from hf_lowlabel.tasks.classification import eval_view
+from hf_lowlabel.training import frozen
 from hf_lowlabel.training.priors import load_priors
 
 from ..pictures import OF_CLASSES, draw_nothing
@@ -101,6 +102,24 @@ def test_neighbours_leave_no_model_and_say_so(method, runs):
     with pytest.raises(UserError, match=f"The run of {method} in .*--method probe --prior {folder}/priors.safetensors"):
         push(folder, "org/neighbours")
     assert contents(runs["probe"].folder)["model.safetensors"].is_file()  # a probe is a model
+
+
+def test_an_image_that_no_label_reaches_has_no_prior(tmp_path, monkeypatch):
+    """What label spreading answers for it is even over the classes that have labels, here seven of ten."""
+    draw_nothing(monkeypatch.setattr, *OF_CLASSES)
+    answered = frozen.predict
+
+    def few_classes(*given, **known):
+        parts = answered(*given, **known)
+        parts["training"] = np.eye(10, dtype=np.float32)[np.arange(len(parts["training"])) % 7]
+        parts["training"][0, :7] = np.float32(1 / 7)
+        return parts
+
+    monkeypatch.setattr(frozen, "predict", few_classes)
+    run = finetune(**DIGITS, method="label-spreading", output_dir=str(tmp_path / "run"))
+    ids = load_ids(run)
+    p = load_priors(run.folder / "priors.safetensors", ids, Split.load(run.folder / "split.json").class_names)
+    assert torch.allclose(p[0], torch.tensor(0.1)) and (p[1:].amax(1) == 1).all()
 
 
 @pytest.mark.parametrize("name", ["nosuch", "./nosuch", "/nowhere/nosuch"])

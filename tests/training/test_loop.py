@@ -545,6 +545,18 @@ def test_a_run_inside_a_trial_says_no_more_than_the_trial():
     assert log.level == logging.INFO
 
 
+@pytest.mark.parametrize("dry", [True, False])
+def test_what_a_signal_ends_is_said_to_be_saved_where_it_is(dry, tmp_path, caplog):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit):
+            make(tmp_path, callbacks=[Signals(1)], dry_run=dry, max_steps=2).fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = [record.getMessage() for record in caplog.records if "stopped by" in record.getMessage()]
+    assert said == ["stopped by SIGTERM at step 1 of 2" + ("" if dry else "; saved")]
+
+
 class Ends(Callback):
     """Sets `stop` when it is told of an event at step 3."""
 
@@ -556,8 +568,11 @@ class Ends(Callback):
 
 
 class Signals(Callback):
+    def __init__(self, step):
+        self.step = step
+
     def on_step_end(self, state, scalars):
-        if state.step == 3:
+        if state.step == self.step:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -578,7 +593,7 @@ def test_the_end_that_was_decided_when_a_signal_came_stays_decided(event, tmp_pa
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit):
-            run("cut", *ends, Signals())[0].fit()
+            run("cut", *ends, Signals(3))[0].fit()
     finally:
         signal.signal(signal.SIGTERM, before)
     again, evaluated = run("cut", *ends, resume=True)
