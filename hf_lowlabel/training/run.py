@@ -282,6 +282,7 @@ def one_class_words(ready: Prepared, model: nn.Module) -> str | None:
     if len(shown) < 2:
         return None
     spread = torch.linspace(0, len(ready.training) - 1, min(ASKED, len(ready.training))).long()
+    spread = spread[~torch.isin(spread, known[0].members)]  # which are asked already
     said, asked = set[int](), 0
     for cache, members in [*((images.cache, images.members) for images in known), (ready.training, spread)]:
         if len(members):  # the same on all processes, which answer together
