@@ -89,9 +89,14 @@ def write_int8(
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left, self.count = itertools.chain([first], images), 0
+            self.error: Exception | None = None  # of the images
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            x = next(self.left, None)
+            try:
+                x = next(self.left, None)
+            except Exception as error:
+                self.error = error
+                raise
             self.count += x is not None
             return None if x is None else {"pixel_values": x.numpy()}
 
@@ -104,9 +109,9 @@ def write_int8(
             quantize_static(
                 ready, str(small), reader, **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
             )
-        except UserError:  # of an image that cannot be read
-            raise
         except Exception as error:  # whatever onnxruntime raises: what it cannot express
+            if error is reader.error:
+                raise
             places = (small, Path(tempfile.gettempdir(), NAME))  # where it writes; to the second of its own accord
             if disk := next(filter(None, (of_disk(error, to, whole.stat().st_size) for to in places)), None):
                 raise disk from error

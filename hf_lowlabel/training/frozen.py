@@ -25,6 +25,7 @@ from ..evaluation.near_copies import copies_by_image
 from ..finetuning.uninformative import informative, over_all_classes
 from ..table_writer import write_table
 from ..tasks.networks import is_model_folder
+from . import setup
 from .callbacks import Callback, RunState
 from .preparing import Prepared, Run, close, of_those
 from .priors import load_priors, save_priors
@@ -78,6 +79,7 @@ def fit(ready: Prepared, callbacks: Sequence[Callback] = (), known: np.ndarray |
             labels = with_priors(labels, believed)
     probabilities = predict(method, task, model, features, labels, num_classes=len(ready.names), **more)
     done = Fit(ready, time.perf_counter() - begin, callbacks)
+    setup.start_trackers(ready.accelerator, config)
 
     metrics = {}
     if "test" in ready.held:
@@ -103,6 +105,7 @@ def fit_pixels(ready: Prepared, method, callbacks: Sequence[Callback]) -> Run:
     model, names, key, begin = ready.network.model, ready.names, task.score.key, time.perf_counter()
     task.fit_pixels(method, model, ready.labeled, names)
     done, metrics, window = Fit(ready, time.perf_counter() - begin, callbacks), {}, ready.config.views.window
+    setup.start_trackers(ready.accelerator, ready.config)
     if "validation" in ready.held:
         metrics[f"validation_{key}"] = task.evaluate(model, ready.held["validation"], names, window=window)[key]
     if "test" in ready.held:

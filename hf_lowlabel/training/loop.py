@@ -59,6 +59,7 @@ class Loop:
         known: the network knows its classes before the first step, and is evaluated there, too: it may be the best.
         save: save(loop) writes model and record; on the main process, after every checkpoint.
         identity: what the run is: settings and data that a resumed run must have again.
+        start: called when all that may be refused is past, before anything is logged.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Loop:
         known: bool = False,
         save: Callable[[Loop], Any] | None = None,
         identity: dict[str, dict] | None = None,
+        start: Callable[[], Any] | None = None,
         callbacks: Sequence[Callback] = (),
         layout: torch.memory_format = torch.channels_last,
         compile: bool = False,
@@ -82,6 +84,7 @@ class Loop:
         self.args, self.folder, self.accelerator, self.batches = args, folder, accelerator, batches
         self.evaluate, self.best_score, self.known, self.save_run = evaluate, best_score, known, save
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
+        self.start = start
         if args.early_stopping and not best_score:
             raise UserError(
                 f"early_stopping is {args.early_stopping}, and there is no score to stop by. Give --validation N, "
@@ -169,6 +172,8 @@ class Loop:
         """
         if self.args.resume:
             self.resume()
+        if self.start:
+            self.start()
         bar = tqdm(total=self.steps, initial=self.step, disable=not interactive(), unit="step", dynamic_ncols=True)
         self.train_mode()
         if self.known and self.evaluate and self.step == 0:

@@ -118,12 +118,14 @@ def prepare(task: Task, config: Config, folder: Path, left_out: Sequence[tuple[s
     if left_out:
         dataset = replace(dataset, left_out=[*dataset.left_out, *left_out])
     chosen = task.choose_split(config.data, config.training.seed, dataset)
-    if not chosen.split.labeled and not (config.method.frozen and config.training.prior):
-        instead = ", or take --method probe, which fits a linear layer to --prior alone" * bool(config.training.prior)
+    method, prior = config.method, config.training.prior
+    # a method that spreads priors does so beside labels; to one that takes them as labels they are enough
+    if not (chosen.split.labeled or prior and method.frozen and not method.spreads_priors):
+        instead = ", or take --method probe, which fits a linear layer to --prior alone" * bool(prior)
         raise UserError(
-            f"There are no labels, and {methods.name_of(config.method)} needs some. Label at least one image{instead}."
+            f"There are no labels, and {methods.name_of(method)} needs some. Label at least one image{instead}."
         )
-    if task.climbs and chosen.split.labeled and not config.training.prior:
+    if task.climbs and chosen.split.labeled and not prior:
         check_labels(chosen.split)
     check_early(config, folder, dataset, chosen.split)
     at, names = chosen.split.resolve(dataset), chosen.split.class_names

@@ -97,6 +97,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         evaluate=None if trial else lambda trained: collapse_monitor(trained.evaluated, cache, labels),
         save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=identity,
+        start=None if trial else lambda: setup.start_trackers(accelerator, config),
         callbacks=callbacks,
         layout=setup.layout_of(config, objective, network.size[0], accelerator.device),
         compile=config.model.compile,
@@ -105,7 +106,6 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
         before = collapse_monitor(objective.evaluated, cache, labels)
         recorder.comparisons.append(Row(f"before: {recorder.start_words()}", before))
     with setup.tracked(accelerator):
-        setup.start_trackers(accelerator, config)
         loop.fit()
         if trial:
             return Run(config, folder, objective.evaluated, {}, loop, recorder)

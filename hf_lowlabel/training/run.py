@@ -48,7 +48,6 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     tell_left_out(ready)
     with setup.tracked(ready.accelerator):
         if config.method.frozen:
-            setup.start_trackers(ready.accelerator, ready.config)
             return frozen.fit(ready, callbacks)
         return train(ready, callbacks)
 
@@ -80,6 +79,7 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
         known=ready.head is not None and best not in (None, "sel"),  # Sel would compare what calibration made of it
         save=None if trial else lambda loop: recorder.save(loop, {}, final=False),
         identity=setup.identity(config, ready.dataset, ready.chosen.split, ready.training),
+        start=None if trial else lambda: setup.start_trackers(ready.accelerator, config),
         callbacks=callbacks,
         layout=setup.layout_of(config, objective, ready.network.size[0], ready.accelerator.device),
         compile=config.model.compile,
@@ -88,7 +88,6 @@ def fitted(ready: Prepared, callbacks: Sequence[Callback] = (), trial: bool = Fa
         compare_with_frozen(ready, objective)
         if unlabeled is not None and ready.task.labels_score:
             log.info(SEL_MEANS)
-        setup.start_trackers(ready.accelerator, config)
     loop.fit()
     loop.take_best()
     return loop
@@ -283,6 +282,7 @@ def one_class_words(ready: Prepared, model: nn.Module) -> str | None:
     if len(shown) < 2:
         return None
     spread = torch.linspace(0, len(ready.training) - 1, min(ASKED, len(ready.training))).long()
+    spread = spread[~torch.isin(spread, known[0].members)]  # which are asked already
     said, asked = set[int](), 0
     for cache, members in [*((images.cache, images.members) for images in known), (ready.training, spread)]:
         if len(members):  # the same on all processes, which answer together

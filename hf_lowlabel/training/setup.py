@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,8 +79,9 @@ def start_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
 
 
 def start_trackers(accelerator: Accelerator, config: Config) -> None:
-    """Once nothing is left that a user may have to correct: a tracker keeps every run that it is told of."""
-    if config.training.report_to:
+    """Once nothing is left that a user may have to correct: a tracker keeps every run that it is told of. A dry run is
+    none to keep."""
+    if config.training.report_to and not config.training.dry_run:
         known = recorded(config).items()
         flat = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in known}
         accelerator.init_trackers(TRACKED, config=flat)
@@ -86,12 +89,34 @@ def start_trackers(accelerator: Accelerator, config: Config) -> None:
 
 @contextlib.contextmanager
 def tracked(accelerator: Accelerator) -> Iterator[None]:
-    """Whatever trackers are started inside hear of the end, that of an error too."""
+    """Whatever trackers are started inside hear of the end, and whether it is that of an error; one that cannot be told
+    is a warning, in nobody's way. A run that is stopped, to be resumed, has not failed."""
+    failed = False
     try:
         yield
+    except Exception:
+        failed = True
+        raise
     finally:
         for tracker in accelerator.trackers:
-            tracker.finish()  # not end_training(): a second run in the same processes would wait for this one forever
+            try:
+                end(tracker, failed)
+            except Exception as error:  # whatever its package raises
+                said = f"{type(error).__name__}: {error}"
+                log.warning("the tracker %s could not be told that the run is over (%s)", tracker.name, said)
+
+
+def end(tracker: Any, failed: bool) -> None:
+    """Close a run of a tracker. Accelerate's own word for it means that all went well to those that show how it ended.
+
+    Not its end_training(): a second run in the same processes would wait for this one forever.
+    """
+    if failed and tracker.name == "wandb":
+        tracker.tracker.finish(exit_code=1)
+    elif failed and tracker.name == "mlflow":
+        importlib.import_module("mlflow").end_run("FAILED")
+    else:
+        tracker.finish()
 
 
 def one_of_several() -> bool:

@@ -383,3 +383,24 @@ def test_the_ranges_of_int8_are_of_images_that_were_not_held_out(kept, tmp_path,
     assert all(int(id[:3]) % 2 == 0 for id in seen) and {ids[0], ids[-2]} <= set(seen)
     (tmp_path / "split.json").unlink()  # of a run that held nothing out
     assert len(list(export_int8.calibration(task, plan, tmp_path, None))) == min(2 * kept, 64)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("the Hub is away"), OSError(errno.EIO, "Input/output error", "a.png"), MemoryError()]
+)
+def test_images_that_fail_are_not_the_network(error, tmp_path, graph, photos, monkeypatch):
+    """What comes of the data once the ranges are taken is told as it is, and nothing is left."""
+    from hf_lowlabel.hub import export_int8
+
+    opened = export_int8.open_image
+
+    def failing(file):
+        if file.name == "b.jpg":
+            raise error
+        return opened(file)
+
+    monkeypatch.setattr(module, "write_graph", lambda model, plan, path: shutil.copyfile(graph, path))
+    monkeypatch.setattr(export_int8, "open_image", failing)
+    with pytest.raises(type(error)) as raised:
+        export(classifier(tmp_path / "run"), tmp_path / "out", images=str(photos), int8=True)
+    assert raised.value is error and not (tmp_path / "out").exists()

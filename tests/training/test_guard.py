@@ -141,6 +141,17 @@ def test_of_a_rare_class_the_images_that_are_known_are_asked(labeled, tested, ri
     assert ("tells none of the 2 classes apart" in words) if told else words is None
 
 
+def test_an_image_with_a_label_counts_once_among_those_asked():
+    truth = torch.arange(24) % 2
+    labeled, test = Examples(truth, torch.arange(0, 24, 3), truth[::3]), Examples(None, torch.arange(5), truth[:5])
+    task = SimpleNamespace(
+        labels_score=True, predictions=lambda model, cache, members: torch.eye(2)[members * 0].numpy()
+    )
+    for held, count in (({}, 24), ({"test": test}, 29)):
+        ready = SimpleNamespace(task=task, names=["ok", "defect"], training=truth, labeled=labeled, held=held)
+        assert f"says 'ok' of all {count} images" in one_class_words(ready, None)
+
+
 @pytest.mark.parametrize("tested", [True, False])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_network_whose_answers_are_no_numbers_is_no_result(task, tested, tmp_path):

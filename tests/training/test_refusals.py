@@ -341,7 +341,9 @@ def test_a_manifest_of_one_class_is_refused_before_anything_is_decoded(method, t
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("method", ["supervised", "fixmatch", "self-training", "probe", "label-spreading"])
+@pytest.mark.parametrize(
+    "method", ["supervised", "fixmatch", "self-training", "probe", "label-spreading", "propagation"]
+)
 @pytest.mark.parametrize("prior", [False, True])
 def test_a_manifest_without_labels_is_refused_before_anything_is_decoded(method, prior, tmp_path, monkeypatch):
     """A linear layer alone can be fitted to prior pseudo-labels and nothing else."""

@@ -1,8 +1,12 @@
 """Trackers by the names Accelerate knows them by: what is logged arrives, what is not installed is an error."""
 
 import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from accelerate import tracking
 from accelerate.tracking import GeneralTracker
@@ -11,6 +15,11 @@ from hf_lowlabel import api, finetune
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.training import run as running
 from hf_lowlabel.training.callbacks import Callback
+from hf_lowlabel.training.priors import save_priors
+from hf_lowlabel.training.setup import tracked
+from hf_lowlabel.training.stopping import Interrupted
+
+READ = ("dataset", "model", "from_scratch", "num_labels")  # settings of a method without steps
 
 
 def test_tensorboard_has_what_the_log_has(tiny, few_images, tmp_path):
@@ -95,8 +104,64 @@ def test_a_tracker_hears_of_the_end_of_a_run_that_fails(verb, tiny, few_images, 
     assert told[3:5] == ["start", "digits"] and told[-1] == "finish" and told.count("finish") == 2 and 6 in told
 
 
+@pytest.mark.parametrize("verb", ["finetune", "pretrain"])
+def test_a_resume_that_is_refused_starts_no_run_of_a_tracker(verb, tiny, few_images, tmp_path, told):
+    """A shorter run is found out where all settings are settled, right before the first step."""
+    getattr(api, verb)(**tiny[verb], output_dir=tmp_path)
+    given = {**tiny[verb], "max_steps": 4, "resume": True, "report_to": ["tensorboard"], "output_dir": tmp_path}
+    with pytest.raises(UserError, match="max_steps was 6, now 4"):
+        getattr(api, verb)(**given)
+    assert not told and not (tmp_path / "hf_lowlabel").exists()
+
+
+@pytest.mark.parametrize("verb, method", [("finetune", "supervised"), ("finetune", "probe"), ("pretrain", "simsiam")])
+def test_a_dry_run_starts_no_run_of_a_tracker(verb, method, tiny, few_images, told):
+    kept = {k: v for k, v in tiny[verb].items() if method != "probe" or k in READ}
+    getattr(api, verb)(**kept, method=method, report_to=["tensorboard"], dry_run=True)
+    assert not told
+
+
+def test_bad_input_of_a_method_without_steps_starts_no_run_of_a_tracker(tiny, few_images, tmp_path, told):
+    """What its priors and its labels lack is found when it is fitted."""
+    given = {k: v for k, v in tiny["finetune"].items() if k in READ}
+    save_priors(tmp_path / "p.safetensors", np.full((2, 2), 0.5), ["a", "b"], ["cat", "dog"])
+    with pytest.raises(UserError, match="The prior pseudo-labels are of the classes"):
+        finetune(
+            **given,
+            method="probe",
+            prior=tmp_path / "p.safetensors",
+            report_to=["tensorboard"],
+            output_dir=tmp_path / "run",
+        )
+    assert not told and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [(None, 0), (UserError("bad"), 1), (KeyError("bug"), 1), (Interrupted(143), 0), (KeyboardInterrupt(), 0)],
+)
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_a_tracker_hears_how_a_run_ended(name, error, code, monkeypatch, caplog):
+    """One that shows it; a stop to be resumed is no failure, and no tracker hides an error or keeps others waiting."""
+    heard = []
+
+    def broken():
+        raise ConnectionError("no network")
+
+    own = SimpleNamespace(finish=lambda exit_code=0: heard.append(exit_code))
+    mlflow = SimpleNamespace(end_run=lambda status="FINISHED": heard.append(int(status == "FAILED")))
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    finish = mlflow.end_run if name == "mlflow" else own.finish
+    trackers = [SimpleNamespace(name="aim", finish=broken), SimpleNamespace(name=name, tracker=own, finish=finish)]
+    with pytest.raises(type(error)) if error else nullcontext() as raised, tracked(SimpleNamespace(trackers=trackers)):
+        if error:
+            raise error
+    assert heard == [code * (name != "trackio")] and (error is None or raised.value is error)
+    assert "the tracker aim could not be told that the run is over (ConnectionError: no network)" in caplog.text
+
+
 def test_a_method_without_steps_tells_a_tracker_of_its_settings(tiny, few_images, tmp_path, told):
-    given = {k: v for k, v in tiny["finetune"].items() if k in ("dataset", "model", "from_scratch", "num_labels")}
+    given = {k: v for k, v in tiny["finetune"].items() if k in READ}
     finetune(**given, method="probe", report_to=["tensorboard"], output_dir=tmp_path)
     assert told == ["start", "digits", "finish"]
 
