@@ -38,7 +38,7 @@ class DataArguments:
     image_column: str | None = setting(None, "column that holds the image; None: detected")
     label_column: str | None = setting(None, "column that holds the class; None: detected")
     value_range: list[float] = setting([], "black and white values of images of more than 8 bits: 0 4095")
-    pages: bool = setting(False, "each TIFF page or GIF frame is an image, held out together; else only the first")
+    pages: bool = setting(False, "TIFF pages and GIF frames are images, held out by file; else only the first")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
     skip_missing: bool = setting(False, "leave out and list rows of a table, or masks, that belong to no image")
     skip_conflicts: bool = setting(False, "leave images unlabeled if table rows or copies disagree on the label")
@@ -60,7 +60,7 @@ class DataArguments:
     num_labels: int | None = setting(
         None, "labels to keep, drawn by seed; None: those of --split, else all", unit="labels", min=1, verb="finetune"
     )
-    class_balanced: bool = setting(False, "draw labels evenly from all classes", of_task=True, **HELD_OUT)
+    class_balanced: bool = setting(False, "draw labels evenly from all classes, if possible", of_task=True, **HELD_OUT)
     validation: int = setting(
         0, "labeled images held out for validation, never trained on", unit="images", min=0, **HELD_OUT
     )
@@ -265,7 +265,7 @@ class TrainingArguments:
         False, "2 steps, evaluation and save; prints the configuration, memory and expected time", **HERE
     )
     push_to_hub: str | None = setting(None, "Hub id (org/name) to push the finished model to", **HERE)
-    hub_private: bool = setting(False, "mreate the repository as private", **HERE)
+    hub_private: bool = setting(False, "create the repository as private", **HERE)
 
 
 GROUPS = {"data": DataArguments, "model": ModelArguments, "views": ViewArguments, "training": TrainingArguments}

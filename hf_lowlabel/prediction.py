@@ -202,7 +202,7 @@ def predict(
     window: int | None = None,
     pages: bool = False,
 ) -> Predictions:
-    """Predict image files and folders, or images in memory.
+    """Predictions for image files and folders, or images in memory.
 
     One process of a launch may call it alone without `output`; with one all do, and the first writes.
 

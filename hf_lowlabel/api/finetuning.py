@@ -135,7 +135,7 @@ def finetune(
         image_column: Column that holds the image; None: detected.
         label_column: Column that holds the class; None: detected.
         value_range: Black and white values of images of more than 8 bits: 0 4095.
-        pages: Each TIFF page or GIF frame is an image, held out together; else only the first.
+        pages: TIFF pages and GIF frames are images, held out by file; else only the first.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
         skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
@@ -149,7 +149,7 @@ def finetune(
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         num_labels: Labels to keep, drawn by seed; None: those of --split, else all (labels).
-        class_balanced: Draw labels evenly from all classes.
+        class_balanced: Draw labels evenly from all classes, if possible.
         validation: Labeled images held out for validation, never trained on (images).
         test_fraction: Share of the images held out as a test set if the data has none.
         test_dataset_split: Split of the data set to test on; None: that of --split, else 'test', 'validation'.
@@ -228,7 +228,7 @@ def finetune(
         device: 'cpu' to use no GPU; None: the best available.
         dry_run: 2 steps, evaluation and save; prints the configuration, memory and expected time.
         push_to_hub: Hub id (org/name) to push the finished model to.
-        hub_private: Mreate the repository as private.
+        hub_private: Create the repository as private.
         callbacks: Objects whose methods are called at steps, evaluations, saves and the end (`Callback`).
 
     Returns:

@@ -114,7 +114,7 @@ def pretrain(
         image_column: Column that holds the image; None: detected.
         label_column: Column that holds the class; None: detected.
         value_range: Black and white values of images of more than 8 bits: 0 4095.
-        pages: Each TIFF page or GIF frame is an image, held out together; else only the first.
+        pages: TIFF pages and GIF frames are images, held out by file; else only the first.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
         skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
@@ -180,7 +180,7 @@ def pretrain(
         device: 'cpu' to use no GPU; None: the best available.
         dry_run: 2 steps, evaluation and save; prints the configuration, memory and expected time.
         push_to_hub: Hub id (org/name) to push the finished model to.
-        hub_private: Mreate the repository as private.
+        hub_private: Create the repository as private.
         callbacks: Objects whose methods are called at steps, evaluations, saves and the end (`Callback`).
 
     Returns:

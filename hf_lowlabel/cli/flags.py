@@ -134,7 +134,7 @@ def search_flags(parser: argparse.ArgumentParser, minutes: str) -> None:
     )
     parser.add_argument("--minutes", type=float, default=20.0, help=f"{minutes} (default: 20)")
     parser.add_argument(
-        "--no-train", dest="train", action="store_false", help="only fit heads on frozen features, in seconds"
+        "--no-train", dest="train", action="store_false", help="only fit heads on frozen features: seconds beyond these"
     )
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)

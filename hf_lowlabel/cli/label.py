@@ -28,7 +28,9 @@ def label(argv: list[str]) -> int:
         metavar="SAM",
         help="clicks and boxes become masks: facebook/sam2.1-hiera-tiny or another SAM of transformers",
     )
-    masks.add_argument("--superpixels", type=int, default=400, metavar="INT", help="approximate number (default: 400)")
+    masks.add_argument(
+        "--superpixels", type=int, default=400, metavar="INT", help="approximate number per image (default: 400)"
+    )
     masks.add_argument(
         "--value-range",
         nargs=2,

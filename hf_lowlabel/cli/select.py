@@ -169,7 +169,7 @@ def select(argv: list[str]) -> int:
     parser.add_argument(
         "--strategy-args", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the strategy, such as k=20"
     )
-    parser.add_argument("--split", help="manifest whose held-out and labeled images are not chosen")
+    parser.add_argument("--split", help="manifest whose held-out images are left out, and whose labels count as given")
     parser.add_argument(
         "--labels", help="instead, finished labels: labels.csv, a folder of `select` (default: those of a finished run)"
     )

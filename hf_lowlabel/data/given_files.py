@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..missing_inputs import or_a_model, refuse_missing_images
 from ..text import brief
 from .files.folder_names import in_mask_folders
-from .files.folders import MASKS, is_predicted, walk
+from .files.folders import walk
 from .files.mask_names import masks_among
 
 log = logging.getLogger("hf_lowlabel")
@@ -47,7 +47,7 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def without_masks(folder: Path, files: list[str]) -> list[str]:
     """The files without masks: those beside their images, and folders of them beside folders of images."""
-    masks = {*masks_among(files)} | in_mask_folders(files) | predicted_among(folder, files)
+    masks = {*masks_among(files)} | in_mask_folders(files)
     if masks:
         log.warning(
             "%d files in %s are masks of images beside them and are left out, such as %s; name such files to predict "
@@ -57,13 +57,6 @@ def without_masks(folder: Path, files: list[str]) -> list[str]:
             min(masks),
         )
     return [file for file in files if file not in masks]
-
-
-def predicted_among(folder: Path, files: list[str]) -> set[str]:
-    """The masks that `predict` wrote into a folder of photos."""
-    of = {file: file.rpartition(f"{MASKS}/")[0] for file in files if f"/{MASKS}/" in f"/{file}"}
-    wrote = {above for above in {*of.values()} if is_predicted(folder / above)}
-    return {file for file, above in of.items() if above in wrote}
 
 
 def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:

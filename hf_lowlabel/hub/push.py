@@ -51,7 +51,7 @@ def push(
 
     private: the repository when it is created here; a public one is then refused. create_pr: as a pull request.
     revision: branch (default "main"). token: default is HF_TOKEN or the login. May be repeated: unchanged files
-    make no commit, and an open pull request with them opens no other. The folder stays as it is, but for the Hub id in
+    make no commit, and those of an open pull request open no other. The folder stays as it is, but for the Hub id in
     its card and run.json once a push to main succeeded. What was written into the card on the Hub stays, or the push is
     refused, as it always is where the folder has no run.json to note what was pushed.
     Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it

@@ -207,6 +207,6 @@ def said_shares(even: np.ndarray | None, names: list[str]) -> list[str]:
         " ..." if len(known) > 5 else ""
     )
     return [
-        f"The labels are balanced over the classes, but all images look like {shares}; classes are weighted by these "
-        "shares."
+        f"The labels are balanced over the classes, but the images as a whole look like {shares}; classes are "
+        "weighted by these shares."
     ]

@@ -98,7 +98,7 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     return folder
 
 
-INTERVALS = "80 % intervals: four of five contain the score on new images."
+INTERVALS = "80 % intervals, four of five of which contain the score on new images."
 STYLE = """
  :root { color-scheme: light dark; }
  body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 60rem; padding: 0 1rem; }

@@ -150,7 +150,7 @@ def auto(
         features: Folder that caches features; None: in the run folder.
         text_model: A CLIP, SigLIP or other image-text model: pseudo-labels if no image has a label, else a source
             beside the labels.
-        class_names: For it, each NAME or NAME=WORDS; empty: those of the data.
+        class_names: Class names for text_model, each NAME or NAME=WORDS; empty: those of the data.
         prompts: Sentences with {} for the class; empty: usual ones for photos.
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.

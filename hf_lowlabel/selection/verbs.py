@@ -87,7 +87,7 @@ def select(
         output: folder to write. Paths from the root, and others that lead out of the working directory, are in its
             `.here.json` alone: leave that out when it is sent.
         strategy: a name in `strategies.STRATEGIES` or `by_model.BY_MODEL`; None: for the folder of a finished run of
-            the task by its uncertainty, else "as3l".
+            the task the first of its own, by uncertainty, else "as3l".
         strategy_args: of the strategy, by name.
         task: "classification", "multilabel", or "segmentation" for images to paint masks for.
         split: a manifest; its validation and test images are left out, and so are those it has labels for.

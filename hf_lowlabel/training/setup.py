@@ -111,10 +111,14 @@ def end(tracker: Any, failed: bool) -> None:
 
     Not its end_training(): a second run in the same processes would wait for this one forever.
     """
-    if failed and tracker.name == "wandb":
-        tracker.tracker.finish(exit_code=1)
-    elif failed and tracker.name == "mlflow":
-        importlib.import_module("mlflow").end_run("FAILED")
+    if failed and tracker.name in (
+        "wandb",
+        "mlflow",
+    ):  # which have no run on other processes, or where none could start
+        if (run := getattr(tracker, "run", None)) is not None:
+            run.finish(exit_code=1)
+        elif getattr(tracker, "active_run", None) is not None:
+            importlib.import_module("mlflow").end_run("FAILED")
     else:
         tracker.finish()
 

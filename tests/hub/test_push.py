@@ -236,7 +236,7 @@ def test_all_code_of_a_model_travels_and_what_the_last_one_had_goes(hub, run, tm
     code = {
         "model.py": "from .parts import A\n",
         "tokens.py": "",
-        "partial_files.py": "try:\n    from .deep import B\nexcept ImportError:\n    pass\n",
+        "parts.py": "try:\n    from .deep import B\nexcept ImportError:\n    pass\n",
         "deep.py": "from .model import C\nfrom .gone import D\n",
     }
     for name, text in {**code, "mine.py": "from .notes import N\n", "notes.py": ""}.items():

@@ -382,6 +382,7 @@ def test_escape_on_the_way_to_another_image_takes_nothing_back(tmp_path, browser
         hand.sees("b.png")
         hand.page.unroute("**/mask?*&stamp=*")
         assert hand.on_disk("a.png") > 100 and hand.on_disk("b.png") == 0
+        hand.page.wait_for_function("() => !locked")
         hand.press("ArrowLeft")
         hand.sees("a.png")
         hand.page.wait_for_function("() => !locked && mask.counts(2)[1] > 100")

@@ -272,7 +272,7 @@ def test_what_classes_count_by_is_said_where_labels_do_not_tell():
     assert advice.said_shares(None, ["a", "b"]) == []
     said = advice.said_shares(np.array([0.2, 0.7, 0.1]), ["cat", "dog", "bird"])
     assert said == [
-        "The labels are balanced over the classes, but all images look like dog 70 %, cat 20 %, bird 10 %; "
+        "The labels are balanced over the classes, but the images as a whole look like dog 70 %, cat 20 %, bird 10 %; "
         "classes are weighted by these shares."
     ]
     assert "..." in advice.said_shares(np.full(6, 1 / 6), list("abcdef"))[0]

@@ -189,18 +189,31 @@ def test_masks_that_were_predicted_are_no_images(segmenter, tmp_path):
     assert len(find_images(tmp_path)) == 6
 
 
-def test_masks_predicted_into_the_folder_of_the_photos_leave_these(segmenter, tmp_path):
-    for name in ("a.png", "train/images/0.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 20), "gray").save(tmp_path / name)
-        for _ in range(2):
-            place = tmp_path / name.rpartition("images/")[0] if "images" in name else tmp_path
-            found = predict((tmp_path / name).parent, segmenter.folder, output=place, overwrite=True)
-            assert tmp_path / name in [Path(row["file"]) for row in found.rows]
-    assert find_images(tmp_path) == [tmp_path / "a.png", tmp_path / "train/images/0.png"]
-    assert load_segmentation(
-        tmp_path, split="train", classes=["a", "b", "c"]
-    ).has_target.all()  # its masks, to be corrected
+@pytest.mark.parametrize(
+    "photos, output",
+    [
+        ("a.png", ""),
+        ("photos/a.png", "photos"),
+        ("my_masks/a.png", ""),
+        ("cat/a.png", "out"),
+        ("train/images/a.png", "train"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* left out. made by this library", "ignore:.* no image")
+def test_masks_predicted_among_photos_leave_these(segmenter, tmp_path, photos, output):
+    (tmp_path / photos).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / output / "@eaDir").mkdir(parents=True)  # of a disk in the network
+    Image.new("RGB", (20, 20), "gray").save(tmp_path / photos)
+    asked = (tmp_path / photos).parent if "images" in photos else tmp_path
+    for _ in range(2):
+        found = predict(asked, segmenter.folder, output=tmp_path / output, overwrite=True)
+        assert [row["file"] for row in found.rows] == [str(tmp_path / photos)]
+    assert (tmp_path / output / "masks.csv").is_file()
+    assert [file.name for file in find_images(tmp_path)] == ["a.png"]
+    if "images" in photos:  # whose masks they are, to be corrected
+        assert load_segmentation(tmp_path, split="train", classes=["a", "b", "c"]).has_target.all()
+    else:
+        assert [id.rpartition("/")[2] for id in load_source(tmp_path).ids] == ["a.png"]
 
 
 def test_each_page_has_a_mask_of_its_own(segmenter, tmp_path):

@@ -152,11 +152,17 @@ def test_a_tracker_hears_how_a_run_ended(name, error, code, monkeypatch, caplog)
     mlflow = SimpleNamespace(end_run=lambda status="FINISHED": heard.append(int(status == "FAILED")))
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     finish = mlflow.end_run if name == "mlflow" else own.finish
-    trackers = [SimpleNamespace(name="aim", finish=broken), SimpleNamespace(name=name, tracker=own, finish=finish)]
+    begun = SimpleNamespace(name=name, finish=finish, **{"active_run" if name == "mlflow" else "run": own})
+    trackers = [SimpleNamespace(name="aim", finish=broken), begun]
+    trackers += [SimpleNamespace(name=name)] if code else []  # of another process, or one that could not start
     with pytest.raises(type(error)) if error else nullcontext() as raised, tracked(SimpleNamespace(trackers=trackers)):
         if error:
             raise error
-    assert heard == [code * (name != "trackio")] and (error is None or raised.value is error)
+    assert (
+        heard == [code * (name != "trackio")]
+        and caplog.text.count(f"tracker {name}") == (name == "trackio") * code
+        and (error is None or raised.value is error)
+    )
     assert "the tracker aim could not be told that the run is over (ConnectionError: no network)" in caplog.text
 
 

@@ -37,6 +37,7 @@ SYSTEM = frozenset("@eadir __macosx $recycle.bin lost+found __pycache__".split()
 OURS = ("run.json", "selection.json")  # a run's folder, and one to label in
 PREDICTED, HEAD = "masks.csv", b"file,mask,overlay"  # the table of predicted masks, and what it begins with
 MASKS, OVERLAYS = "masks", "overlays"  # beside it
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 CONVERT = {  # endings of pictures that are not read -> what to do
     **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif, or save them as JPEG as a phone does to share them"),
     ".jxl": "pip install pillow-jxl-plugin, or save them as PNG or JPEG",
@@ -159,10 +160,8 @@ def walked(root: Path, ours: list[str] | None = None) -> Iterator[tuple[str, lis
             subfolders.clear()
             continue
         seen.add(real)
-        if OVERLAYS in subfolders and is_predicted(Path(folder)):  # the masks there are those of the photos beside them
-            subfolders.remove(OVERLAYS)
         if ours is not None:
-            ours += [name for name in subfolders if is_ours(Path(folder, name))]
+            ours += [name for name in subfolders if is_ours(Path(folder, name)) or is_of_predict(Path(folder, name))]
         subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
         yield folder, subfolders, files
 
@@ -214,7 +213,16 @@ def holds_more(folder: Path) -> bool:
     endings = read_endings(EXTENSIONS)
     with os.scandir(folder) as entries:
         names = [(entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "."]
-    return any(name not in (MASKS, OVERLAYS) if below else ending_of(name) in endings for name, below in names)
+    known = {MASKS, OVERLAYS, *SYSTEM}
+    return any(name.lower() not in known if below else ending_of(name) in endings for name, below in names)
+
+
+def is_of_predict(folder: Path) -> bool:
+    """Whether a folder holds the overlays that `predict` wrote, or its masks where no folder of images beside them has
+    them for its own."""
+    if folder.name not in (MASKS, OVERLAYS) or not is_predicted(folder.parent):
+        return False
+    return folder.name == OVERLAYS or not any((folder.parent / name).is_dir() for name in IMAGE_FOLDERS)
 
 
 def is_predicted(folder: Path) -> bool:
@@ -231,7 +239,8 @@ def is_predicted(folder: Path) -> bool:
 
 def is_of_images(folder: Path) -> bool:
     """Whether a folder may hold images of a data set: not hidden, none of the system's, none of our own."""
-    return not folder.name.startswith(".") and folder.name.lower() not in SYSTEM and not is_ours(folder)
+    known = folder.name.startswith(".") or folder.name.lower() in SYSTEM
+    return not (known or is_ours(folder) or is_of_predict(folder))
 
 
 def tell_left_out(root: Path, unread: Counter[str], odd: list[str], ours: list[str]) -> None:
