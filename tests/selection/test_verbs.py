@@ -24,9 +24,6 @@ from hf_lowlabel.selection.prior_labels import priors
 from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.training.priors import load_priors
 
-from .. import launched_verbs
-from ..processes import ranks
-
 COLOURS = ["red", "green", "blue"]
 
 
@@ -281,9 +278,8 @@ def test_segmentation_asks_for_masks(backbone, tmp_path):
     assert Split.load(done.folder / "split.json").labeled == dict.fromkeys(done.ids)
 
 
-@pytest.mark.parametrize("launched", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
-def test_one_and_two_processes_choose_the_same(launched, backbone, tmp_path, monkeypatch):
-    """600 digits: three batches of features, so that two processes have unequal shares."""
+def test_one_and_two_processes_choose_the_same(backbone, tmp_path, monkeypatch):
+    """600 digits: three batches of features, so that two processes have unequal shares; by torchrun, as a user does."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     split = make_split(load_source("digits"), 1, seed=0, test_fraction=0.66)
     split.labeled = {}
@@ -292,14 +288,10 @@ def test_one_and_two_processes_choose_the_same(launched, backbone, tmp_path, mon
     given = ["select", *given, "--budget", "12", "--device", "cpu", "--output"]
     files = [tmp_path / "out1", tmp_path / "out2"]
     assert main([*given, str(files[0])]) == 0
-    if launched == "torchrun":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command = [*torchrun, "-m", "hf_lowlabel.cli", *given, str(files[1])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
-    else:
-        ranks(launched_verbs.run, tmp_path, [*given, str(files[1])], folder=tmp_path)
-        assert [json.loads((tmp_path / f"rank-{n}.json").read_text())["code"] for n in (0, 1)] == [0, 0]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "hf_lowlabel.cli", *given, str(files[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
     a, b = (load_file(out / "features.safetensors") for out in files)
     assert (
         len(a["features"]) == 611
