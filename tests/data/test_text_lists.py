@@ -426,6 +426,18 @@ def test_a_place_that_is_not_there_is_told(tmp_path):
         assert len(load_source(tmp_path)) == 3, "a test set that did not come along takes nothing away"
 
 
+@pytest.mark.parametrize("key", ["val", "test"])
+def test_a_held_out_place_in_the_folder_of_training_is_refused(tmp_path, key):
+    for k, name in enumerate(("a/cat", "a/dog", "b/cat", "b/dog")):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 60 * k).save(tmp_path / "train" / name / "0.png")
+    (tmp_path / "data.yaml").write_text(f"train: train/a\n{key}: train/b\n")
+    with pytest.raises(UserError, match=f"says {key}: train/b, and 'train/b/cat/0.png' of it lies in the folder of"):
+        load_source(tmp_path, split="train")
+    (tmp_path / "data.yaml").write_text(f"train: train/a\n{key}: train/a\n")  # an example that is tested as learned
+    assert len(load_source(tmp_path, split="train")) == 4
+
+
 def test_the_only_file_of_places_has_any_name(tmp_path):
     yolo(tmp_path, "train: images/a\nval: images/b\n", images__a=3, images__b=2)
     (tmp_path / "data.yaml").rename(tmp_path / "coco128.yaml")

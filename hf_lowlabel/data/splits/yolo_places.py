@@ -52,6 +52,7 @@ def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
     for place in sorted(places, key=order):
         if not any(place.twice(other) for other in kept):
             kept.append(place)
+            refuse_in_training(file, place, pool)
     deepest = {place.where: len(place.where.parts) for place in kept if place.where.is_dir()}
     for place in kept:
         inner = [
@@ -63,6 +64,18 @@ def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
         found = [(name, id) for name, id in place.found if id is None or not id.startswith(beside)]
         if found:
             yield Listed(place.split, file, found, key=place.key)
+
+
+def refuse_in_training(file: Path, place: Place, pool: Pool) -> None:
+    """Raises UserError for a place of held-out images in the folder of training, all of which is learned from."""
+    of_training = tuple(folder for folder in pool.in_splits if split_said([folder.rstrip("/")]) == "train")
+    inside = [id for _, id in place.found if id is not None and of_training and id.startswith(of_training)]
+    if place.split != "train" and inside:
+        raise UserError(
+            f"{file.name} says {place.key}: {place.said}, and {inside[0]!r} of it lies in the folder of training, all "
+            f"of which is learned from ({len(inside)} such images). Move them into a folder {place.key}/ beside it, or "
+            "take the line away."
+        )
 
 
 def given_in(said: dict[Any, Any]) -> list[tuple[str, str, str]]:
