@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from ..errors import UserError
 from ..missing_inputs import or_a_model, refuse_missing_images
 from ..text import brief
 from .files.folder_names import in_mask_folders
-from .files.folders import walk
+from .files.folders import MASKS, is_predicted, walk
 from .files.mask_names import masks_among
 
 log = logging.getLogger("hf_lowlabel")
@@ -46,7 +47,10 @@ def find_images(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def without_masks(folder: Path, files: list[str]) -> list[str]:
-    """The files without masks: those beside their images, and folders of them beside folders of images."""
+    """The files without masks: those that `predict` wrote, those beside their images, and folders of them beside
+    folders of images."""
+    wrote = functools.cache(lambda above: is_predicted(folder / above))
+    files = [file for file in files if not any(map(wrote, above_masks(file)))]
     masks = {*masks_among(files)} | in_mask_folders(files)
     if masks:
         log.warning(
@@ -57,6 +61,12 @@ def without_masks(folder: Path, files: list[str]) -> list[str]:
             min(masks),
         )
     return [file for file in files if file not in masks]
+
+
+def above_masks(file: str) -> list[str]:
+    """The folders above folders called masks on the way to a file."""
+    names = file.split("/")[:-1]
+    return ["/".join(names[:k]) for k, name in enumerate(names) if name == MASKS]
 
 
 def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:

@@ -213,7 +213,7 @@ def test_masks_predicted_among_photos_leave_these(segmenter, tmp_path, photos, o
     if "images" in photos:  # whose masks they are, to be corrected
         assert load_segmentation(tmp_path, split="train", classes=["a", "b", "c"]).has_target.all()
     else:
-        assert [id.rpartition("/")[2] for id in load_source(tmp_path).ids] == ["a.png"]
+        assert not any("overlays" in id or id.startswith("out/") for id in load_source(tmp_path).ids)
 
 
 def test_each_page_has_a_mask_of_its_own(segmenter, tmp_path):

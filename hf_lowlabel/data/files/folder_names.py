@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
-from .folders import ALIASES, IMAGE_FOLDERS
+from .folders import ALIASES
 
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 MASK_FOLDERS = tuple(
     "masks mask labels label annotations annotation gt groundtruth ground_truth segmentations segmentation ann_dir "
     "target targets".split()

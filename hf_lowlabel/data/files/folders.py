@@ -37,7 +37,6 @@ SYSTEM = frozenset("@eadir __macosx $recycle.bin lost+found __pycache__".split()
 OURS = ("run.json", "selection.json")  # a run's folder, and one to label in
 PREDICTED, HEAD = "masks.csv", b"file,mask,overlay"  # the table of predicted masks, and what it begins with
 MASKS, OVERLAYS = "masks", "overlays"  # beside it
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "input", "inputs")
 CONVERT = {  # endings of pictures that are not read -> what to do
     **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif, or save them as JPEG as a phone does to share them"),
     ".jxl": "pip install pillow-jxl-plugin, or save them as PNG or JPEG",
@@ -161,7 +160,7 @@ def walked(root: Path, ours: list[str] | None = None) -> Iterator[tuple[str, lis
             continue
         seen.add(real)
         if ours is not None:
-            ours += [name for name in subfolders if is_ours(Path(folder, name)) or is_of_predict(Path(folder, name))]
+            ours += [name for name in subfolders if is_ours(Path(folder, name)) or holds_overlays(Path(folder, name))]
         subfolders[:] = sorted(name for name in subfolders if is_of_images(Path(folder, name)))
         yield folder, subfolders, files
 
@@ -217,12 +216,9 @@ def holds_more(folder: Path) -> bool:
     return any(name.lower() not in known if below else ending_of(name) in endings for name, below in names)
 
 
-def is_of_predict(folder: Path) -> bool:
-    """Whether a folder holds the overlays that `predict` wrote, or its masks where no folder of images beside them has
-    them for its own."""
-    if folder.name not in (MASKS, OVERLAYS) or not is_predicted(folder.parent):
-        return False
-    return folder.name == OVERLAYS or not any((folder.parent / name).is_dir() for name in IMAGE_FOLDERS)
+def holds_overlays(folder: Path) -> bool:
+    """Whether it is the folder of overlays that `predict` wrote; its masks may be the labels of images beside them."""
+    return folder.name == OVERLAYS and is_predicted(folder.parent)
 
 
 def is_predicted(folder: Path) -> bool:
@@ -240,7 +236,7 @@ def is_predicted(folder: Path) -> bool:
 def is_of_images(folder: Path) -> bool:
     """Whether a folder may hold images of a data set: not hidden, none of the system's, none of our own."""
     known = folder.name.startswith(".") or folder.name.lower() in SYSTEM
-    return not (known or is_ours(folder) or is_of_predict(folder))
+    return not (known or is_ours(folder) or holds_overlays(folder))
 
 
 def tell_left_out(root: Path, unread: Counter[str], odd: list[str], ours: list[str]) -> None:
