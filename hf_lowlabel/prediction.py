@@ -32,7 +32,7 @@ from .table_writer import growing_table
 from .tasks import get_task, of_model
 from .tasks.base import Task
 from .tasks.data_classes import refuse_foreign
-from .tasks.predicted_masks import alone, pictures_of, remove_pictures
+from .tasks.predicted_masks import alone, own_pictures, remove_pictures
 from .tasks.testing import report_folder, test_images
 from .text import brief
 from .yaml_files import read_yaml
@@ -262,7 +262,7 @@ def predictions(
         barrier()  # all of a launch have looked; the first one writes
     place = place if is_main_process() else None
     if place is not None and place.is_dir():
-        pictures_of(kind.table_path(place))  # which raises where nobody wrote that table
+        own_pictures(place, kind.table_path(place))  # which raises where others are there
     if place is not None and place != Path(str(output)):
         log.warning(
             "a %s writes a folder: the table goes to %s, not to %s", kind.product, kind.table_path(place), output

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from ..data.caches.decoding import cores, in_threads
+from ..data.files.folders import EXTENSIONS, MASKS, OVERLAYS, ending_of
 from ..errors import UserError
 from ..evaluation import overlays
 from ..evaluation.segmentation import segment
@@ -99,20 +100,24 @@ def written(image: Segmented, names: Sequence[str], declared: overlays.Declared,
 
 @contextlib.contextmanager
 def alone(folder: Path, table: Path, overwrite: bool) -> Iterator[set[str]]:
-    """No other call writes to the folder in here; gives the `pictures_of` its table, and leaves no empty folders.
+    """No other call writes to the folder in here; gives the `own_pictures` of it. What is stopped leaves no pictures
+    that no table names, and no empty folders.
 
     Raises:
         UserError: another one writes, or has written since it was looked and nothing may be replaced.
     """
     with filling(folder):
+        own = own_pictures(folder, table)  # while what a killed call left in `WRITING` is there
         words = f"Another `predict` is writing to {str(folder)!r}. Wait for it, or give another --output."
         with open_alone(folder / WRITING, words):
             there = folders_of(folder)
             try:
                 if table.exists() and not overwrite:
                     raise UserError(f"{folder} is there already. Give another --output, or --overwrite to replace it.")
-                yield pictures_of(table)
+                yield own
             except BaseException:
+                for name in pictures_in(folder) - pictures_of(table):
+                    (folder / name).unlink()
                 unmake(sorted(folders_of(folder) - there, reverse=True))  # each thread leaves what another made
                 raise
             finally:
@@ -121,7 +126,31 @@ def alone(folder: Path, table: Path, overwrite: bool) -> Iterator[set[str]]:
 
 def folders_of(folder: Path) -> set[Path]:
     """Those of masks and overlays, and all below them."""
-    return {path for kind in ("masks", "overlays") for path in (folder / kind).glob("**/") if path.is_dir()}
+    return {path for kind in (MASKS, OVERLAYS) for path in (folder / kind).glob("**/") if path.is_dir()}
+
+
+def pictures_in(folder: Path) -> set[str]:
+    """All pictures in the folders of masks and overlays below `folder`."""
+    found = (path for kind in (MASKS, OVERLAYS) for path in (folder / kind).glob("**/*"))
+    return {path.relative_to(folder).as_posix() for path in found if ending_of(path.name) in EXTENSIONS}
+
+
+def own_pictures(folder: Path, table: Path) -> set[str]:
+    """The `pictures_of` the table; all that are there where a call was killed, which began with no others.
+
+    Raises:
+        UserError: there are other pictures, which may be painted masks or photos, or the table cannot be read.
+    """
+    own, there = pictures_of(table), pictures_in(folder)
+    if (folder / WRITING).exists():
+        return own | there
+    if others := sorted(there - own):
+        n = len(others)
+        raise UserError(
+            f"Where masks and overlays would go in {str(folder)!r}, there {'is' if n == 1 else 'are'} {n} "
+            f"picture{'s' * (n > 1)} that `predict` did not write, for example {others[0]}. Give another --output."
+        )
+    return own
 
 
 def pictures_of(table: Path) -> set[str]:

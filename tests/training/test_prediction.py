@@ -358,9 +358,13 @@ def test_what_is_stopped_leaves_no_table(segmenter, tmp_path, monkeypatch):
     rows = predictions(tmp_path, segmenter.folder, [], output=tmp_path / "out", batch_size=1)
     assert next(rows)["file"].endswith("0.png")
     rows.close()  # as Ctrl-C does
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "overlays"}
-    found = predict(tmp_path, segmenter.folder, output=tmp_path / "out", overwrite=True).rows[:6]
-    assert list(predictions(tmp_path, segmenter.folder, [], batch_size=4))[:6] == [
+    assert not (tmp_path / "out").exists()
+    for name in (".predict", "masks/9.png", "overlays/9.png"):  # of a call that was killed
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    found = predict(tmp_path, segmenter.folder, output=tmp_path / "out", overwrite=True).rows
+    assert len([*(tmp_path / "out" / "masks").iterdir()]) == len(found) == 6
+    assert list(predictions(tmp_path, segmenter.folder, [], batch_size=4)) == [
         {key: value for key, value in row.items() if key not in ("mask", "overlay")} for row in found
     ]
 
@@ -437,7 +441,7 @@ def test_masks_of_an_answer_that_is_replaced_go_and_nothing_else(segmenter, tmp_
         Image.new("RGB", (20, 20), (90, 90, 90)).save(given / name)
     rows = predict(given, segmenter.folder, output=out).rows
     assert all((out / row[key]).is_file() for row in rows for key in ("mask", "overlay")) and len(rows) == 3
-    mine = [out / "masks" / "mine.png", out / "notes.txt", tmp_path / "secret.png", out / "masks" / "deep" / "x.png"]
+    mine = [out / "masks" / "mine.txt", out / "notes.txt", tmp_path / "secret.png", out / "masks" / "deep" / "x.npy"]
     mine[3].parent.mkdir()
     for file in mine:
         file.write_text("mine")
@@ -450,16 +454,35 @@ def test_masks_of_an_answer_that_is_replaced_go_and_nothing_else(segmenter, tmp_
     stopped.close()
     assert (out / "masks" / "b.png").exists() and "b.png" in (out / "masks.csv").read_text()  # still in its table
     with pytest.raises(UserError, match="could be read"):
-        predict(out / "masks" / "mine.png", segmenter.folder, output=out, overwrite=True)
+        predict(tmp_path / "secret.png", segmenter.folder, output=out, overwrite=True)
     assert (out / "overlays" / "more" / "c.png").exists()
     rows = predict(given, segmenter.folder, output=out, overwrite=True).rows
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     pictures = {row[key] for row in rows for key in ("mask", "overlay")}
-    assert found == {"masks.csv", "notes.txt", "masks/mine.png", "masks/deep/x.png", *pictures} and len(pictures) == 2
+    assert found == {"masks.csv", "notes.txt", "masks/mine.txt", "masks/deep/x.npy", *pictures} and len(pictures) == 2
     assert not (out / "overlays" / "more").exists() and all(file.read_text() == "mine" for file in mine)
     (out / "masks.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8.*give another --output"):
         predict(given, segmenter.folder, output=out, overwrite=True)
+
+
+@pytest.mark.parametrize("theirs", ["masks/0.png", "overlays/deep/x.JPG"])
+def test_painted_masks_and_photos_are_never_replaced(segmenter, tmp_path, theirs):
+    """Not even by --overwrite: where masks go there may be those that somebody painted, or photos of a folder so
+    called, which the next `predict` would pass over as its own."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
+    for rows in (None, "file,mask,overlay\n0.png,masks/1.png,overlays/1.png\n"):
+        out = tmp_path / f"out{bool(rows)}"
+        (out / theirs).parent.mkdir(parents=True)
+        (out / theirs).write_text("mine")
+        if rows:
+            (out / "masks.csv").write_text(rows)
+        before = sorted(out.rglob("*"))
+        with pytest.raises(
+            UserError, match=f"1 picture that `predict` did not write, for example {theirs}. Give another"
+        ):
+            predict(tmp_path / "0.png", segmenter.folder, output=out, overwrite=True)
+        assert sorted(out.rglob("*")) == before and (out / theirs).read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
