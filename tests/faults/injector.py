@@ -77,6 +77,7 @@ def attempt(
         child = os.fork()
         if child == 0:
             _child(call, folder, fault, said.fileno(), counted.fileno())
+        os.setpgid(child, child)  # by both: either may come first
         code = _wait(child, begin + seconds)
         said.seek(0), counted.seek(0)
         text, number = said.read().decode("utf-8", "replace"), counted.read()
