@@ -36,7 +36,7 @@ def limits(record: RunRecord) -> list[str]:
         lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
     return [
         *lines,
-        f"A class is predicted from a probability of {percent(THRESHOLD)} on; this threshold was not tuned.",
+        f"A class is predicted above a probability of {percent(THRESHOLD)}; this threshold was not tuned.",
     ]
 
 

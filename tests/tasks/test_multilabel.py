@@ -308,7 +308,7 @@ def test_card(run):
         "| | Mean average precision | F1, mean of the classes | F1, all classes together | All classes of an image "
         "right |",
         "output.logits.sigmoid()",
-        "A class is predicted from a probability of 50.0 %",
+        "A class is predicted above a probability of 50.0 %",
         "Only 16 test images",
         "Sohn et al., FixMatch",
     ):
