@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...errors import UserError
-from ...text import listed, series
+from ...text import listed, series, warn
 from .labels import NO_LABEL, NOTHING
 
 TICKS = dict.fromkeys("1 1.0 true yes y t x".split(), 1) | dict.fromkeys("0 0.0 false no n f".split(), 0)
@@ -92,10 +91,9 @@ def with_blanks(found: Columns, where: str) -> Columns:
     rows = list(zip(*found.values()))
     if any(0 in row for row in rows) or not any(1 in row and None in row for row in rows):
         return found
-    warnings.warn(
+    warn(
         f"{where}: no cell says no (0), so that an empty one beside a tick means no. Images without any tick "
-        "count as unlabeled; write 0 in their columns where no class applies.",
-        stacklevel=4,
+        "count as unlabeled; write 0 in their columns where no class applies."
     )
     full = [[int(v or 0) if 1 in row else None for v in row] for row in rows]
     return {c: list(values) for c, values in zip(found, zip(*full))}
@@ -122,4 +120,4 @@ def tell_unread(columns: Iterable[str], found: Iterable[str], where: str) -> Non
     found = set(found)
     if others := [str(column) for column in columns if column not in found]:
         why = "they do not hold yes and no of a class" + ("" if found else ": all images count as unlabeled")
-        warnings.warn(f"{where}: columns not read: {listed(others, 10)} ({why}).", stacklevel=4)
+        warn(f"{where}: columns not read: {listed(others, 10)} ({why}).")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UserError
+from ...text import warn
 from ..annotations.annotated import UNKNOWN, Annotations, Objects
 from ..annotations.annotation_files import yolo
 from ..annotations.annotations import json_and_xml, text_of, yolo_facts
@@ -46,10 +46,9 @@ def pictures_count(path: Path, found: MaskFiles) -> bool:
             "pictures elsewhere to learn from the annotations, or the files of annotations to learn from the pictures."
         )
     if drawn:
-        warnings.warn(
+        warn(
             f"The images in {path.name!r} have both pictures of masks, such as {mask}, and annotations, such as "
-            f"{next(iter(drawn.values()))}: the pictures count. Take them elsewhere to learn from the annotations.",
-            stacklevel=5,
+            f"{next(iter(drawn.values()))}: the pictures count. Take them elsewhere to learn from the annotations."
         )
     return True
 

@@ -7,7 +7,6 @@ list say that no class applies.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import UserError
-from ...text import listed
+from ...text import listed, warn
 from ..dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..labels.commas import at_commas
 from ..labels.labels import NOTHING, RULES, LabelRules, class_order, joined, label_column, tell_alike, tell_unsure
@@ -93,10 +92,9 @@ class MultiLabelTargets(Targets):
                 "give --skip-conflicts."
             )
         if shared:
-            warnings.warn(
+            warn(
                 f"{where} has several rows of {len(shared)} images, such as {min(shared)!r}: each has all classes of "
-                "its rows.",
-                stacklevel=4,
+                "its rows."
             )
         metadata.left_out += [(id, "it has several rows") for id in twice]
         return {id: row for id, row in rows.items() if id not in twice}
@@ -167,10 +165,9 @@ def tell_folders(ids: Sequence[str]) -> None:
     """A warning that folders that might be classes say nothing of several classes."""
     names = sorted({name for name in map(folder_label, ids) if name is not None})
     if len(names) > 1:
-        warnings.warn(
+        warn(
             f"--task multilabel reads labels from a table, such as metadata.csv: the folders {listed(names, 5)} are no "
-            "labels.",
-            stacklevel=4,
+            "labels."
         )
 
 

@@ -8,12 +8,10 @@ first entries of numpy's RandomState(seed).permutation over the sorted ids.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from ...errors import UserError, at_least
-from ...text import files_of
+from ...text import files_of, warn
 from ..dataset import ImageDataset
 from ..permutation import epoch_permutation
 from .splits import Split, manifest
@@ -79,10 +77,9 @@ def make_split(
         some = draw(source, firsts, wanted, seed, stream)
         out = among[np.isin(files[among], files[some])]
         if len(out) != count:
-            warnings.warn(
+            warn(
                 f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
-                f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
-                stacklevel=4,
+                f"all of {wanted} of {len(firsts)} files, where {count} were asked for."
             )
         return out
 
@@ -92,10 +89,9 @@ def make_split(
     rest = rest[~np.isin(rest, held)]
     wanted = len(rest) if num_labels is None else num_labels
     if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
-        warnings.warn(
+        warn(
             f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
-            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
-            stacklevel=3,
+            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}."
         )
         wanted = len(rest)
     if wanted > len(rest) or not wanted:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from ...errors import UserError, unknown
 from ...fields import check_types
 from ...files import read_json, write_text
-from ...text import series
+from ...text import series, warn
 from ..dataset import ImageDataset
 from ..labels.labels import parts_of
 from ..labels.several import contradiction, contradicts
@@ -158,7 +157,7 @@ class Split:
 
     def check(self, source: ImageDataset) -> None:
         if self.foreign(source) and self.fingerprint is None:  # else it was made of these very data, and said so
-            warnings.warn(
+            warn(
                 f"{series(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
                 f"({series(self.class_names[:10])}): the labels are those of the split alone"
             )
@@ -288,10 +287,9 @@ def warn_without_label(split: Split) -> None:
     without = [name for name in split.class_names if name not in used]
     if without and split.labeled:
         shown = series(without[:40]) + (", ..." if len(without) > 40 else "")
-        warnings.warn(
+        warn(
             f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
-            f"learned: {shown}. Give more labels, or draw with --class-balanced.",
-            stacklevel=3,
+            f"learned: {shown}. Give more labels, or draw with --class-balanced."
         )
 
 
