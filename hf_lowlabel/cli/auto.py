@@ -32,10 +32,11 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
-        args.budget = min(error.budget, error.images) if args.budget is None else args.budget
+        usual, count = args.budget is None, args.budget or min(error.budget, error.images)
         if is_first():
-            say(f"{str(error).partition('. Choose some (')[0]}: {args.budget} are chosen to be labeled.")
-        return _select(args, data, error.fingerprint)
+            upto = "up to " * usual
+            say(f"{str(error).partition('. Choose some (')[0]}: {upto}{count} are chosen to be labeled.")
+        return _select(args, data, error.fingerprint, budget=count, at_most=usual)
     from ..distributed import is_main_process
     from ..labeling.next_steps import remember
 
@@ -93,7 +94,7 @@ def of_round(args: argparse.Namespace) -> dict[str, Any]:
     return given if args.train else {**given, "no_train": True}
 
 
-def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
+def _select(args: argparse.Namespace, data, fingerprint: str, **how: Any) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
     from ..labeling.answer_kinds import kind_of
@@ -108,13 +109,13 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
             str(args.model[0]),
             data,
             task=args.task,
-            budget=args.budget,
             output=str(folder),
             seed=args.seed,
             image_size=args.image_size,
             device=args.device,
             max_bad=args.max_bad,
             classes=list(data.classes) or None,
+            **how,
         )
     elif (there := Asked.load(folder)).fingerprint != fingerprint:
         raise UserError(f"The images in {folder} are from other data, {there.dataset}. Give another --output-dir.")
