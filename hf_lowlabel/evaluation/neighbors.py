@@ -69,7 +69,7 @@ def neighbours(
     if not k:
         return index, distance
     bank = torch.as_tensor(np.ascontiguousarray(rows_of(x, among), dtype=np.float32), device=best_device())
-    norm = (bank * bank).sum(1)
+    norm = squared_lengths(bank)
     step = max(1, (1 << 27) // len(bank))  # half a GiB of distances at a time
     for start in range(0, len(asked), step):
         rows = asked[start : start + step]
@@ -99,9 +99,14 @@ def check_numbers(features: np.ndarray) -> None:
         )
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; what self-supervised training compares features by."""
-    x = np.array(x, dtype=np.float32)
+def squared_lengths(x: Tensor) -> Tensor:
+    """|x_i|^2 of every row: [N, D] -> [N], in pieces, for a product of all would be as large as x."""
+    return torch.cat([(part * part).sum(1) for part in x.split(BLOCK)])
+
+
+def unit(x: np.ndarray, *, in_place: bool = False) -> np.ndarray:
+    """Rows of length 1, float32; what self-supervised training compares features by. in_place: x may be lost for it."""
+    x = np.asarray(x, dtype=np.float32) if in_place else np.array(x, dtype=np.float32)
     for start in range(0, len(x), BLOCK):
         part = x[start : start + BLOCK]
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)

@@ -16,7 +16,7 @@ import torch
 from ..data.permutation import epoch_permutation
 from ..distributed import best_device
 from ..errors import UserError, unknown
-from ..evaluation.neighbors import neighbours
+from ..evaluation.neighbors import neighbours, squared_lengths
 from ..ranges import Count, CountOrNone, Share, Weight
 from .as3l import as3l, nearest_images
 from .clustering import BLOCK, kmeans, means, nearest
@@ -92,7 +92,7 @@ def coreset(features: np.ndarray, budget: int, seed: int = 0, *, known: np.ndarr
     drawn at random.
     """
     x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=best_device())
-    norm = (x * x).sum(1)
+    norm = squared_lengths(x)
     distance, chosen = torch.full((len(x),), torch.inf, device=x.device), list[int]()
 
     def nearer(last: torch.Tensor) -> torch.Tensor:

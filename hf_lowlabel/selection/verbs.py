@@ -19,7 +19,7 @@ from ..data.skipped import write_left_out
 from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
-from ..evaluation.neighbors import unit
+from ..evaluation.neighbors import rows_of, unit
 from ..files import A_MODEL, by_name
 from ..labeling.answer_kinds import Kind, kind_of
 from ..labeling.labels import Asked, read_classes
@@ -136,11 +136,11 @@ def select(
     path = features or folder / "features.safetensors"
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
     found = looked.found if looked else extract(model, source, members, **how, **more)
-    x, free, known = unit(found.values), found.rows(free), found.rows(labeled)
+    x, free, known = unit(found.values, in_place=True), found.rows(free), found.rows(labeled)
     believed = load_priors(prior, [source.ids[i] for i in found.indices], names).numpy() if prior else None
 
     def of_features(some: np.ndarray, count: int) -> np.ndarray:
-        return choose(strategy, x[some], count, seed, source.labels[found.indices[some]], arguments, x[known])
+        return choose(strategy, rows_of(x, some), count, seed, source.labels[found.indices[some]], arguments, x[known])
 
     def pick(rows: np.ndarray) -> np.ndarray:
         if believed is not None:
@@ -258,7 +258,7 @@ def choose_distinct(
         The chosen rows, int64 [budget], and for each of `free` the row that it is a copy of (`identical`), or itself.
     """
     rows = np.concatenate([known, free])
-    first = rows[identical(x[rows])][len(known) :]
+    first = rows[identical(rows_of(x, rows))][len(known) :]
     distinct = free[first == free]
     if budget > len(distinct):
         labeled = int(np.isin(first, known).sum())
