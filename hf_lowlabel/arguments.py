@@ -20,7 +20,7 @@ else:  # types that import torch and datasets are for type checkers alone
     AnyMethod = Data = Model = Any
 
 SCHEDULES = ("cosine", "fixmatch", "constant", "linear", "poly", "steps", "steps-late", "steps-moam", "steps-even")
-SCHEDULES += ("steps-tuning", "steps-eman", "steps-thirds", "steps-quarters", "adamatch")
+SCHEDULES += ("steps-rotnet", "steps-tuning", "steps-eman", "steps-thirds", "steps-quarters", "adamatch")
 ADAPTING = dict(trains=True, of_task=True)
 TUNING = dict(verb="finetune", **ADAPTING)  # a way to finetune that only some tasks have
 HELD_OUT = dict(verb="finetune", draw=True)  # what a split manifest settles

@@ -169,6 +169,7 @@ class PretrainObjective(Objective):
     views: tuple[str, ...] = ("byol1", "byol2")
     geometry: bool = False  # whether a batch must bring "boxes" and "flips"
     maps: bool = False  # whether it trains on feature maps; what the encoder has behind them then stays as it is
+    compares: bool = False  # whether images are told from each other: one alone teaches nothing then
 
     def __init__(self, encoder: nn.Module):
         super().__init__()

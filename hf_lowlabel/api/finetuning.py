@@ -200,7 +200,8 @@ def finetune(
             a fitted head.
         weight_decay: Weight decay; not for biases and normalisation weights.
         lr_scheduler_type: Learning-rate schedule; cosine, fixmatch, constant, linear, poly, steps, steps-late,
-            steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters, adamatch.
+            steps-moam, steps-even, steps-rotnet, steps-tuning, steps-eman, steps-thirds, steps-quarters,
+            adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
         head_lr: Learning rate of head and decoder, as a multiple of the body's; None: 1, new decoders 10.
         layer_decay: Learning rate of a layer as a multiple of the next one's, from the head down (Clark et

@@ -19,7 +19,7 @@ from ..data.skipped import write_left_out
 from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
-from ..evaluation.neighbors import unit
+from ..evaluation.neighbors import rows_of, unit
 from ..files import A_MODEL, by_name
 from ..labeling.answer_kinds import Kind, kind_of
 from ..labeling.labels import Asked, read_classes
@@ -141,13 +141,13 @@ def select(
     path = features or folder / "features.safetensors"
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
     found = looked.found if looked else extract(model, source, every, **how, **more)
-    x, free, known, seen = unit(found.values), found.rows(free), found.rows(labeled), found.rows(members)
+    x, free, known, seen = unit(found.values, in_place=True), found.rows(free), found.rows(labeled), found.rows(members)
     believed = np.zeros((len(x), len(names)), np.float32)
     if prior:
         believed[seen] = load_priors(prior, [source.ids[i] for i in found.indices[seen]], names).numpy()
 
     def of_features(some: np.ndarray, count: int) -> np.ndarray:
-        return choose(strategy, x[some], count, seed, source.labels[found.indices[some]], arguments, x[known])
+        return choose(strategy, rows_of(x, some), count, seed, source.labels[found.indices[some]], arguments, x[known])
 
     def pick(rows: np.ndarray) -> np.ndarray:
         if prior:
@@ -167,7 +167,7 @@ def select(
     chosen = found.indices[rows]
     facts: dict = {}
     if is_main_process():
-        why = reasons(x[seen], np.searchsorted(seen, rows), source, found.indices[seen])
+        why = reasons(rows_of(x, seen), np.searchsorted(seen, rows), source, found.indices[seen])
         facts = {"images": len(seen), **report_of(source, found, rows, free, first, why, kind)}
         facts |= {"not_painted": True} if unpainted else {}
         if looked is not None:
@@ -267,7 +267,7 @@ def first_alike(x: np.ndarray, free: np.ndarray) -> np.ndarray:
     other rows come first: those that have a label, are held out, or were given none when a person was asked."""
     others = np.setdiff1d(np.arange(len(x)), free)
     rows = np.concatenate([others, free])
-    return rows[identical(x[rows])][len(others) :]
+    return rows[identical(rows_of(x, rows))][len(others) :]
 
 
 def too_few(distinct: int, free: int, known: int) -> UserError:

@@ -324,7 +324,7 @@ def test_segmentation_asks_for_masks(backbone, tmp_path):
 
 
 def test_one_and_two_processes_choose_the_same(backbone, tmp_path, monkeypatch):
-    """Eight batches of features, the last one not whole, so that two processes have unequal shares; by torchrun, as a user does."""
+    """Eight batches of features, the last one not whole; by torchrun, as a user does."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     split = make_split(load_source("digits"), 1, seed=0, test_fraction=0.66)
     split.labeled = {}
