@@ -191,7 +191,8 @@ def table(rows: list[dict]) -> str:
         cells = []
         for key in keys:
             values = [100 * row[key] for row in found]
-            cells.append(f"{np.mean(values):.1f} ± {np.std(values):.1f}")
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}")
         one = found[0]
         lines.append(f"| {one['set']} | {how(one)} | {one['per_class']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *held(rows)])

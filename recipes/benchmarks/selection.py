@@ -4,7 +4,7 @@
     python recipes/benchmarks/selection.py --num-labels 400 --on scikit-learn
 
 Features are clusters with noise, of unit length. Measured in CPU-seconds: k-means on f_self, Eq. 6, k-means on f_fine
-and the choice (`as3l`), the priors with K = classes to 6 times the classes, and label spreading (LLGC) beside them.
+and the choice (`as3l`), the priors with K = classes to 6 times the classes, and with --label-spreading that (LLGC) too.
 --whole adds the peers' route for one step: scikit-learn with k-means++ at N = 10,000, K = 600. Goal: selection and
 priors in at most 90 CPU-seconds with faiss.
 """
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--on", choices=("torch", "faiss", "scikit-learn"), help="k-means of this library (default: the best here)"
     )
-    parser.add_argument("--label_spreading", action="store_true", help="label spreading too")
+    parser.add_argument("--label-spreading", action="store_true", help="label spreading too")
     parser.add_argument(
         "--whole", action="store_true", help="scikit-learn's k-means++ at N = 10,000, K = 600, for comparison"
     )
