@@ -257,7 +257,7 @@ def held(rows: list[dict]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of data sets")
     parser.add_argument("--sets", nargs="+", required=True, help="their names")
     parser.add_argument("--encoders", nargs="+", default=["resnet18"], help="timm names or folders")
