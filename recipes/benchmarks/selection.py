@@ -5,7 +5,7 @@
     python recipes/benchmarks/selection.py --images 100000 --num-labels 100 --memory as3l k-medoids coreset [--sampled]
 
 Features are clusters with noise, of unit length. Measured in CPU-seconds: k-means on f_self, Eq. 6, k-means on f_fine
-and the choice (`as3l`), the priors with K = classes to 6 times the classes, and label spreading (LLGC) beside them.
+and the choice (`as3l`), the priors with K = classes to 6 times the classes, and with --label-spreading that (LLGC) too.
 --memory measures memory alone (Linux): the most that a choice holds, the features in float32 and one copy of an image
 among them; with --sampled as above 2 10^9 numbers, of which k-means sees a sample. --whole adds the peers' route for
 one step: scikit-learn with k-means++ at N = 10,000, K = 600. Goal: selection and priors in at most 90 CPU-seconds with
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument(
         "--on", choices=("torch", "faiss", "scikit-learn"), help="k-means of this library (default: the best here)"
     )
-    parser.add_argument("--label_spreading", action="store_true", help="label spreading too")
+    parser.add_argument("--label-spreading", action="store_true", help="label spreading too")
     parser.add_argument(
         "--whole", action="store_true", help="scikit-learn's k-means++ at N = 10,000, K = 600, for comparison"
     )
