@@ -31,8 +31,9 @@ class LabelRules:
     """How the labels of a table are taken.
 
     no_label: texts that say there is no label, in any spelling of their letters, beside an empty cell and -1.
-    skip_missing: leave out rows that name no image; skip_conflicts: leave an image unlabeled that has two labels. Else
-    both are errors. several: a label is all classes of an image, as a;b, and "none" says that none applies.
+    skip_missing: leave out rows that name no image, and labels that say yes or no of some classes alone;
+    skip_conflicts: leave an image unlabeled that has two labels. Else all are errors.
+    several: a label is all classes of an image, as a;b, and "none" says that none applies.
     """
 
     no_label: tuple[str, ...] = NO_LABEL

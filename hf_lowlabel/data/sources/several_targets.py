@@ -32,7 +32,7 @@ from ..labels.several import (
     together,
     without_none_class,
 )
-from ..labels.ticks import emptied, refuse_strays, switches, tell_unread, with_blanks, without_nothing
+from ..labels.ticks import emptied, refuse_strays, switches, tell_unread, whole_answers, with_blanks, without_nothing
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from . import shapes
@@ -124,7 +124,8 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
-            hot = None if known else multi_hot(values, f"column {column!r} of {where}", lambda k: f"image {ids[k]!r}")
+            called = f"column {column!r} of {where}", lambda k: f"image {ids[k]!r}"
+            hot = None if known else multi_hot(values, *called, self.rules)
             if hot is not None:
                 return hot, [str(k) for k in range(hot.shape[1])]
             values = values if known else at_commas(values, f"The column {column!r} of {where}")
@@ -151,9 +152,7 @@ class MultiLabelTargets(Targets):
         found = without_nothing(with_blanks(found, where), where, lambda k: f"Image {ids[k]!r}")
         names = list(found)
         out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
-        partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
-        if len(partly):
-            raise UserError(f"Image {ids[partly[0]]!r} of {where!r} has 0 or 1 for some classes. Fill in all, or none.")
+        out = whole_answers(out, where, lambda k: f"image {ids[k]!r}", self.rules)
         return out, names
 
     def is_none(self, value: Any) -> bool:
