@@ -21,6 +21,7 @@ from hf_lowlabel.data.opening import load_source, open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets, scenes
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.errors import MissingSplit, UserError
+from hf_lowlabel.evaluation.multilabel import multilabel_scores
 from hf_lowlabel.hub.app import export_space
 from hf_lowlabel.hub.report import report
 from hf_lowlabel.labeling.importing import import_labels
@@ -402,3 +403,15 @@ def test_held_out_images_without_any_class_are_named_before_training(tmp_path, p
     with pytest.raises(UserError, match=f"None of the 6 {part} images has any of the classes dent, scratch,"):
         finetune(str(tmp_path / "d"), method="supervised", output_dir=tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_console_names_the_classes_that_are_missed():
+    """By the totals alone nobody sees which class they come from."""
+    y = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1]], np.int8)
+    p = np.array([[0.9, 0.1, 0.8], [0.8, 0.2, 0.4], [0.1, 0.7, 0.3], [0.2, 0.6, 0.2]])
+    lines = get_task("multilabel").console(multilabel_scores(p, y, ["cat", "dog", "red"]))
+    assert lines[0] == "red: F1 0.40, average precision 1.00; 4 images show it, it is named on 1"
+    assert lines[1:] == [
+        f"{name}: F1 1.00, average precision 1.00; 2 images show it, it is named on 2" for name in ("cat", "dog")
+    ]
+    assert get_task("multilabel").console({}) == []
