@@ -208,8 +208,8 @@ def summary(record: RunRecord) -> str:
 def _intended_use(record: RunRecord) -> str:
     if not record.data:
         return ""
-    seen = of_record(record.kind).seen_at(record)
-    return f"Meant for images like those it was trained on: {_data_link(record)}{seen and f', seen {seen}'}."
+    size = f", seen at {record.image_size} px" if record.image_size else ""
+    return f"Meant for images like those it was trained on: {_data_link(record)}{size}."
 
 
 def _data_link(record: RunRecord) -> str:

@@ -62,13 +62,8 @@ def at_fitting_side(
         seconds: time left.
 
     Returns:
-        The run, the settings, and a sentence where the side is smaller than the usual one. A side that was named is
-        that of whole images too.
+        The run, the settings, and a sentence where the side is smaller than the usual one.
     """
-    asked, stored = given["image_size"], given["stored_size"]
-    if asked is not None and stored is None and (sides := ready.task.sides(ready.dataset, asked)):
-        side = {**sides[0], "image_size": asked}
-        return (rebuilt(ready, **side), {**given, **side}, None) if side["stored_size"] else (ready, dict(given), None)
     sides = ready.task.sides(ready.dataset)
     if len(sides) < 2 or any(given[name] is not None for name in sides[0]):
         return ready, dict(given), None

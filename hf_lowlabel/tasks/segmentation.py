@@ -160,13 +160,14 @@ class Segmentation(JudgingMasks, Task):
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)
 
-    def sides(self, dataset: ImageDataset, asked: int | None = None) -> list[dict[str, int | None]]:
+    def sides(self, dataset: ImageDataset) -> list[dict[str, int | None]]:
         """The usual view, then views of whole smaller images, so that a view keeps seeing what belongs together."""
-        full, ratio = min(LARGEST_VIEW, typical_side(dataset)), typical_ratio(dataset)
+        short, ratio = typical_side(dataset), typical_ratio(dataset)
+        full = min(LARGEST_VIEW, short)
         smaller = dict.fromkeys(32 * round(share * full / 32) for share in (0.75, 0.5, 0.375, 0.3))
-        among = [side for side in smaller if side >= SMALLEST_VIEW] if asked is None else [asked]
-        usual = [dict(image_size=full, stored_size=None)] if asked is None or asked >= full else []
-        return usual + [dict(image_size=side, stored_size=round(side * ratio)) for side in among if side < full]
+        return [dict(image_size=full, stored_size=None)] + [
+            dict(image_size=side, stored_size=round(side * ratio)) for side in smaller if SMALLEST_VIEW <= side < full
+        ]
 
     def owns(self, config: dict) -> bool:
         return config.get("model_type") == "lowlabel-segmenter"
@@ -320,9 +321,6 @@ class Segmentation(JudgingMasks, Task):
     # ---- card and report --------------------------------------------------------------------------------------------
     def summary(self, record: RunRecord, data: str, method) -> str:
         return card.summary(record, data, method)
-
-    def seen_at(self, record: RunRecord) -> str:
-        return card.seen_at(record)
 
     def limits(self, record: RunRecord) -> list[str]:
         return card.limits(record)

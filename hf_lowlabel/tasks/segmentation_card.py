@@ -54,12 +54,6 @@ def size_note(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
-def seen_at(record: RunRecord) -> str:
-    """Of whole images; those of training are views of them."""
-    side = record.hyperparameters.get("stored_size")
-    return f"at {side} px on the longer side" if side else "at their own size"
-
-
 def limits(record: RunRecord) -> list[str]:
     metrics, lines = record.metrics, []
     names, iou = metrics.get("class_names") or record.class_names, metrics.get("per_class") or []

@@ -54,10 +54,6 @@ class Speaker(abc.ABC):
         """One or two sentences: what it does, from how many labels. data: words for the data set; method: name ->
         link."""
 
-    def seen_at(self, record: RunRecord) -> str:
-        """At which size the model sees images, in words."""
-        return f"at {record.image_size} px" if record.image_size else ""
-
     @abc.abstractmethod
     def limits(self, record: RunRecord) -> list[str]:
         """What a user should know before trusting it, each sentence from a number that was recorded."""

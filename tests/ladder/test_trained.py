@@ -739,9 +739,7 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
         assert found.network.size[0] == side and found.labeled.cache.sizes.max() == round(side * 1.3)
         seconds = 10**6 if side == 96 else 1  # kept on the disk
     asked = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
-    assert asked[0].labeled.cache.sizes.max() == round(64 * 1.3) and asked[1]["stored_size"] == 83 and not asked[2]
-    for as_it_is in (dict(image_size=64, stored_size=90), dict(image_size=240, stored_size=None)):
-        assert at_fitting_side(ready, as_it_is, configs, 1) == (ready, as_it_is, None)
+    assert asked[0] is ready and asked[2] is None
     if side == 160:  # an attempt that diverges at the side where it is timed decides nothing
         monkeypatch.setattr(
             image_side.Trials, "seconds", lambda self, attempt, most: diverges() if attempt is ONE else 0.1
