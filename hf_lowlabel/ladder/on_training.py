@@ -33,6 +33,7 @@ from ..training.run import train as train_network
 from . import advice as find
 from .advice import Remark
 from .advice_files import write_advice
+from .encoder_choice import with_best_encoder
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .fair_sample import Likeness, likeness, some_without
 from .folds import spread_over_folds
@@ -66,13 +67,20 @@ def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Pa
 
 
 def from_training(
-    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float, train: bool = True
+    ready: Prepared,
+    given: Mapping[str, Any],
+    models: Sequence[Any],
+    keep: Path,
+    to_label: int,
+    seconds: float,
+    train: bool = True,
 ):
     """The best attempt in a run folder.
 
     Args:
-        ready: a run with all labels.
+        ready: a run with all labels and the first of the models.
         given: settings of `finetune` that all attempts have.
+        models: encoders to choose from.
         keep: folder of features, for attempts on frozen ones.
         to_label: images to choose for the next round of labels.
         seconds: time left.
@@ -97,7 +105,13 @@ def from_training(
             "is nothing to tell apart. Add some for cross-validation."
         )
     attempts = [a for a in task.attempts if train or a.frozen]
-    every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
+    of_folder = partial(configs_of, folder=ready.folder)
+    others, said = list[Trial](), list[str]()
+    if len(models) > 1:
+        left = seconds - (time.perf_counter() - begin)
+        ready, given, name, others, word = with_best_encoder(ready, given, models, of_folder, copies, left)
+        attempts, said = [replace(a, name=f"{a.name}, {name}") for a in attempts], [word]
+    every = partial(of_folder, with_branches(attempts, ready.network.model))
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
     if any(a.frozen and not config.method.of_pixels for a, config in configs.items()):
@@ -106,8 +120,8 @@ def from_training(
     trials = Trials(ready, configs, ready.folder / TRIALS, of_encoder, copies)
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
-    said = [smaller] if smaller else []
-    with_all = partial(with_all_labels, ready, trials, plan, tried, said, to_label, train)
+    said += [smaller] if smaller else []
+    with_all = partial(with_all_labels, ready, trials, plan, tried, others, said, to_label, train)
     return first_that_ends(ready.folder, tried, lambda one: one.name, with_all)
 
 
@@ -116,13 +130,15 @@ def with_all_labels(
     trials: Trials,
     plan: Mapping[str, Any],
     tried: Sequence[Trial],
+    others: Sequence[Trial],
     said: Sequence[str],
     to_label: int,
     train: bool,
     best: Trial,
     gone: Sequence[str],
 ):
-    """The last run, of one of the trials, and what `from_training` returns of it. gone: those whose run diverged."""
+    """The last run, of one of the trials, and what `from_training` returns of it. others: trials of other encoders,
+    which are shown. gone: those whose run diverged."""
     task, recorder = ready.task, ready.recorder
     tried = [best, *(one for one in tried if one is not best)]
     resume = (ready.folder / "checkpoints").is_dir()
@@ -131,9 +147,10 @@ def with_all_labels(
         last = trials.part(best.attempt, np.arange(len(ready.labeled.members)), ready.folder, **steps)
     last = replace(last, held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
+    listed = [best, *sorted([*tried[1:], *others], key=lambda t: -t.score)]
     recorder.ladder = [
         {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
-        for t in tried
+        for t in listed
     ]
     advice = advise(ready, tried, plan, train, copied=not trials.once.all())
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
@@ -155,7 +172,7 @@ def with_all_labels(
         advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")
     advice.next, x = next_to_label(last, run.model, to_label, known)
     chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
-    return run, tried, advice, chosen
+    return run, listed, advice, chosen
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------
@@ -223,7 +240,7 @@ def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> st
     if not trained:
         return "not tried, since no network was trained (--no-train)"
     begun = {*plan["attempts"], *plan.get("diverged", ())}
-    planned = any(a.unlabeled and a.name in begun for a in ready.task.attempts)
+    planned = any(a.unlabeled and name.startswith(a.name) for a in ready.task.attempts for name in begun)
     return "training with them diverged" if planned else "there was no time to try them"
 
 
