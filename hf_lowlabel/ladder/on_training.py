@@ -3,6 +3,7 @@ ordinary run."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +28,9 @@ from ..selection.by_model import said_of_each, spread_out
 from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
 from ..tasks.uncertainty import Doubt
+from ..text import listed
 from ..training import frozen
+from ..training.folder import SEARCH
 from ..training.preparing import Prepared
 from ..training.run import train as train_network
 from . import advice as find
@@ -41,7 +44,7 @@ from .image_side import at_fitting_side
 from .last_run import first_that_ends, said_diverged
 from .planning import FOLDS
 from .report import HELP, Advice, between, said_images, said_unlike
-from .search_state import TRIALS, features_of_encoder, readable
+from .search_state import TRIALS, features_of_encoder, read_kept, readable
 from .trained import Trials, hushed
 from .trials import Trial, gain_over, ranked, score_interval
 
@@ -147,12 +150,16 @@ def with_all_labels(
         last = trials.part(best.attempt, np.arange(len(ready.labeled.members)), ready.folder, **steps)
     last = replace(last, held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
-    listed = [best, *sorted([*tried[1:], *others], key=lambda t: -t.score)]
+    shown = [best, *sorted([*tried[1:], *others], key=lambda t: -t.score)]
     recorder.ladder = [
         {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
-        for t in listed
+        for t in shown
     ]
     advice = advise(ready, tried, plan, train, copied=not trials.once.all())
+    if later := plan.get("later"):  # of an older version none
+        minutes = read_kept(ready.folder / SEARCH)["minutes"]
+        advice.later = {name: math.ceil(minutes + more) for name, more in later.items()}
+        said = [*said, said_later(advice.later)]
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
     if ready.labeled.targets is not None:  # masks are judged by `review`, pixel by pixel
@@ -168,11 +175,16 @@ def with_all_labels(
     known = known if best.attempt.frozen else None  # training changes them
     run = frozen.fit(last, callbacks, known) if best.attempt.frozen else train_network(last, callbacks)
     if task.score.key in run.metrics:
-        shown = task.score.show(run.metrics[task.score.key])
-        advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")
+        tested = task.score.show(run.metrics[task.score.key])
+        advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {tested}.")
     advice.next, x = next_to_label(last, run.model, to_label, known)
     chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
-    return run, listed, advice, chosen
+    return run, shown, advice, chosen
+
+
+def said_later(later: Mapping[str, int]) -> str:
+    each = listed([f"{name} (from about --minutes {least})" for name, least in later.items()], 5)
+    return f"There was no time for {each}: a new search in another --output-dir tries it."
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------
@@ -188,16 +200,16 @@ def advise(
     if groups < count:
         apart += f" (grouped by file or film: {groups} groups)"
     of = f"{plan['folds'] - 1} in {plan['folds']}"
-    trial = f"cross-validation over {count} {task.label_words}{apart}, where a model of {of} of them"
-    short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else ", in fewer steps,"
-    how = f"from {trial}{short} has {score.show(best.score)}"
+    short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else " and fewer steps"
+    how = (
+        f"is expected with all {task.label_words}; {score.show(best.score)} was measured with {of} of them{short}, by "
+    )
+    how += f"cross-validation over {count} {task.label_words}{apart}"
     if interval is None:
-        out.sentences.append(
-            f"On new images: {score.title} about {score.show(best.expected)}, {how}; too few for more."
-        )
+        out.sentences.append(f"On new images: {score.title} about {score.show(best.expected)} {how}; too few for more.")
     else:
         out.accuracy = interval
-        out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")
+        out.sentences.append(f"On new images: {score.title} {between(interval)} {how}.")
     out.sentences += task.said_left_out(best.tallies, names)
     if best is not plain:
         why = f", not clearly more, while {best.name} has all labels for its last run" if best.attempt.floor else ""

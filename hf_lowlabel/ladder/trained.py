@@ -182,6 +182,7 @@ class Trials:
         found = settle(each, left - fits, self.groups, self.needed, self.choices, self.longer, quiet)
         names, gone = [a.name for a in found.attempts], [a.name for a in self.configs if a not in each]
         plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names, "diverged": gone}
+        plan["later"] = found.later
         if is_main_process():
             path.parent.mkdir(exist_ok=True)
             write_json(path, plan)

@@ -116,7 +116,7 @@ def test_the_floor_is_tried_even_where_its_last_run_can_be_no_longer_than_a_tria
     frozen = Attempt("head", {}, unlabeled=False, frozen=True)
     each = {frozen: 0.0, FLOOR: 0.5, ONE: 1.0}
     found = settle(each, 100, 10, longer=2.0)  # two folds and a last run, 0.5 s a step
-    assert found == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR])
+    assert found[:4] == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR]) and set(found.later) == {"one"}
     said = re.search(
         r"one would need about (\d+) minutes, and 1 are left: not tried. .* (\d+) more --minutes", caplog.text
     )
@@ -382,6 +382,27 @@ def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, sh
     ]
 
 
+def test_what_there_was_no_time_for_is_told_with_its_command(network, discs, tmp_path, short, monkeypatch, capsys):
+    """At the end, too, where it is looked for; and that many minutes are enough."""
+    argv = f"auto {discs} --model {network} --task segmentation --image-size 32 --num-labels 6 --to-label 0"
+    out = ["--minutes=0.5", "--output-dir", str(tmp_path / "run")]
+    monkeypatch.setattr(trained.Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 5.0)
+    monkeypatch.setattr(trained.Trials, "fit_seconds", lambda self, attempt: 0.1)
+    assert main([*argv.split(), *out]) == 0
+    printed, plan = capsys.readouterr().out, json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())
+    assert set(plan["later"]) == {"CutMix", "supervised"}
+    said = re.search(
+        r"There was no time for CutMix \(from about --minutes (\d+)\), supervised \(from .* (\d+)\):", printed
+    )
+    assert int(said[1]) > int(said[2]) and said[0] in (tmp_path / "run" / "advice.html").read_text()
+    line = next(line for line in printed.splitlines() if line.startswith("with more time: hf-lowlabel auto "))
+    assert line.endswith(f"--minutes {said[1]} --output-dir {tmp_path / 'run-2'}") and "=0.5" not in line
+    left = 60 * int(said[1]) * SPENT - 1.5
+    attempts = {a: 0.0 if a.frozen else 5.0 for a in Segmentation.attempts}
+    found = settle(attempts, left, 6, choices=(2,), longer=2.0)
+    assert found.attempts == list(attempts) and not found.later
+
+
 def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, short, monkeypatch, caplog):
     """As when what did not fit was read on the console: the command again with more minutes tries it."""
 
@@ -414,6 +435,10 @@ def test_a_class_that_one_mask_shows(network, discs, tmp_path):
         tmp_path / "data", network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": None, "train": False}
     )
     assert best.ladder and "cross-validation over" in best.advice.sentences[0]
+    said = (
+        r"is expected with all masks; [\d.]+ % was measured with \d in \d of them.*, by cross-validation over 15 masks"
+    )
+    assert re.search(said, best.advice.sentences[0])
     assert len(best.ladder[0].tallies) == len(masks) - 1
 
 
