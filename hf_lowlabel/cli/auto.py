@@ -6,7 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_folder, free, refuse_finished
+from ..commands import (
+    MASKS,
+    ROUND,
+    SOURCE,
+    auto_command,
+    command,
+    default_folder,
+    elsewhere,
+    free,
+    refuse_finished,
+    without,
+)
 from ..errors import UserError, above_zero, at_least
 from ..files import read_json
 from ..text import say
@@ -68,6 +79,9 @@ def auto(argv: list[str]) -> int:
     whys = [f"(* kept; {title}, cross-validated)", why_less(ladder, best.advice.accuracy), why_kept(ladder)]
     say(f"{' '.join(filter(None, whys))}\n\n{best.advice}\n")
     summarise(best.run)
+    if later := best.advice.later:
+        longer = [*without("--minutes", ["hf-lowlabel", "auto", *argv]), "--minutes", str(max(later.values()))]
+        say(f"with more time: {elsewhere(longer, best.folder)}")
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
         paint = command("label", best.to_label, model=best.folder)
