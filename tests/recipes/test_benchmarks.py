@@ -174,6 +174,22 @@ def test_draws_of_other_settings_have_lines_of_their_own(monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("labels", [3, 6], ids=["one of a class", "two of a class"])
+def test_the_peer_of_auto_needs_no_new_scikit_learn(labels, monkeypatch):
+    """The keywords are those that LogisticRegressionCV has in the oldest version allowed, 1.5, and in 1.8."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegressionCV
+
+    def of_any_version(*, Cs, cv, scoring, max_iter):
+        return LogisticRegressionCV(Cs=Cs, cv=cv, scoring=scoring, max_iter=max_iter)
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    peer = runpy.run_path(str(BENCHMARKS / "auto.py"))["peer"]
+    monkeypatch.setitem(peer.__globals__, "LogisticRegressionCV", of_any_version)
+    y = np.arange(labels) % 3
+    assert peer(np.eye(3)[y], y, np.eye(3), np.arange(3)) == 1
+
+
 def test_rounds_have_the_features_of_auto(bright, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     data, net = bright
