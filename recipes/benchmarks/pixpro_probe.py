@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", help="folder, parquet or Hub id; None: left out")
     parser.add_argument("--wbc", help="likewise")
-    parser.add_argument("--output", default="runs/pixpro-probe")
+    parser.add_argument("--output", default="runs/pixpro-probe", help="folder for runs and their figures")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
     parser.add_argument(

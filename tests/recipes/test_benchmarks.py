@@ -91,6 +91,13 @@ def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
     assert parts["forward"] + parts["backward"] < sum(parts.values()) < 1.5 * found["end_to_end_s"]
 
 
+def test_selection_tells_the_memory_of_a_choice(tmp_path, monkeypatch, capsys):
+    """One image is a copy, which no strategy is given."""
+    small = ("--images", 40, "--width", 8, "--classes", 4, "--num-labels", 39)
+    run(monkeypatch, tmp_path, "selection", *small, "--memory", "coreset", "random")
+    assert re.fullmatch(r"coreset +\d+\.\d GB .*\nrandom +\d+\.\d GB .*\n", capsys.readouterr().out)
+
+
 def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
     """One run for all three tables; its images are counted, and above the budget none is kept."""
     run_process = subprocess.run
