@@ -48,7 +48,7 @@ Made by `python recipes/benchmarks/pixpro_probe.py --table-only --page recipes/r
 rows; only the last section is written by hand. Mean IoU in per cent of a linear layer on the maps of a frozen encoder
 (cnn6_16), fitted to 10 masks; mean and standard deviation over three draws of masks, and the difference on the same
 draws to the encoder whose BatchNorm alone has seen the images. PixPro starts from random weights, with AdamW, 8 images
-of 96 px a step and two crops of 64 px of each."""
+of 96 px a step and two crops of 64 px of each. [The sets](../benchmarks/README.md#data-and-weights)."""
 
 
 def run(root: Path, data: dict, settings: dict | None, seeds: list[int], weights: int) -> dict:

@@ -67,3 +67,13 @@ def test_help_says_whether_output_is_a_file_or_a_folder(parsed):
         helps = [a.help or "" for a in parsed(name, *words(flags))._actions if "--output" in a.option_strings]
         unsaid += [name for text in helps if not re.search(r"\b(files?|folder)\b", text)]
     assert not unsaid
+
+
+def test_every_set_of_a_command_has_a_source(parsed):
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    sources = set(re.findall(r"^\| (\w+) \|.*<https://", page, re.M))
+    used = {"digits"}
+    for name, flags in commands():
+        given = vars(parsed(name, *words(flags)).parse_known_args(words(flags))[0])
+        used |= {one for key in ("sets", "strips", "quarters") for one in given.get(key) or []}
+    assert used - sources == {"digits"} and len(used) > 5  # the digits are scikit-learn's
