@@ -4,6 +4,7 @@ import argparse
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,11 @@ def parsed(monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return run
+    before = set(sys.modules)
+    yield run
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]  # what it put on sys.path is gone, too
 
 
 def commands() -> list[tuple[str, str]]:
