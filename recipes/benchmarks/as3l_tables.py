@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="drawn at random, the same for every seed")
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 20, 40], help="budgets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--output", default="as3l-tables", help="OUTPUT.safetensors, OUTPUT.json, OUTPUT.md")
+    parser.add_argument("--output", default="as3l-tables", help="files OUTPUT.safetensors, .json and .md")
     args = parser.parse_args()
     path = Path(args.output + ".json")
     mine = {name: getattr(args, name) for name in SETTINGS}

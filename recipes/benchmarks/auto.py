@@ -94,9 +94,7 @@ def peer(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -
         return float(LogisticRegression(max_iter=1000).fit(x, y).score(test_x, test_y))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = LogisticRegressionCV(
-            Cs=5, cv=folds, max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False, scoring="accuracy"
-        )
+        fit = LogisticRegressionCV(Cs=5, cv=folds, max_iter=1000, scoring="accuracy")
         return float((fit.fit(x, y).predict(test_x) == test_y).mean())
 
 

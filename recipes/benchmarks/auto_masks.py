@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--stored-size", type=int)
     parser.add_argument("--threads", type=int, help="of the processor")
-    parser.add_argument("--output", default="auto-masks")
+    parser.add_argument("--output", default="auto-masks", help="folder for runs, draws and the table")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", help="of the cases (default: all)")
     parser.add_argument("--share", type=float, default=1.0, help="how much of each sweep is done (default: all of it)")
-    parser.add_argument("--output", type=Path, help="OUTPUT.json and OUTPUT.md are written, after each kind")
+    parser.add_argument("--output", type=Path, help="files OUTPUT.json and OUTPUT.md, after each kind")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))  # the suite that stays is that of the tests
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here is of the Hub, and asking takes its time

@@ -292,7 +292,7 @@ class Runs:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="uoft-cs/cifar10", help="Hub id or a local copy")
-    parser.add_argument("--output", default="runs/natural-images")
+    parser.add_argument("--output", default="runs/natural-images", help="folder for runs and their figures")
     parser.add_argument("--blocks", nargs="+", default=[*BLOCKS], choices=BLOCKS)
     parser.add_argument("--rows", nargs="+", help="names of rows, such as s4l-rotation; None: all of the blocks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

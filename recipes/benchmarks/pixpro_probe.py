@@ -48,7 +48,7 @@ Made by `python recipes/benchmarks/pixpro_probe.py --table-only --page recipes/r
 rows; only the last section is written by hand. Mean IoU in per cent of a linear layer on the maps of a frozen encoder
 (cnn6_16), fitted to 10 masks; mean and standard deviation over three draws of masks, and the difference on the same
 draws to the encoder whose BatchNorm alone has seen the images. PixPro starts from random weights, with AdamW, 8 images
-of 96 px a step and two crops of 64 px of each."""
+of 96 px a step and two crops of 64 px of each. [The sets](../benchmarks/README.md#data-and-weights)."""
 
 
 def run(root: Path, data: dict, settings: dict | None, seeds: list[int], weights: int) -> dict:
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", help="folder, parquet or Hub id; None: left out")
     parser.add_argument("--wbc", help="likewise")
-    parser.add_argument("--output", default="runs/pixpro-probe")
+    parser.add_argument("--output", default="runs/pixpro-probe", help="folder for runs and their figures")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
     parser.add_argument(

@@ -2,12 +2,12 @@
 
     python recipes/benchmarks/selection.py --output selection.json
     python recipes/benchmarks/selection.py --num-labels 400 --on scikit-learn
-    python recipes/benchmarks/selection.py --images 100000 --num-labels 100 --memory as3l k-medoids coreset [--sampled]
+    python recipes/benchmarks/selection.py --images 100000 --num-labels 100 --memory as3l k-medoids coreset --sampled
 
 Features are clusters with noise, of unit length. Measured in CPU-seconds: k-means on f_self, Eq. 6, k-means on f_fine
 and the choice (`as3l`), the priors with K = classes to 6 times the classes, and with --label-spreading that (LLGC) too.
 --memory measures memory alone (Linux): the most that a choice holds, the features in float32 and one copy of an image
-among them; with --sampled as above 2 10^9 numbers, of which k-means sees a sample. --whole adds the peers' route for
+among them; --sampled: as above 2 10^9 numbers, of which k-means sees a sample. --whole adds the peers' route for
 one step: scikit-learn with k-means++ at N = 10,000, K = 600. Goal: selection and priors in at most 90 CPU-seconds with
 faiss.
 """
@@ -30,7 +30,7 @@ from hf_lowlabel.selection import clustering
 from hf_lowlabel.selection.as3l import as3l, finetune_features
 from hf_lowlabel.selection.priors import cluster_priors, graph_priors, report
 from hf_lowlabel.selection.strategies import choose
-from hf_lowlabel.selection.verbs import choose_distinct
+from hf_lowlabel.selection.verbs import first_alike
 
 
 def features(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,22 +42,24 @@ def features(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, n
 
 def held(strategy: str, x: np.ndarray, budget: int) -> float:
     """The most bytes that this process holds above what it had without x, while `strategy` chooses among it."""
-    most, over = 0, threading.Event()
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    most, over = resident(), threading.Event()
+    before = most - x.nbytes
 
     def watch() -> None:
         nonlocal most
         while not over.wait(0.01):
             most = max(most, resident())
 
-    before, watcher = resident() - x.nbytes, threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         x = unit(x, in_place=True)
-        none = np.zeros(0, np.int64)
-        choose_distinct(x, np.arange(len(x)), none, budget, lambda rows: choose(strategy, rows_of(x, rows), budget))
+        every = np.arange(len(x))
+        choose(strategy, rows_of(x, every[first_alike(x, every) == every]), budget)  # as `select`: without copies
     finally:
         over.set()
         watcher.join()
@@ -81,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--memory", nargs="+", metavar="STRATEGY", help="the memory of these strategies alone")
     parser.add_argument("--sampled", action="store_true", help="k-means as of more than 2 10^9 numbers (--memory)")
-    parser.add_argument("--output", help="write the figures as JSON")
+    parser.add_argument("--output", help="JSON file for the figures")
     args = parser.parse_args()
     if args.on:
         clustering.backend = lambda: args.on

@@ -91,6 +91,13 @@ def test_step_shows_where_its_time_goes(method, tmp_path, monkeypatch, capsys):
     assert parts["forward"] + parts["backward"] < sum(parts.values()) < 1.5 * found["end_to_end_s"]
 
 
+def test_selection_tells_the_memory_of_a_choice(tmp_path, monkeypatch, capsys):
+    """One image is a copy, which no strategy is given."""
+    small = ("--images", 40, "--width", 8, "--classes", 4, "--num-labels", 39)
+    run(monkeypatch, tmp_path, "selection", *small, "--memory", "coreset", "random")
+    assert re.fullmatch(r"coreset +\d+\.\d GB .*\nrandom +\d+\.\d GB .*\n", capsys.readouterr().out)
+
+
 def test_growth_streams_what_exceeds_the_budget(tmp_path, monkeypatch, capsys):
     """One run for all three tables; its images are counted, and above the budget none is kept."""
     run_process = subprocess.run
@@ -172,6 +179,22 @@ def test_draws_of_other_settings_have_lines_of_their_own(monkeypatch):
     assert re.findall(r"- a, (.*), all draws: auto (\S+),", text) == [
         *(("net", "20.0"), ("net, tail 0.03", "10.0"), ("net, balanced", "20.0"), ("net, 64 px", "30.0"))
     ]
+
+
+@pytest.mark.parametrize("labels", [3, 6], ids=["one of a class", "two of a class"])
+def test_the_peer_of_auto_needs_no_new_scikit_learn(labels, monkeypatch):
+    """The keywords are those that LogisticRegressionCV has in the oldest version allowed, 1.5, and in 1.8."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegressionCV
+
+    def of_any_version(*, Cs, cv, scoring, max_iter):
+        return LogisticRegressionCV(Cs=Cs, cv=cv, scoring=scoring, max_iter=max_iter)
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    peer = runpy.run_path(str(BENCHMARKS / "auto.py"))["peer"]
+    monkeypatch.setitem(peer.__globals__, "LogisticRegressionCV", of_any_version)
+    y = np.arange(labels) % 3
+    assert peer(np.eye(3)[y], y, np.eye(3), np.arange(3)) == 1
 
 
 def test_rounds_have_the_features_of_auto(bright, tmp_path, monkeypatch):
