@@ -80,7 +80,8 @@ def settings(record: RunRecord) -> str:
     given = record.hyperparameters.items()
     rows = [(name, value) for name, value in given if name not in defaults or value != defaults[name]]
     rows += [("seed", record.seed)] if "seed" not in record.hyperparameters else []
-    rows += [("architecture", record.architecture), ("weights", record.parameters and f"{record.parameters:,}")]
+    of_encoder = "encoder" if "architecture" in record.hyperparameters else "architecture"  # of a segmenter
+    rows += [(of_encoder, record.architecture), ("weights", record.parameters and f"{record.parameters:,}")]
     rows += [(f"version of {name}", version) for name, version in record.versions.items()]
     rows += [(name.replace("_", " ").replace("gib", "(GiB)"), value) for name, value in record.hardware.items()]
     lines = [f"| {cell(name)} | {code(value)} |" for name, value in rows if value not in (None, {}, [], "")]

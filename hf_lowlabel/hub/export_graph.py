@@ -47,7 +47,7 @@ def write_graph(model: nn.Module, plan: Deployment, path: Path) -> None:
         width += plan.multiple  # equal sides would be taken for one
     example = torch.rand(2, 3, height, width)
     try:
-        with warnings.catch_warnings(), _quiet():
+        with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Logits(model).eval(),
@@ -72,9 +72,9 @@ def write_graph(model: nn.Module, plan: Deployment, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.onnx and onnxscript tell of every pass."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+def quiet() -> Iterator[None]:
+    """torch.onnx and onnxscript tell of every pass, and onnxruntime of axes, at the root of all loggers."""
+    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(logging.ERROR)

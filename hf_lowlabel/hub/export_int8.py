@@ -24,7 +24,7 @@ from ..files import of_disk
 from ..tasks.base import Task
 from ..tasks.deployment import Deployment
 from ..tasks.testing import test_images
-from .export_graph import by_onnxruntime
+from .export_graph import by_onnxruntime, quiet
 from .report_data import config_of
 
 log = logging.getLogger("hf_lowlabel")
@@ -105,10 +105,9 @@ def write_int8(
         ready = str(Path(place, "ready.onnx"))
         try:
             quant_pre_process(str(whole), ready, skip_symbolic_shape=True)
-            how = dict(quant_format=QuantFormat.QDQ, per_channel=True)
-            quantize_static(
-                ready, str(small), reader, **how, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
-            )
+            how = dict(activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True)
+            with quiet():
+                quantize_static(ready, str(small), reader, quant_format=QuantFormat.QDQ, **how)
         except Exception as error:  # whatever onnxruntime raises: what it cannot express
             if error is reader.error:
                 raise

@@ -74,8 +74,8 @@ def test_images(
     if tested is None and (whole is None or is_own(own, whole) or not whole.has_target.any()):
         raise MissingSplit(
             f"There is no labeled test or validation split in {of_data!r}. Give --dataset-split with another split, or "
-            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME); in Python "
-            'dataset_split="train", where results on images it was trained with are too good.'
+            "--split with a manifest that has test images (of a model on the Hub: hub:ORG/NAME). With "
+            "--dataset-split train results on images it was trained with are too good."
         )
     images = task.shared(tested or whole, names)
     indices = np.flatnonzero(task.match(images, names).has_target)
