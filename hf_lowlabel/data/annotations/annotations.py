@@ -13,6 +13,7 @@ except by the order of labelme and the layers of CVAT.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 import zlib
@@ -26,6 +27,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ...files import read_text
+from ...yaml_files import parsed
 from ..dataset import Reader
 from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, walked
 from ..files.uploads import Uploads
@@ -181,12 +183,16 @@ def json_and_xml(path: Path) -> Iterator[Annotations]:
                     yield part
 
 
-def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iterator[Annotations]:
-    """YOLO's files: in labels/ where the images are in images/, or beside them."""
-    facts = yolo_facts(path)
-    for file in files:
-        image = root / file.path
-        if (text := text_of(path, image)) is not None:
+def outlines_in_text(
+    path: Path, root: Path, files: Sequence[ImageFile], skip_faults: bool = False
+) -> Iterator[Annotations]:
+    """YOLO's files: in labels/ where the images are in images/, or beside them. skip_faults: a text that is none may be
+    anything else, such as a caption."""
+    images = [root / file.path for file in files]
+    of_images = [(text, image) for image in images if (text := text_of(path, image)) is not None]
+    facts = yolo_facts(path) if of_images else ([], False)
+    for text, image in of_images:
+        with contextlib.suppress(*[UserError] if skip_faults else []):
             yield yolo(text, image.relative_to(path).as_posix(), *facts)
 
 
@@ -208,11 +214,16 @@ def text_places(path: Path, image: Path) -> list[Path]:
 
 def yolo_facts(path: Path) -> tuple[list[str], bool]:
     """(names, whether boxes have points of a body) by data.yaml (names: a list, or numbers with names), or classes.txt;
-    [] where neither is there."""
-    import yaml
+    [] where neither is there.
 
+    Raises UserError for a file that cannot be read, where no other says names."""
+    fault = None
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
-        content = yaml.safe_load(read_text(file))
+        try:
+            content = parsed(read_text(file), file.name)
+        except UserError as error:
+            fault = fault or f"Mend {file.name}, which may name the classes, or take it elsewhere: {error}"
+            continue
         found = content.get("names") if isinstance(content, dict) else None
         if isinstance(found, dict):
             found = [found[k] for k in sorted(found)]
@@ -221,6 +232,8 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
     for file in (path / "classes.txt", path / "obj.names", path / "labels" / "classes.txt"):
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
+    if fault is not None:
+        raise UserError(fault)
     return [], False
 
 

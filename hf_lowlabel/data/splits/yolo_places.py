@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ...errors import UserError
 from ...files import read_text
 from ...text import series
+from ...yaml_files import parsed
 from ..files.folders import ALIASES
 from ..files.split_words import split_said
 from ..files.table_files import plain_name
@@ -109,16 +110,14 @@ def the_file(path: Path, pool: Pool) -> tuple[Path, dict[Any, Any]] | None:
 
 def content(file: Path, tell: bool) -> dict[Any, Any] | None:
     """What a file of YAML says by its keys; None where it says nothing, with a warning of one that cannot be read."""
-    import yaml
-
     try:
         if not tell and file.stat().st_size > LARGEST:
             return None
         text = read_text(file)
         if not tell and len({*SPLIT_KEYS.findall(text)}) < 2:  # of another program, or one of many beside images
             return None
-        said = yaml.safe_load(text)
-    except (yaml.YAMLError, UserError, ValueError, RecursionError) as error:
+        said = parsed(text, file.name)
+    except UserError as error:
         if tell:
             warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=8)
         return None
