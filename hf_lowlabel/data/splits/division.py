@@ -16,9 +16,10 @@ from ...errors import MissingSplit, UserError
 from ...text import series
 from ..files.folders import ALIASES, UNLABELED, WITH_MORE
 from ..files.split_words import called_as_split
+from ..labels.columns import cells_of, columns_of
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
+from .split_columns import HELD, SplitTable, called_so, of_labels, prefix, said_by
 from .split_names import split_named
 from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, left_to_folders, says_labels, tell_absent
@@ -78,7 +79,8 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
     for table in called_so(path, masks, label, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
         ours = label is not None or not left_to_folders(table.file, pool.every.ids)
-        found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
+        cells = cells_of(table.rows, columns_of(table.rows))
+        found[-1].labeled = not by_labels and ours and says_labels(cells, None, label)
     if by_labels:
         return found
     tables = without_folds(list(in_tables(path, pool, label, masks)))

@@ -12,7 +12,7 @@ from ...errors import UserError, nearest, unknown
 from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
-from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, column_called, without_header
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, cells_of, column_called, columns_of, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
@@ -33,7 +33,7 @@ class Metadata:
 
     def cells(self) -> dict[str, list]:
         """The cells by column."""
-        return {column: [row.get(column) for _, row in self.rows] for column in self.columns}
+        return cells_of([row for _, row in self.rows], self.columns)
 
 
 def read_metadata(
@@ -82,11 +82,11 @@ def read_metadata(
         return None
     if file.stem.lower() == METADATA[2]:
         numbered = [(line, without_unlabeled(row)) for line, row in numbered]
-    columns = list(dict.fromkeys(key for _, row in numbered for key in row))
+    columns = columns_of(row for _, row in numbered)
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
     rows = [row for _, row in numbered]
     name, named = column_called(columns, FILE_COLUMNS), None
-    splits = split_column({c: [row.get(c) for row in rows] for c in columns}, label, tell=False)  # the division tells
+    splits = split_column(cells_of(rows, columns), label, tell=False)  # the division tells
     if splits is not None:
         named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
         name = named.column
@@ -100,7 +100,7 @@ def read_metadata(
             "such as file_name,label above it."
         )
     apart = {name, *(splits.columns if splits is not None else ())}  # what is no label
-    cells = {column: [row.get(column) for row in rows] for column in columns if column not in apart}
+    cells = cells_of(rows, [column for column in columns if column not in apart])
     ticks = emptied(cells, rules.no_label)
     in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
     by_label = label is not None or label_column(columns, None) is not None

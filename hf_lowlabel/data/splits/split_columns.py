@@ -6,12 +6,12 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_file, metadata_files
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
-from ..labels.columns import FILE_COLUMNS, Rows, column_called
+from ..labels.columns import FILE_COLUMNS, Rows, cells_of, column_called, columns_of
 from .pool import Pool
 from .split_names import OF_ALL, SplitColumn, refuse_two_splits, split_column, split_named
 from .split_tables import is_picture, tables_of_splits
@@ -25,6 +25,10 @@ class SplitTable(NamedTuple):
     file: Path
     numbered: Rows
     said: SplitColumn
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for _, row in self.numbered]
 
     @property
     def splits(self) -> list[str]:
@@ -77,13 +81,9 @@ def with_splits(
             raise
         warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
         return None
-    said = split_column(cells_of(numbered), label, tell)
+    rows = [row for _, row in numbered]
+    said = split_column(cells_of(rows, columns_of(rows)), label, tell)
     return SplitTable(file, numbered, said) if said is not None else None
-
-
-def cells_of(numbered: Rows) -> dict[str, list]:
-    columns = dict.fromkeys(key for _, row in numbered for key in row)
-    return {name: [row.get(name) for _, row in numbered] for name in columns}
 
 
 class Named(NamedTuple):
@@ -107,13 +107,13 @@ def images_named(table: SplitTable, pool: Pool) -> Named:
                 out[k] = id
         return out
 
-    return column_of_files([row for _, row in table.numbered], match)
+    return column_of_files(table.rows, match)
 
 
 def column_of_files(rows: Sequence[dict], match: Callable[[list[str]], list[str | None]]) -> Named:
     """The column that is called as one of file names; where it names no image, that of names of pictures which names
     most."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     called = column_called(columns, FILE_COLUMNS)
     names = [plain_name(row.get(called)) for row in rows] if called is not None else [""] * len(rows)
     ids = match(names)

@@ -21,7 +21,7 @@ from ..files.folder_names import MASK_FOLDERS
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_files, parquet, subfolders
 from ..files.split_words import OF_IMAGES, called_as_split, is_called, split_said
 from ..files.table_files import TABLES, NoTable, plain_name, stem
-from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, column_called, without_header
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, cells_of, column_called, columns_of, without_header
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.numbers import NUMBER
 from ..labels.ticks import emptied, one_of_columns
@@ -100,8 +100,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             continue
         if of_one_image(file, split, rows, pool):
             continue
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        cells = {key: [row.get(key) for row in rows] for key in columns}
+        columns = columns_of(rows)
+        cells = cells_of(rows, columns)
         said = split_column(cells, label, tell=False)  # a table that is called so needs no column
         if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts

@@ -16,6 +16,7 @@ from ...text import series
 from ..files.folders import ALIASES, OTHER_TABLES, subfolders
 from ..files.split_words import is_called, splits_in
 from ..files.table_files import TABLES, NoTable, plain_name
+from ..labels.columns import columns_of
 from .pool import Listed, Pool, files_ending, tell_unread
 from .split_names import OF_ALL, split_named
 from .split_tables import OF_TOOLS, is_json, is_picture, pictures_in
@@ -75,8 +76,7 @@ def table_names_images(file: Path, pool: Pool) -> bool:
         rows = [row for _, row in pool.read(file)[:FIRST]]
     except (NoTable, UserError):
         return False
-    columns = dict.fromkeys(key for row in rows for key in row)
-    cells = [[name for row in rows if (name := plain_name(row.get(column)))] for column in columns]
+    cells = [[name for row in rows if (name := plain_name(row.get(column)))] for column in columns_of(rows)]
     texts = [names for names in cells if any(not name.replace(".", "").isdigit() for name in names)]
     return any(None not in pool.every.match(names)[0] for names in texts)
 
