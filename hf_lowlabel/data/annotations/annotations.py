@@ -29,7 +29,7 @@ from ...errors import UserError
 from ...files import read_text
 from ...yaml_files import parsed
 from ..dataset import Reader
-from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, walked
+from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, path_inside, walked
 from ..files.uploads import Uploads
 from ..labels.labels import class_order, tell_alike
 from ..pixels.images import BadImage, decoding, turned, upright_size
@@ -113,7 +113,7 @@ def find_drawn(
     found = [*json_and_xml(path), *outlines_in_text(path, root, files)]
     if not found:
         return None
-    inside = root.relative_to(path).as_posix() if root != path else ""
+    inside = path_inside(path, root)
     every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
     objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[tuple[str, Annotations]]()
     lost, uploads = list[tuple[str, Annotations]](), Uploads(every.ids)
@@ -148,7 +148,7 @@ def find_drawn(
     tell_loose(placed, path)
     refuse_boxes(path, found, objects, left_out)
     files = files if kept is None else [file for file, here in zip(files, kept) if here]
-    ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
+    ids = [f"{inside}{file.id}" for file in files]
     names, number = class_numbers(found, declared, instances)
     of_images = [known(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)

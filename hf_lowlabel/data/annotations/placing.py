@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ..files.folders import path_inside
 from ..files.split_words import split_said
 from ..files.table_files import ImageNames, folders_of, plain_name
 from ..files.uploads import Uploads
@@ -117,7 +118,7 @@ def place_images(parts: Sequence[Annotations], path: Path, every: Pictures, uplo
 def moved_along(part: Annotations, id: str, path: Path) -> bool:
     """Whether a file of one picture lies in a folder that is called as its picture's, in one inside that, or beside its
     images/: what it says of folders is of before, where no picture is there."""
-    folder, here = PurePosixPath(id).parent, PurePosixPath(part.file.parent.relative_to(path).as_posix())
+    folder, here = PurePosixPath(id).parent, PurePosixPath(path_inside(path, part.file.parent))
     beside = bool(here.parent.name) and folder == here.parent / "images"
     return bool(part.otherwise and folder.name) and (beside or folder.name == here.name or folder == here.parent)
 
@@ -142,8 +143,7 @@ def places(part: Annotations, path: Path, every: Pictures) -> list[Place]:
     its name alone. It is of the file's own split, where it says one. A picture without a folder is looked for elsewhere
     only where no images lie beside the file."""
     known, out = every.known, list[Place]()
-    here = part.file.parent.relative_to(path).as_posix()
-    here = "" if here == "." else f"{here}/"
+    here = path_inside(path, part.file.parent)
     among_images = here[:-1] in every.folders
     plain = [plain_name(name) for name in part.images]
     scope = every.beside(part, path)

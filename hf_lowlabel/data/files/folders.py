@@ -100,6 +100,11 @@ def parquet_files(folder: str | Path, below: bool = True) -> Iterator[str]:
         return
 
 
+def path_inside(path: Path, folder: Path) -> str:
+    """What the ids of a data set at `path` begin with that lie in a folder of it: "" in itself, else "folder/"."""
+    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"
+
+
 def image_files(root: Path) -> list[ImageFile]:
     """The images in a folder and those below it, by id. Raises UserError where there are none."""
     found = listing(root)

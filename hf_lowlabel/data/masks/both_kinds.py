@@ -12,7 +12,7 @@ from ...errors import UserError
 from ..annotations.annotated import UNKNOWN, Annotations, Objects
 from ..annotations.annotations import json_and_xml, outlines_in_text
 from ..annotations.placing import Pictures, place_images
-from ..files.folders import EXTENSIONS, listing
+from ..files.folders import EXTENSIONS, listing, path_inside
 from ..files.uploads import Uploads
 from .mask_files import MaskFiles
 
@@ -56,7 +56,7 @@ def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
     """Images of the split for which annotations draw an object, with the name of the file; the first alone where each
     image has a picture of its mask."""
     files, drawn = list(found.files.values()), dict[str, str]()
-    inside = f"{found.images.root.relative_to(path).as_posix()}/" if found.images.root != path else ""
+    inside = path_inside(path, found.images.root)
     all_have = len(found.masks) == len(files)
     with contextlib.suppress(*[UserError] if all_have else []):  # a fault in what nobody needs
         texts = outlines_in_text(path, found.images.root, files, skip_faults=True)

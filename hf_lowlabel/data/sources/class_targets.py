@@ -33,6 +33,7 @@ from ..files.folders import (
     as_text,
     image_files,
     metadata_file,
+    path_inside,
     subfolders,
 )
 from ..files.mask_names import masks_among
@@ -42,7 +43,6 @@ from ..labels.numbers import of_numbers
 from ..labels.ticks import emptied, one_of_columns, switches, tell_unread
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
-from ..splits.split_columns import prefix
 from ..splits.split_roots import around_splits, refuse_held_among, split_folders
 from . import digits
 from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
@@ -82,7 +82,7 @@ class ClassTargets(Targets):
         else:
             above = around_splits(path)
             in_splits = own is None and bool(split_folders(above)[0])  # whose names are no classes
-            below = [id.removeprefix(prefix(path, above)).partition("/")[2] for id in ids] if in_splits else ids
+            below = [id.removeprefix(path_inside(path, above)).partition("/")[2] for id in ids] if in_splits else ids
             outer = {below[0].partition("/")[0]}
             depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below, path)
             texts = [folder_label(id.split("/", depth)[-1]) for id in below]

@@ -14,12 +14,12 @@ import numpy as np
 
 from ...errors import MissingSplit, UserError
 from ...text import series
-from ..files.folders import ALIASES, UNLABELED, WITH_MORE
+from ..files.folders import ALIASES, UNLABELED, WITH_MORE, path_inside
 from ..files.split_words import called_as_split
 from ..labels.columns import cells_of, columns_of
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import HELD, SplitTable, called_so, of_labels, prefix, said_by
+from .split_columns import HELD, SplitTable, called_so, of_labels, said_by
 from .split_names import split_named
 from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, left_to_folders, says_labels, tell_absent
@@ -129,7 +129,7 @@ def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) ->
     """By the column of a table in the data set, or in the folder of one of its splits."""
     file, folder = table.file, table.file.parent
     pool = Pool(folder)
-    said = said_by(table, pool, prefix(path, folder), skip_missing)
+    said = said_by(table, pool, path_inside(path, folder), skip_missing)
     if said.lost and (folder == path or masks):  # else labels are read from it
         if not skip_missing:
             raise no_image(file, said.lost, pool.every.ids, said.name or "")
@@ -241,7 +241,7 @@ def of_split(
     """
     if division is None:
         return np.ones(len(ids), bool)
-    inside = prefix(path, root)
+    inside = path_inside(path, root)
     asked = split_named(split)
     opened = {folder.name: name for name, folder in split_folders(path)[0].items()}
     outside = [id for id, said in division.of.items() if said == asked and not id.startswith(inside)]
@@ -254,7 +254,7 @@ def of_split(
     if own is None:
         around = around_splits(path)
         opened = {folder.name: name for name, folder in split_folders(around)[0].items()}
-        usual = [of_folder(f"{inside}{id}".removeprefix(prefix(path, around)), opened) for id in ids]
+        usual = [of_folder(f"{inside}{id}".removeprefix(path_inside(path, around)), opened) for id in ids]
         if not opened:  # unlabeled/ beside folders of classes
             usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]

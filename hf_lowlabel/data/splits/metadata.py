@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError, nearest, unknown
-from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file
+from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file, path_inside
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
 from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, cells_of, column_called, columns_of, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
-from .split_columns import SplitTable, called_so, images_named, prefix
+from .split_columns import SplitTable, called_so, images_named
 from .split_names import split_column, split_named
 from .split_tables import left_to_folders
 
@@ -190,7 +190,7 @@ def placed(
     """The id that each name means; "" for an image of another split, None for none. of_column: the ids below the
     table's folder, where a column of splits tells apart what is called alike."""
     of_all = file.parent != root and (of_column is not None or file.stem.lower() in METADATA)
-    inside = prefix(file.parent, root) if of_all else ""
+    inside = path_inside(file.parent, root) if of_all else ""
     if of_column is not None:
         found, loose = of_column, sum(id not in (None, name) for name, id in zip(names, of_column))
     else:

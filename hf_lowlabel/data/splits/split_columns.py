@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -154,8 +153,3 @@ def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> S
             f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
         )
     return Said({id: said for id, cell, said in zip(ids, table.said.said, splits) if id and cell}, lost, name)
-
-
-def prefix(path: Path, folder: Path) -> str:
-    """What the ids of a data set begin with that lie in a folder of it."""
-    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from ...errors import UserError
 from ...files import read_text
 from ...text import series
 from ...yaml_files import parsed
-from ..files.folders import ALIASES
+from ..files.folders import ALIASES, path_inside
 from ..files.split_words import split_said
 from ..files.table_files import plain_name
 from .pool import Listed, Pool, files_ending
@@ -56,11 +55,7 @@ def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
             refuse_in_training(file, place, pool)
     deepest = {place.where: len(place.where.parts) for place in kept if place.where.is_dir()}
     for place in kept:
-        inner = [
-            f"{unicodedata.normalize('NFC', one.relative_to(path).as_posix())}/"
-            for one in deepest
-            if place.where in one.parents
-        ]
+        inner = [path_inside(path, one) for one in deepest if place.where in one.parents]
         beside = (*pool.in_splits, *inner)  # a folder in it is the place of another split
         found = [(name, id) for name, id in place.found if id is None or not id.startswith(beside)]
         if found:
