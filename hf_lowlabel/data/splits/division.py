@@ -118,13 +118,6 @@ def joined(said: Sequence[Division]) -> Division:
     return out
 
 
-def two_splits(id: str, one: str, other: str) -> UserError:
-    """The error for an image that two files put into different splits."""
-    return UserError(
-        f"{id!r} is in {one} and in {other}. Keep one of them: an image that is tested on must not be learned from."
-    )
-
-
 def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) -> Division:
     """By the column of a table in the data set, or in the folder of one of its splits."""
     file, folder = table.file, table.file.parent
@@ -162,7 +155,10 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
             tell_lost(part.file, lost)
         for id in (id for _, id in part.found if id is not None):
             if first.setdefault(id, part).split != part.split:
-                raise two_splits(id, first[id].where, part.where)
+                raise UserError(
+                    f"{id!r} is in {first[id].where} and in {part.where}. Keep one of them: an image that is tested on "
+                    "must not be learned from."
+                )
             of[id] = part.split
     fill_folders(of, pool)
     files = list(dict.fromkeys(part.file.name for part in found))

@@ -91,7 +91,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
                 tell_unread(file, split, str(error))
             continue
         except UserError as error:
-            folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
+            top = [id for id in pool.every.ids if "/" in id and called_as_split(id.partition("/")[0]) == split]
+            folders = pool.lie_in(split, top)
             sure = file.stem.lower() in ALIASES  # what is held out must be known
             if sure and not (folders if split != "train" else masks):
                 raise
@@ -225,11 +226,6 @@ def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
         "is passed over, since the images for training lie in a folder of theirs.",
         stacklevel=7,
     )
-
-
-def of_top(id: str) -> str | None:
-    """The split that the uppermost folder of an image is called as."""
-    return called_as_split(id.partition("/")[0]) if "/" in id else None
 
 
 def is_picture(name: str) -> bool:
