@@ -157,7 +157,7 @@ def images_of(root: Path) -> list[ImageFile]:
 
 def refuse_masks(root: Path, ids: list[str]) -> None:
     """Folders of images and of their masks are no classes."""
-    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    names = folder_labels(ids)
     if is_of_masks(names) and metadata_file(root) is None:
         raise UserError(
             f"{' and '.join(f'{name}/' for name in names)} in {str(root)!r} look like images and their masks, not like "
@@ -167,7 +167,7 @@ def refuse_masks(root: Path, ids: list[str]) -> None:
 
 def tell_folders(table: Metadata, ids: list[str]) -> None:
     """Folders that might be classes say nothing beside a table, which may not be meant."""
-    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    names = folder_labels(ids)
     if len(names) > 1 and table.file.stem.lower() != METADATA[0]:
         warnings.warn(
             f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take the table "
@@ -179,6 +179,10 @@ def tell_folders(table: Metadata, ids: list[str]) -> None:
 def folder_label(id: str) -> str | None:
     first, _, rest = id.partition("/")
     return first if rest and first.lower() not in SPLITS[UNLABELED] else None
+
+
+def folder_labels(ids: Sequence[str]) -> list[str]:
+    return sorted({name for name in map(folder_label, ids) if name is not None})
 
 
 def folders_around(ids: Sequence[str], path: Path) -> int:

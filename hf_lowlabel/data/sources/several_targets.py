@@ -37,7 +37,7 @@ from ..labels.ticks import emptied, refuse_strays, switches, tell_unread, with_b
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from . import shapes
-from .class_targets import folder_label, images_of, of_files, refuse_masks
+from .class_targets import folder_labels, images_of, of_files, refuse_masks
 from .tables import ID_COLUMNS, Table, is_image
 from .targets import Targets
 
@@ -165,7 +165,7 @@ class MultiLabelTargets(Targets):
 
 def tell_folders(ids: Sequence[str]) -> None:
     """A warning that folders that might be classes say nothing of several classes."""
-    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    names = folder_labels(ids)
     if len(names) > 1:
         warnings.warn(
             f"--task multilabel reads labels from a table, such as metadata.csv: the folders {listed(names, 5)} are no "
