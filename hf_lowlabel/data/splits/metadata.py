@@ -12,7 +12,7 @@ from ...errors import UserError, nearest, unknown
 from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file, path_inside
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
-from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, cells_of, column_called, columns_of, without_header
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, Rows, cells_of, column_called, columns_of, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
@@ -64,31 +64,19 @@ def read_metadata(
     Raises:
         UserError: the table cannot be read, or rows name no image.
     """
-    places = [(folder, more) for more in (False, True) for folder in dict.fromkeys((root, path))]
-    file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
-    if file is None:  # that of training may have all
-        named = split_named(split)
-        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
-    if file is None:
+    if (file := table_of(path, root, split, label)) is None:
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
     loose = label is None and file.stem.lower() in WITH_MORE
-    try:
-        numbered = read_table(file)
-    except UserError as error:
-        if not (loose or by_name and isinstance(error, NoTable)):
-            raise
-        warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=4)
+    if (numbered := rows_in(file, loose, by_name)) is None:
         return None
-    if file.stem.lower() == METADATA[2]:
-        numbered = [(line, without_unlabeled(row)) for line, row in numbered]
     columns = columns_of(row for _, row in numbered)
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
-    rows = [row for _, row in numbered]
+    rows, pool = [row for _, row in numbered], Pool(file.parent)
     name, named = column_called(columns, FILE_COLUMNS), None
     splits = split_column(cells_of(rows, columns), label, tell=False)  # the division tells
     if splits is not None:
-        named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
+        named = images_named(SplitTable(file, numbered, splits), pool)
         name = named.column
     names = [plain_name(row.get(name)) for row in rows] if name is not None else []
     if loose and (why := unfit(columns, names, ids, rules.skip_missing)):
@@ -107,7 +95,7 @@ def read_metadata(
     if name is not None and not by_label:
         refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
-    if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
+    if labeled and label is None and not several and left_to_folders(file, pool.every.ids):
         what = "not read for labels of images" if loose else "read for the splits of images alone"
         warnings.warn(
             f"{file.name} is {what}: their labels are those of their folders. Give the label column (--label-column), "
@@ -139,6 +127,31 @@ def read_metadata(
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)
+
+
+def table_of(path: Path, root: Path, split: str, label: str | None) -> Path | None:
+    """The table that is of the images in the folder `root` of a split, in it or beside it."""
+    places = [(folder, more) for more in (False, True) for folder in dict.fromkeys((root, path))]
+    file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
+    if file is None:  # that of training may have all
+        named = split_named(split)
+        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
+    return file
+
+
+def rows_in(file: Path, loose: bool, by_name: bool) -> Rows | None:
+    """The rows of a table; None, with a warning, for one that may be something else and cannot be read: whatever it is
+    called as where it is `loose`, no table where it is so by its name alone."""
+    try:
+        numbered = read_table(file)
+    except UserError as error:
+        if not (loose or by_name and isinstance(error, NoTable)):
+            raise
+        warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=5)
+        return None
+    if file.stem.lower() == METADATA[2]:
+        return [(line, without_unlabeled(row)) for line, row in numbered]
+    return numbered
 
 
 def unfit(columns: Sequence[str], names: Sequence[str], ids: Sequence[str], skip_missing: bool) -> str:
