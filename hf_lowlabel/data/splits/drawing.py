@@ -53,7 +53,7 @@ def make_split(
         )
     at_least("seed", seed, 0, 2**32 - 1)
     has_target = np.flatnonzero(source.has_target)
-    one_class = source.masks is None and source.labels.ndim == 1
+    one_class = of_one_class(source)
     check_counts(source, num_labels, validation, test_fraction, has_target)
     if one_class:
         check_classes(source, num_labels, class_balanced, has_target)
@@ -62,48 +62,11 @@ def make_split(
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
     found = files_of(source.ids, source.file_of)
     files = None if found is None else np.array(found)
-
-    def aside(among: np.ndarray, count: int, stream: str) -> np.ndarray:
-        draw = stratified if one_class else uniform
-        if files is None or not count:
-            return draw(source, among, count, seed, stream)
-        check_left(among, count, stream)
-        firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
-        wanted = max(1, round(count * len(firsts) / len(among)))
-        if wanted >= len(firsts):
-            raise UserError(
-                f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
-                f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
-                "are held out together, and none would be left to learn from. Add files, or hold out fewer."
-            )
-        some = draw(source, firsts, wanted, seed, stream)
-        out = among[np.isin(files[among], files[some])]
-        if len(out) != count:
-            warnings.warn(
-                f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
-                f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
-                stacklevel=4,
-            )
-        return out
-
-    test = aside(order, round(test_fraction * len(order)), "split/test")
+    test = held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files)
     rest = order[~np.isin(order, test)]
-    held = aside(rest, validation, "split/validation")
+    held = held_out(source, rest, validation, seed, "split/validation", files)
     rest = rest[~np.isin(rest, held)]
-    wanted = len(rest) if num_labels is None else num_labels
-    if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
-        warnings.warn(
-            f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
-            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
-            stacklevel=3,
-        )
-        wanted = len(rest)
-    if wanted > len(rest) or not wanted:
-        raise UserError(
-            f"{len(rest)} images with a {'mask' if source.masks else 'label'} are left to choose from in "
-            f"{source.name!r} ({len(order)} less {len(test)} for test and {len(held)} for validation), and the label "
-            f"budget is {max(wanted, 1)}. Ask for fewer labels, or for a smaller test or validation set."
-        )
+    wanted = label_budget(source, order, rest, test, held, num_labels, class_balanced)
     if class_balanced and num_labels is not None:
         chosen = balanced(source, rest, wanted, seed)
     elif one_class:
@@ -113,6 +76,66 @@ def make_split(
     labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
     held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
     return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
+
+
+def of_one_class(source: ImageDataset) -> bool:
+    return source.masks is None and source.labels.ndim == 1
+
+
+def held_out(
+    source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str, files: np.ndarray | None
+) -> np.ndarray:
+    """About `count` images to hold out. files: the number of the file that each image of `source` is a page of, where
+    some are."""
+    draw = stratified if of_one_class(source) else uniform
+    if files is None or not count:
+        return draw(source, among, count, seed, stream)
+    check_left(among, count, stream)
+    firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
+    wanted = max(1, round(count * len(firsts) / len(among)))
+    if wanted >= len(firsts):
+        raise UserError(
+            f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
+            f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
+            "are held out together, and none would be left to learn from. Add files, or hold out fewer."
+        )
+    some = draw(source, firsts, wanted, seed, stream)
+    out = among[np.isin(files[among], files[some])]
+    if len(out) != count:
+        warnings.warn(
+            f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
+            f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
+            stacklevel=4,
+        )
+    return out
+
+
+def label_budget(
+    source: ImageDataset,
+    order: np.ndarray,
+    rest: np.ndarray,
+    test: np.ndarray,
+    held: np.ndarray,
+    num_labels: int | None,
+    class_balanced: bool,
+) -> int:
+    """How many of the images that are left, `rest`, are labeled: all where no number is asked for, and with a warning
+    where there are fewer. Raises UserError where that is not possible."""
+    wanted = len(rest) if num_labels is None else num_labels
+    if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
+        warnings.warn(
+            f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
+            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
+            stacklevel=4,
+        )
+        wanted = len(rest)
+    if wanted > len(rest) or not wanted:
+        raise UserError(
+            f"{len(rest)} images with a {'mask' if source.masks else 'label'} are left to choose from in "
+            f"{source.name!r} ({len(order)} less {len(test)} for test and {len(held)} for validation), and the label "
+            f"budget is {max(wanted, 1)}. Ask for fewer labels, or for a smaller test or validation set."
+        )
+    return wanted
 
 
 def check_counts(source: ImageDataset, num_labels, validation, test_fraction, has_target: np.ndarray) -> None:
