@@ -67,7 +67,7 @@ def split(argv: list[str]) -> int:
         return 0
     say(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
-        f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
+        f"{of} in {len(split.class_names)} classes{in_brackets(split.class_names)}; hash {split.hash[:12]}"
     )
     return 0
 
@@ -76,7 +76,7 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     """Masks that were painted in a folder of `select` go beside the images of the data set."""
     from ..labeling.labels import Asked
     from ..labeling.mask_import import import_masks
-    from ..labeling.next_steps import told
+    from ..labeling.next_steps import settings_so_far
 
     if data.dataset is None or not Path(str(data.dataset)).is_dir():
         raise UserError("Name the folder of the images with --dataset: painted masks are put beside them.")
@@ -88,11 +88,11 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
         print_json({**facts_of(split, args.output), "classes": classes})
         return 0
     folder = Path(args.labels)
-    said = {**told(folder, Asked.load(folder)), **given_data(vars(data), (*SOURCE, *MASKS))}
+    said = {**settings_so_far(folder, Asked.load(folder)), **given_data(vars(data), (*SOURCE, *MASKS))}
     then = auto_command(said, args.task, split=args.output, classes=[classes])
     say(
         f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
-        f"{len(split.class_names)} classes{listed(split.class_names)}; next: {then}"
+        f"{len(split.class_names)} classes{in_brackets(split.class_names)}; next: {then}"
     )
     return 0
 
@@ -217,7 +217,7 @@ def select(argv: list[str]) -> int:
     return 0
 
 
-def listed(names: list[str]) -> str:
+def in_brackets(names: list[str]) -> str:
     """The classes, so that folders which are none are seen at once."""
     return f" ({series(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
 

@@ -20,7 +20,7 @@ from ..data.labels.ticks import (
     one_of_columns,
     refuse_strays,
     switches,
-    tell_unread,
+    warn_columns_unread,
     with_blanks,
     without_nothing,
 )
@@ -84,7 +84,7 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
             raise UserError(
                 f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label{more}."
             )
-        tell_unread(others, found, path.name)
+        warn_columns_unread(others, found, path.name)
         if rules.several:
             found = without_nothing(with_blanks(found, path.name), path.name, row_name)
             texts = of_several(path, rows, found)

@@ -22,7 +22,7 @@ from ..data.files.folders import EXTENSIONS
 from ..data.files.table_files import match_names, plain_name
 from ..data.files.uploads import Uploads
 from ..data.labels.labels import RULES, LabelRules, joined, parts_of, tell_dates
-from ..data.labels.several import contradicts, together
+from ..data.labels.several import contradicts, merged_labels
 from ..data.splits.split_names import split_named
 from ..errors import UserError, nearest
 from ..fields import check_types
@@ -173,7 +173,7 @@ def read_labels(
             faults.append(f"row {line}: {known!r} is of split {part!r} here, and of {out.parts[known]!r} above")
         before = out.labels.get(known, "")
         if (
-            rules.several and known in seen and known not in torn and (both := together(before, label)) is not None
+            rules.several and known in seen and known not in torn and (both := merged_labels(before, label)) is not None
         ):  # one class a row
             if both:
                 out.labels[known] = both

@@ -150,7 +150,7 @@ def find_drawn(
     files = files if kept is None else [file for file, here in zip(files, kept) if here]
     ids = [f"{inside}{file.id}" for file in files]
     names, number = class_numbers(found, declared, instances)
-    of_images = [known(objects.get(id), number, id, left_out) for id in ids]
+    of_images = [with_number(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)
     reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number, [file.id for file in files])
     content = [f"{file.print}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
@@ -265,7 +265,9 @@ def class_numbers(
     return names, zero | {label: names.index(label) for label in objects if label in names}
 
 
-def known(objects: Objects | None, number: dict[str, int], id: str, left_out: list[tuple[str, str]]) -> Objects | None:
+def with_number(
+    objects: Objects | None, number: dict[str, int], id: str, left_out: list[tuple[str, str]]
+) -> Objects | None:
     """The objects whose class has a number."""
     if objects is None:
         return None

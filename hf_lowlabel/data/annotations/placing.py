@@ -90,7 +90,9 @@ def place_images(parts: Sequence[Annotations], path: Path, every: Pictures, uplo
     A name without its folders means a picture only where these do not contradict: where they are not those of other
     images, and no other picture of the file (of all files of one picture each) is found by its folder.
     """
-    found = [(part, name, place) for part in parts for name, place in zip(part.images, places(part, path, every))]
+    found = [
+        (part, name, place) for part in parts for name, place in zip(part.images, find_pictures(part, path, every))
+    ]
     groups: dict[Path | None, list[Place]] = {}
     for part, _, place in found:
         groups.setdefault(None if part.otherwise else part.file, []).append(place)
@@ -137,7 +139,7 @@ def folders_in(id: str) -> frozenset[str]:
     return frozenset(id.split("/")[:-1])
 
 
-def places(part: Annotations, path: Path, every: Pictures) -> list[Place]:
+def find_pictures(part: Annotations, path: Path, every: Pictures) -> list[Place]:
     """The place below `path` of each picture that a file names: by its folders beside the file, in images/ beside it or
     wherever it is; of a file of one picture, by the folders of the file, where it may be called as the file; else by
     its name alone. It is of the file's own split, where it says one. A picture without a folder is looked for elsewhere

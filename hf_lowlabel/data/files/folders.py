@@ -145,7 +145,7 @@ def walk(root: Path) -> Iterator[ImageFile]:
                 id = unicodedata.normalize("NFC", text)
             yield ImageFile(id, name, *size_and_print(f"{folder}{os.sep}{file}", ending))
     tell_left_out(root, unread, odd, ours)
-    if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
+    if found := [path for path in bare[:SNIFFED] if begins_as_image(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"
         warnings.warn(
             f"{len(found)} files without an ending in {root.name!r} are images and are not read, such as {shown}. Give "
@@ -180,7 +180,7 @@ def holds_images(folder: Path) -> bool:
     return any(ending_of(file) in endings and file[0] != "." for _, _, files in walked(folder) for file in files)
 
 
-def is_picture(path: str) -> bool:
+def begins_as_image(path: str) -> bool:
     """Whether a file begins as JPEG, PNG, GIF, TIFF or WebP do."""
     try:
         if not os.path.isfile(path):  # a FIFO would never answer

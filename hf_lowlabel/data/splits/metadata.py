@@ -16,7 +16,7 @@ from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, Rows, cells_of, column_c
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
-from .split_columns import SplitTable, called_so, images_named
+from .split_columns import SplitTable, images_named, tables_named_train_or_splits
 from .split_names import split_column, split_named
 from .split_tables import left_to_folders
 
@@ -135,7 +135,14 @@ def table_of(path: Path, root: Path, split: str, label: str | None) -> Path | No
     file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
     if file is None:  # that of training may have all
         named = split_named(split)
-        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
+        file = next(
+            (
+                table.file
+                for table in tables_named_train_or_splits(path, False, label, tell=False)
+                if named in table.splits
+            ),
+            None,
+        )
     return file
 
 

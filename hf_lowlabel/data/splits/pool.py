@@ -125,7 +125,7 @@ def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in names if is_text(name)]
 
 
-def tell_unread(file: Path, split: str, why: str) -> None:
+def warn_list_unread(file: Path, split: str, why: str) -> None:
     warnings.warn(
         f"{file.parent.name}/{file.name} is not read, though it may list the images of split {split!r}, which must not "
         f"be learned from: {why}.",

@@ -13,7 +13,7 @@ from ..files.table_files import TABLES, NoTable, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, Rows, cells_of, column_called, columns_of
 from .pool import Pool
 from .split_names import OF_ALL, SplitColumn, refuse_two_splits, split_column, split_named
-from .split_tables import is_picture, tables_of_splits
+from .split_tables import named_as_image, tables_of_splits
 
 HELD = ("validation", "test")
 
@@ -34,7 +34,7 @@ class SplitTable(NamedTuple):
         return [*map(split_named, self.said.said)]
 
 
-def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = None) -> SplitTable | None:
+def label_table_with_splits(folder: Path, own: str | None, masks: bool, label: str | None = None) -> SplitTable | None:
     """The table of labels in a folder, where it has a column of splits. own: the folder's split. label: the column that
     is asked for."""
     files = metadata_files(folder, own, more=True)
@@ -50,7 +50,7 @@ def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = No
     return found[0] if found else None
 
 
-def called_so(
+def tables_named_train_or_splits(
     path: Path, masks: bool, label: str | None = None, read: Callable[[Path], Rows] = read_table, tell: bool = True
 ) -> list[SplitTable]:
     """The tables called train or splits whose column says another split than train. label: the label column that is
@@ -121,7 +121,7 @@ def column_of_files(rows: Sequence[dict], match: Callable[[list[str]], list[str 
     found = []
     for column in columns:
         texts = [str(cell) for row in rows if (cell := row.get(column)) not in (None, "")]
-        if column != called and texts and all(is_picture(text.strip()) for text in texts):
+        if column != called and texts and all(named_as_image(text.strip()) for text in texts):
             others = [plain_name(row.get(column)) for row in rows]
             found.append(Named(column, others, match(others)))
     best = max(found, key=lambda one: sum(id is not None for id in one.ids), default=None)
@@ -137,7 +137,7 @@ class Said(NamedTuple):
     name: str | None
 
 
-def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> Said:
+def splits_of_images(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> Said:
     """What a column of splits says. inside: what ids begin with in the folder of the table.
 
     Raises UserError for an image of two splits, and where no column names the images that it is about."""
@@ -146,7 +146,12 @@ def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> S
     ids = [None if id is None else f"{inside}{id}" for id in ids]
     refuse_two_splits(file, zip(lines, ids, splits))
     lost = [given for given, id, said in zip(names, ids, splits) if said in HELD and given and not id]
-    if name is None and {*splits} - {"train"} or lost and not (any(ids) or skip_missing or any(map(is_picture, names))):
+    if (
+        name is None
+        and {*splits} - {"train"}
+        or lost
+        and not (any(ids) or skip_missing or any(map(named_as_image, names)))
+    ):
         odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
         raise UserError(
             f"The column {table.said.name!r} of {file.name} says the split of images, and no column names their "

@@ -35,7 +35,7 @@ def match_ids(names: Sequence[str], source: ImageDataset) -> list[str]:
         if id is None:
             id = next((id for name in readings(line) if (id := by_name.called(name)) is not None), None)
         if id is None:
-            raise unknown(f"image of the list in {source.name!r}", key(readings(line)[0]), source.ids)
+            raise unknown(f"image of the list in {source.name!r}", bare_name(readings(line)[0]), source.ids)
         if id in lines:
             raise UserError(f"The list names the image {id!r} twice: {lines[id]!r} and {line!r}. List each once.")
         lines[id] = line
@@ -49,14 +49,14 @@ class ByName:
     def __init__(self, every: Collection[str], images: str, lists: str):
         self.every, self.images, self.lists, self.bare = every, images, lists, dict[str, list[str]]()
         for id in every:
-            self.bare.setdefault(key(id), []).append(id)
+            self.bare.setdefault(bare_name(id), []).append(id)
 
     def called(self, name: str) -> str | None:
         """The image of this name. Raises UserError where there are several."""
-        found = [name] if name in self.every else self.bare.get(key(name), [])
+        found = [name] if name in self.every else self.bare.get(bare_name(name), [])
         if len(found) > 1:
             raise UserError(
-                f"{len(found)} {self.images} are called {key(name)!r}. Write whole ids in {self.lists}, such as "
+                f"{len(found)} {self.images} are called {bare_name(name)!r}. Write whole ids in {self.lists}, such as "
                 f"{found[0]!r}."
             )
         return found[0] if found else None
@@ -70,7 +70,7 @@ def readings(line: str) -> list[str]:
     return [line, first] if whole else [first, line]
 
 
-def key(name: str) -> str:
+def bare_name(name: str) -> str:
     """The bare name of an image, without the ending of an image file alone: a dot may be part of an id."""
     path = PurePosixPath(name)
     return (path.stem if path.suffix.lower() in EXTENSIONS else path.name).removesuffix("_leftImg8bit")
