@@ -313,8 +313,10 @@ def test_notes_that_are_no_yaml_name_no_classes(tmp_path, said):
 @NO_YAML
 @pytest.mark.filterwarnings("ignore:data.yaml is not read for splits")
 def test_a_data_yaml_that_is_none_leaves_no_class_without_its_name(tmp_path, said):
+    """classes.txt does not say whether boxes have points of a body, which would be drawn as outlines."""
     (outlined(tmp_path) / "data.yaml").write_bytes(said)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
     with pytest.raises(UserError, match="Mend data.yaml, which may name the classes"):
         load_segmentation(tmp_path)
-    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "data.yaml").unlink()
     assert load_segmentation(tmp_path).class_names == ["background", "cat", "dog"]

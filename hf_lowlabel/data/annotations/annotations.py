@@ -216,7 +216,7 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
     """(names, whether boxes have points of a body) by data.yaml (names: a list, or numbers with names), or classes.txt;
     [] where neither is there.
 
-    Raises UserError for a file that cannot be read, where no other says names."""
+    Raises UserError for a YAML file that cannot be read, where no other names them."""
     fault = None
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
         try:
@@ -229,11 +229,11 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
             found = [found[k] for k in sorted(found)]
         if isinstance(found, list):
             return [str(name) for name in found], "kpt_shape" in content
+    if fault is not None:  # it may say too that boxes have points, which are no outlines
+        raise UserError(fault)
     for file in (path / "classes.txt", path / "obj.names", path / "labels" / "classes.txt"):
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
-    if fault is not None:
-        raise UserError(fault)
     return [], False
 
 
