@@ -320,3 +320,19 @@ def test_a_data_yaml_that_is_none_leaves_no_class_without_its_name(tmp_path, sai
         load_segmentation(tmp_path)
     (tmp_path / "data.yaml").unlink()
     assert load_segmentation(tmp_path).class_names == ["background", "cat", "dog"]
+
+
+def test_names_by_numbers_that_are_texts(tmp_path):
+    """Sorted as texts, 10 came before 2."""
+    (outlined(tmp_path) / "data.yaml").write_text("names:\n" + "".join(f"  '{k}': n{k}\n" for k in range(12)))
+    (tmp_path / "labels/0.txt").write_text("2 0 0 0.5 0 0.5 0.5 0 0.5\n")
+    source = load_segmentation(tmp_path)
+    assert source.class_names == ["background", *(f"n{k}" for k in range(12))] and source.mask(0).max() == 3
+
+
+@pytest.mark.parametrize("names", ["{0: cat, one: dog}", "{1: cat, 2: dog}", "{0: cat, '0': dog}"])
+def test_names_by_other_numbers_than_those_of_outlines_are_refused(tmp_path, names):
+    """Class 1 would have been called as another, or nothing would have been said but a traceback."""
+    (outlined(tmp_path) / "data.yaml").write_text(f"names: {names}")
+    with pytest.raises(UserError, match="Mend data.yaml, .* data.yaml numbers its 2 classes .*, not from 0 on"):
+        load_segmentation(tmp_path)

@@ -21,12 +21,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ...errors import UserError
 from ...files import read_text
+from ...text import listed
 from ...yaml_files import parsed
 from ..dataset import Reader
 from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, path_inside, walked
@@ -221,12 +223,11 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
         try:
             content = parsed(read_text(file), file.name)
+            found = content.get("names") if isinstance(content, dict) else None
+            found = in_numbers(found, file.name) if isinstance(found, dict) else found
         except UserError as error:
             fault = fault or f"Mend {file.name}, which may name the classes, or take it elsewhere: {error}"
             continue
-        found = content.get("names") if isinstance(content, dict) else None
-        if isinstance(found, dict):
-            found = [found[k] for k in sorted(found)]
         if isinstance(found, list):
             return [str(name) for name in found], "kpt_shape" in content
     if fault is not None:  # it may say too that boxes have points, which are no outlines
@@ -235,6 +236,14 @@ def yolo_facts(path: Path) -> tuple[list[str], bool]:
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
     return [], False
+
+
+def in_numbers(names: dict[Any, Any], where: str) -> list[Any]:
+    """Names by their numbers. Raises UserError where these are not 0, 1, 2 ..., by which outlines name their class."""
+    of, numbers = {str(number).strip(): name for number, name in names.items()}, [*map(str, range(len(names)))]
+    if of.keys() != {*numbers}:
+        raise UserError(f"{where} numbers its {len(names)} classes {listed(map(str, names), 5)}, not from 0 on.")
+    return [of[number] for number in numbers]
 
 
 def in_order(part: Annotations, objects: Objects) -> Objects:
