@@ -20,7 +20,7 @@ else:  # types that import torch and datasets are for type checkers alone
     AnyMethod = Data = Model = Any
 
 SCHEDULES = ("cosine", "fixmatch", "constant", "linear", "poly", "steps", "steps-late", "steps-moam", "steps-even")
-SCHEDULES += ("steps-tuning", "steps-eman", "steps-thirds", "steps-quarters", "adamatch")
+SCHEDULES += ("steps-rotnet", "steps-tuning", "steps-eman", "steps-thirds", "steps-quarters", "adamatch")
 ADAPTING = dict(trains=True, of_task=True)
 TUNING = dict(verb="finetune", **ADAPTING)  # a way to finetune that only some tasks have
 HELD_OUT = dict(verb="finetune", draw=True)  # what a split manifest settles
@@ -40,7 +40,9 @@ class DataArguments:
     value_range: list[float] = setting([], "black and white values of images of more than 8 bits: 0 4095")
     pages: bool = setting(False, "TIFF pages and GIF frames are images, held out by file; else only the first")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
-    skip_missing: bool = setting(False, "leave out and list rows of a table, or masks, that belong to no image")
+    skip_missing: bool = setting(
+        False, "leave out and list rows of a table, or masks, that belong to no image, and labels of some classes alone"
+    )
     skip_conflicts: bool = setting(False, "leave images unlabeled if table rows or copies disagree on the label")
     mask_column: str | None = setting(None, "column that holds the mask; None: detected", of_task=True)
     classes: list[str] = setting([], "mask classes in the order of their values, or a text file of them", of_task=True)

@@ -86,6 +86,13 @@ def without(flag: str, words: Sequence[str]) -> list[str]:
     return [w for i, w in enumerate(words) if i not in at and i - 1 not in at and not w.startswith(f"{flag}=")]
 
 
+def elsewhere(words: Sequence[str], folder: str | Path) -> str:
+    """A command line of a search into another folder than this, with the features that are in it."""
+    features = Path(folder, "features")
+    kept = [] if "--features" in words or not features.is_dir() else ["--features", str(features)]
+    return shlex.join([*without("--output-dir", words), *kept, "--output-dir", str(free(folder))])
+
+
 def refuse_finished(folder: str | Path, words: Sequence[str] = ()) -> None:
     """UserError for the folder of a search that came to its end, before libraries and data are loaded; of several
     processes the first one says it, before it writes there itself.
@@ -93,10 +100,8 @@ def refuse_finished(folder: str | Path, words: Sequence[str] = ()) -> None:
     words: of the command line that named the folder; the message has it with another one, and the features there are.
     """
     if os.environ.get("RANK", "0") == "0" and (Path(folder).expanduser() / DONE).exists():
-        other, features, again = str(free(folder)), Path(folder, "features"), ""
-        if words:
-            kept = [] if "--features" in words or not features.is_dir() else ["--features", str(features)]
-            again = f" All of it: `{shlex.join([*without('--output-dir', words), *kept, '--output-dir', other])}`."
+        other = str(free(folder))
+        again = f" All of it: `{elsewhere(words, folder)}`." if words else ""
         raise UserError(
             f"output_dir {folder} is not empty: a search is finished there, and cannot resume. Give another "
             f"--output-dir, such as {shlex.quote(other)}.{again}"

@@ -14,8 +14,8 @@ Self-supervised losses of features [B, D]: `byol_loss`, `negative_cosine` (SimSi
 images, then the second ones in the same order. The first two answer for every row, [B], the others with a scalar.
 
 Supervised and consistency losses: `cross_entropy` over all ranks, `masked_mean`, `entropy` and `kl`. The class axis is
-1, so that logits [B, K] and [B, K, H, W] both fit. Targets that do not count are -100 for `cross_entropy`; masks of
-this library have 255 there: `target.masked_fill(target == 255, -100)`.
+1, so that logits [B, K] and [B, K, H, W] both fit. Targets that do not count are -100 for `cross_entropy`, as in
+the batches of this library; files of masks have 255 there: `target.masked_fill(target == 255, -100)`.
 
 Pseudo-labels: `sharpen` (MixMatch), `align` (ReMixMatch), `mixup`, and the rules by which one counts, modules that are
 called as rule(p, index, p_labeled, t) -> (target, weight): `Fixed` (FixMatch), `Flex`, `Free`, `Soft`, `Ada`, `Uda` and

@@ -21,7 +21,7 @@ from .errors import UserError
 from .methods import Method, check_hyperparameters, find, keywords, name_of
 from .text import brief, series
 
-IGNORE_INDEX = -100  # targets that take no part in a classification loss; segmentation masks use 255
+IGNORE_INDEX = -100  # targets that take no part in a loss; in files of masks they are 255
 
 
 class OncePerStep(nn.Module):
@@ -169,6 +169,7 @@ class PretrainObjective(Objective):
     views: tuple[str, ...] = ("byol1", "byol2")
     geometry: bool = False  # whether a batch must bring "boxes" and "flips"
     maps: bool = False  # whether it trains on feature maps; what the encoder has behind them then stays as it is
+    compares: bool = False  # whether images are told from each other: one alone teaches nothing then
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
@@ -183,15 +184,15 @@ class FinetuneObjective(Objective):
     """Supervised or semi-supervised: the class axis of logits is 1, any spatial axes follow.
 
     `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there; by those of the class
-    a run refuses settings that no view reads (augment, min_scale, randaugment). batch: {"labeled":
-    {"image": float [B, 3, H, W], "target": int64 [B, ...]}, "unlabeled": {"weak": ..., "strong": ..., "index": int64
-    [M]}}. For segmentation both bring "key" int64 [n]: what an image's boxes, classes and the like are drawn from
-    (views.counter_rng.keyed), the same on any number of processes.
-    The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is what is evaluated and saved. Its
-    momentum starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights
-    too. `ema_buffers`: the BatchNorm policy of the average (see EMA). `model`: the network, with its last layer.
-    `method_args={"tau": 0.7}` sets an argument of your own class, `def __init__(self, model, tau=0.5, **more)`, or one
-    passed on by **more, such as `ema_decay`.
+    a run refuses settings that no view reads (augment, min_scale, randaugment). batch: {"labeled": {"image": float
+    [B, 3, H, W], "target": int64 [B], of several classes [B, K] of 0 and 1}, "unlabeled": {"weak", "strong": float
+    [M, 3, H, W], "index": int64 [M], of the image}}. For segmentation target is [B, H, W], and -100 (`IGNORE_INDEX`)
+    where a pixel takes no part; both bring "valid" bool [n, H, W], False outside the image, and "key" int64 [n], from
+    which its boxes and the like are drawn (views.counter_rng.keyed).
+    The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is evaluated and saved. Its momentum
+    starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.
+    `ema_buffers`: its BatchNorm policy (see EMA). `model`: the network, with its last layer. `method_args={"tau": 0.7}`
+    sets an argument of your own class, `def __init__(self, model, tau=0.5, **more)`, or one that **more passes on.
 
     Most papers do not say how the average starts; many authors' code keeps ema_decay from the first step on. The two
     differ while n < (10 ema_decay - 1) / (1 - ema_decay), about 9,000 updates at 0.999.

@@ -6,6 +6,7 @@ import logging
 import numbers
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -45,6 +46,14 @@ def code(text: Any) -> str:
 def printable(text: str) -> str:
     """Text for a terminal: names may hold characters that move its cursor or are none; they are written as escapes."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def warn(text: str) -> None:
+    """A UserWarning at the line outside of this package that called into it."""
+    frame, level, inside = sys._getframe(1), 2, (__package__, "contextlib")
+    while (above := frame.f_back) and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+        frame, level = above, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 def say(text: Any = "", **where: Any) -> None:

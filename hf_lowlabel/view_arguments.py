@@ -12,7 +12,10 @@ class ViewArguments:
     """What the network sees of an image: sizes and random changes."""
 
     image_size: int | None = setting(
-        None, "side of training views; None: the model's, or the images' if smaller", unit="px", min=1
+        None,
+        "side of training views (with masks, crops); None: the model's, or the images' if smaller",
+        unit="px",
+        min=1,
     )
     stored_size: int | None = setting(
         None,

@@ -32,6 +32,7 @@ from hf_lowlabel import (
     report,
 )
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.objective import IGNORE_INDEX
 from tests.pictures import draw_nothing
 from tests.quick import few_shapes
 
@@ -322,6 +323,37 @@ def test_a_method_of_ones_own(tmp_path):
         finetune(table(24), output_dir=tmp_path / "x", **dict(settings, method_args=dict(tua=1)))
     with pytest.raises(UserError, match="cannot be resumed with other settings: method_args"):
         finetune(table(24), output_dir=tmp_path / "cut", resume=True, **dict(settings, method_args=dict(tau=0.5)))
+
+
+class Dice(FinetuneObjective):
+    """1 - Dice of the pixels that take part, as `help(FinetuneObjective)` says which do."""
+
+    seen: list = []
+
+    def forward(self, batch, t):
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        target, valid = labeled["target"], labeled["valid"]
+        self.seen.append((target.dtype, target.shape[0] == len(labeled["key"]), {*target.unique().tolist()}))
+        assert valid.dtype == torch.bool and valid.shape == target.shape and (target[~valid] == IGNORE_INDEX).all()
+        assert unlabeled["valid"].shape == unlabeled["strong"][:, 0].shape
+        counts = (target != IGNORE_INDEX)[:, None]
+        p = self.model(labeled["image"]).logits.softmax(1) * counts
+        y = F.one_hot(target.clamp_min(0), p.shape[1]).permute(0, 3, 1, 2) * counts
+        return {"loss": 1 - 2 * (p * y).sum() / (p + y).sum()}
+
+
+def test_a_method_for_masks_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in range(6)]
+    masks = [rng.integers(0, 3, (32, 32), dtype=np.uint8) for _ in range(4)]
+    for mask in masks:
+        mask[:8] = 255
+    data = [*zip(images, [*masks, None, None], strict=True)]
+    made = dict(task="segmentation", classes=["a", "b", "c"], model="test_resnet", from_scratch=True, max_steps=2)
+    few = dict(image_size=32, batch_size=2, architecture="unet", device="cpu", eval_steps=9, test_fraction=0.0)
+    finetune(data, method=Dice, output_dir=tmp_path / "r", **made, **few)
+    assert all(kind == torch.int64 and whole for kind, whole, _ in Dice.seen)
+    assert {IGNORE_INDEX, 0, 1, 2} == set.union(*(values for *_, values in Dice.seen))
 
 
 def test_a_pretraining_of_ones_own(tmp_path):

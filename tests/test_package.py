@@ -104,3 +104,17 @@ def test_a_name_is_held_after_its_first_use():
     for name in hf_lowlabel.__all__:
         assert getattr(hf_lowlabel, name) is vars(hf_lowlabel)[name]
     assert len(dir(hf_lowlabel)) == len(set(dir(hf_lowlabel)))
+
+
+def test_warnings_name_the_line_that_called(tmp_path):
+    """Not one inside the package, however deep what warns lies."""
+    from PIL import Image
+
+    for name in ("a/0.png", "a/0_mask.png", "b/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.warns(UserWarning, match="called as masks") as shown:
+        hf_lowlabel.load_source(tmp_path)
+    with pytest.warns(UserWarning) as deep:
+        hf_lowlabel.make_split(hf_lowlabel.load_source("digits"), 3, test_fraction=0.0)
+    assert {warning.filename for warning in (*shown, *deep)} == {__file__}

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "hf_lowlabel"
 # An import goes to a later row or stays within its folder. Folders of one row import each other only as WITHIN_A_ROW
 # says; the last row is plain files, any of which may import another as long as no circle arises.
 ROWS = (
+    ("__main__",),
     ("cli", "demo", "demo_active"),
     ("ladder",),
     ("api", "hub", "selection", "labeling"),

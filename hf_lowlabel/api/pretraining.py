@@ -116,7 +116,8 @@ def pretrain(
         value_range: Black and white values of images of more than 8 bits: 0 4095.
         pages: TIFF pages and GIF frames are images, held out by file; else only the first.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
-        skip_missing: Leave out and list rows of a table, or masks, that belong to no image.
+        skip_missing: Leave out and list rows of a table, or masks, that belong to no image, and labels of some
+            classes alone.
         skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
         mask_column: Column that holds the mask; None: detected.
         classes: Mask classes in the order of their values, or a text file of them.
@@ -141,7 +142,7 @@ def pretrain(
         lora_alpha: Scale adapters by lora_alpha / lora_rank; None: 1.
         channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
-        image_size: Side of training views; None: the model's, or the images' if smaller (px).
+        image_size: Side of training views (with masks, crops); None: the model's, or the images' if smaller (px).
         stored_size: Side of stored images (with masks the longer); None: image_size if it is below 64 px or the
             encoder's preprocessing squashes images to squares, else 8/7 of it; with masks the image's own.
             Pretraining stores squares: the centre crop or the squashed image, for segmentation as many crops as cover
@@ -161,7 +162,8 @@ def pretrain(
             a fitted head.
         weight_decay: Weight decay; not for biases and normalisation weights.
         lr_scheduler_type: Learning-rate schedule; cosine, fixmatch, constant, linear, poly, steps, steps-late,
-            steps-moam, steps-even, steps-tuning, steps-eman, steps-thirds, steps-quarters, adamatch.
+            steps-moam, steps-even, steps-rotnet, steps-tuning, steps-eman, steps-thirds, steps-quarters,
+            adamatch.
         warmup_ratio: Share of the steps over which the learning rate rises from 0.
         head_lr: Learning rate of head and decoder, as a multiple of the body's; None: 1, new decoders 10.
         max_grad_norm: Largest norm of the gradient; None: not clipped.

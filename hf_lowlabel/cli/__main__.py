@@ -1,4 +1,4 @@
-"""python -m hf_lowlabel.cli VERB: the command line without its script, for torchrun and accelerate launch."""
+"""python -m hf_lowlabel.cli VERB, as `python -m hf_lowlabel VERB`."""
 
 import sys
 

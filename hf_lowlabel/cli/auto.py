@@ -6,7 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..commands import MASKS, ROUND, SOURCE, auto_command, command, default_folder, free, refuse_finished
+from ..commands import (
+    MASKS,
+    ROUND,
+    SOURCE,
+    auto_command,
+    command,
+    default_folder,
+    elsewhere,
+    free,
+    refuse_finished,
+    without,
+)
 from ..errors import UserError, above_zero, at_least
 from ..files import read_json
 from ..text import say
@@ -32,10 +43,11 @@ def auto(argv: list[str]) -> int:
     except NoLabels as error:
         if not error.on_page or args.json:  # a program is not asked to label
             raise
-        args.budget = min(error.budget, error.images) if args.budget is None else args.budget
+        usual, count = args.budget is None, args.budget or min(error.budget, error.images)
         if is_first():
-            say(f"{str(error).partition('. Choose some (')[0]}: {args.budget} are chosen to be labeled.")
-        return _select(args, data, error.fingerprint)
+            upto = "up to " * usual
+            say(f"{str(error).partition('. Choose some (')[0]}: {upto}{count} are chosen to be labeled.")
+        return _select(args, data, error.fingerprint, budget=count, at_most=usual)
     from ..distributed import is_main_process
     from ..labeling.next_steps import remember
 
@@ -67,6 +79,9 @@ def auto(argv: list[str]) -> int:
     whys = [f"(* kept; {title}, cross-validated)", why_less(ladder, best.advice.accuracy), why_kept(ladder)]
     say(f"{' '.join(filter(None, whys))}\n\n{best.advice}\n")
     summarise(best.run)
+    if later := best.advice.later:
+        longer = [*without("--minutes", ["hf-lowlabel", "auto", *argv]), "--minutes", str(max(later.values()))]
+        say(f"with more time: {elsewhere(longer, best.folder)}")
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
         paint = command("label", best.to_label, model=best.folder)
@@ -93,7 +108,7 @@ def of_round(args: argparse.Namespace) -> dict[str, Any]:
     return given if args.train else {**given, "no_train": True}
 
 
-def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
+def _select(args: argparse.Namespace, data, fingerprint: str, **how: Any) -> int:
     """No label yet: choose images, and open the page to label them; that of a folder whose page was closed again."""
     from ..distributed import is_main_process
     from ..labeling.answer_kinds import kind_of
@@ -108,13 +123,13 @@ def _select(args: argparse.Namespace, data, fingerprint: str) -> int:
             str(args.model[0]),
             data,
             task=args.task,
-            budget=args.budget,
             output=str(folder),
             seed=args.seed,
             image_size=args.image_size,
             device=args.device,
             max_bad=args.max_bad,
             classes=list(data.classes) or None,
+            **how,
         )
     elif (there := Asked.load(folder)).fingerprint != fingerprint:
         raise UserError(f"The images in {folder} are from other data, {there.dataset}. Give another --output-dir.")

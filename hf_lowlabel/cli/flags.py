@@ -125,7 +125,10 @@ def mask_flags(parser: argparse.ArgumentParser, title: str):
 def search_flags(parser: argparse.ArgumentParser, minutes: str) -> None:
     """What `auto` and a `loop` of it have in common. minutes: what --minutes limits."""
     parser.add_argument(
-        "--model", nargs="+", default=["resnet18"], help="timm names, folders or Hub ids to try (default: resnet18)"
+        "--model",
+        nargs="+",
+        default=["resnet18"],
+        help="timm names, folders or Hub ids to try, for multilabel one (default: resnet18)",
     )
     parser.add_argument(
         "--task",
@@ -138,7 +141,12 @@ def search_flags(parser: argparse.ArgumentParser, minutes: str) -> None:
     )
     parser.add_argument("--dataset-split", default="train", help="split the images are in (default: train)")
     data_flags(parser)
-    parser.add_argument("--image-size", type=int, help="side of the network's input, in px (default: its own)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        help="side of the network's input, in px (default: its own); with masks the shorter side to which images are "
+        "scaled down (default: what the time allows)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides the draw (default: 0)")
     parser.add_argument("--device", help="'cpu' to leave a GPU alone")
     max_bad_flag(parser)

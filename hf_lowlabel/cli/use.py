@@ -58,7 +58,9 @@ def evaluate(argv: list[str]) -> int:
 
 def predict(argv: list[str]) -> int:
     parser = Parser(
-        prog="hf-lowlabel predict", description="Class and confidence for images; or masks and overlays of them."
+        prog="hf-lowlabel predict",
+        description="Class and confidence for images; or masks and overlays of them. A multi-label model names the "
+        "classes above a probability of 0.5, and the table has the probability of each.",
     )
     parser.add_argument("images", nargs="+", help="image files or folders (recursive)")
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..text import brief
+from ..text import brief, warn
 from .given_files import find_images, output_names
 from .opening import open_dataset
 from .pages import LOOKS, Depth, darkness, depth_of
@@ -67,7 +66,7 @@ def look_at(given: list[Given], value_range: Range) -> None:
             values.append(depth_of(image))
     what = "the images to predict, as this model takes them,"
     if said := darkness(what, values, value_range, "train and predict with a model that was given"):
-        warnings.warn(said, stacklevel=3)
+        warn(said)
 
 
 def of_file(file: Path) -> Image.Image:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from ..errors import MissingSplit, UserError
 from ..missing_inputs import refuse_missing_data
+from ..text import warn
 from .dataset import ImageDataset
 from .files.folders import CONVERT, is_table
 from .files.table_files import TABLES
@@ -108,9 +108,7 @@ def opened(
     refuse_nameless(name)
     if name in targets.embedded:
         if path.exists():
-            warnings.warn(
-                f"{name!r} means the embedded set; for the folder of that name write './{name}'", stacklevel=3
-            )
+            warn(f"{name!r} means the embedded set; for the folder of that name write './{name}'")
         return targets.embedded[name](split)
     refuse_missing_data(name, targets.embedded)
     if not path.exists():

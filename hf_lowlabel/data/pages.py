@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..text import warn
 from .dataset import ImageDataset, Reader
 from .pixels.images import BadImage, Range, decoding, has_deep_colours, open_image
 from .pixels.tiff_pages import page_at, page_starts
@@ -158,17 +158,14 @@ def look(dataset: ImageDataset) -> None:
         except BadImage as error:
             bad.append(BadImage(error.reason, dataset.ids[i]))
     if bad:
-        warnings.warn(
-            f"{len(bad)} of {len(at)} images of {dataset.name!r} that were looked at: {bad[0]}.", stacklevel=4
-        )
+        warn(f"{len(bad)} of {len(at)} images of {dataset.name!r} that were looked at: {bad[0]}.")
     if paged:
-        warnings.warn(
+        warn(
             f"Files of {dataset.name!r} hold several pages or frames ({paged}), and the first alone is read. Give "
-            "--pages to make each an image.",
-            stacklevel=4,
+            "--pages to make each an image."
         )
     if said := darkness(repr(dataset.name), values, dataset.value_range):
-        warnings.warn(said, stacklevel=4)
+        warn(said)
     if dataset.masks is not None and dataset.masks.format.kind == "index":
         look_at_palettes(dataset, dataset.masks.reader)
 
@@ -226,10 +223,9 @@ def look_at_palettes(dataset: ImageDataset, reader: Reader) -> None:
                 color = tuple(colors[numbers == number][0].tolist())
                 other, id = color_of.setdefault(number, (color, dataset.ids[i]))
                 if other != color:
-                    warnings.warn(
+                    warn(
                         f"The number {number} has the colour {other} in the mask of {id!r} and {color} in that of "
-                        f"{dataset.ids[i]!r}. If the colours are the classes, give --mask-format colors.",
-                        stacklevel=5,
+                        f"{dataset.ids[i]!r}. If the colours are the classes, give --mask-format colors."
                     )
                     return
 

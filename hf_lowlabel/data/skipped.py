@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..table_writer import write_table
+from ..text import warn
 from .annotations.annotated import EMPTY
 from .dataset import ImageDataset
 
@@ -25,4 +25,4 @@ def list_left_out(left_out: Sequence[tuple[str, str]], of: str, path: Path) -> N
     lost = len(left_out) - empty
     said = [f"{lost} rows or objects of {of!r} are left out"] if lost else []
     said += [f"{empty} images that {of!r} lists have no object and count as unlabeled"] if empty else []
-    warnings.warn(f"{'; '.join(said)}; {path} lists them.", stacklevel=3)
+    warn(f"{'; '.join(said)}; {path} lists them.")

@@ -54,27 +54,39 @@ def neighbor_votes(
     return votes
 
 
-def neighbours(x: np.ndarray, k: int, queries: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(
+    x: np.ndarray, k: int, queries: np.ndarray | None = None, among: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(index int64 [Q, k], squared distance float32 [Q, k]) of the k nearest other rows, nearest first.
 
-    queries: rows of x that are asked (None: all). An image is not its own neighbour, but its duplicate is.
+    queries: rows of x that are asked (None: all). among: rows of x, ascending, that may be neighbours (None: all). An
+    image is not its own neighbour, but its duplicate is.
     """
     asked = np.arange(len(x)) if queries is None else np.asarray(queries)
-    k = min(k, len(x) - 1)
+    among = np.arange(len(x)) if among is None else among
+    k = min(k, len(among) - 1)
     index, distance = np.empty((len(asked), k), np.int64), np.empty((len(asked), k), np.float32)
     if not k:
         return index, distance
-    bank = torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=best_device())
-    norm = (bank * bank).sum(1)
+    bank = torch.as_tensor(np.ascontiguousarray(rows_of(x, among), dtype=np.float32), device=best_device())
+    norm = squared_lengths(bank)
     step = max(1, (1 << 27) // len(bank))  # half a GiB of distances at a time
     for start in range(0, len(asked), step):
-        rows = torch.as_tensor(asked[start : start + step], device=bank.device)
-        d = torch.addmm(norm, bank[rows], bank.T, alpha=-2)  # [q, N], less |q|^2
-        d[torch.arange(len(rows), device=bank.device), rows] = torch.inf
+        rows = asked[start : start + step]
+        query = torch.as_tensor(np.ascontiguousarray(rows_of(x, rows), dtype=np.float32), device=bank.device)
+        d = torch.addmm(norm, query, bank.T, alpha=-2)  # [q, N], less |q|^2
+        place = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+        own = np.flatnonzero(among[place] == rows)
+        d[torch.as_tensor(own, device=bank.device), torch.as_tensor(place[own], device=bank.device)] = torch.inf
         found, at = d.topk(k, dim=1, largest=False)
-        index[start : start + step] = at.cpu().numpy()
-        distance[start : start + step] = (found + norm[rows][:, None]).clamp_min(0).cpu().numpy()
+        index[start : start + step] = among[at.cpu().numpy()]
+        distance[start : start + step] = (found + (query * query).sum(1, keepdim=True)).clamp_min(0).cpu().numpy()
     return index, distance
+
+
+def rows_of(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """x[rows]; x itself, uncopied, where they are all of it in order."""
+    return x if len(rows) == len(x) and (rows == np.arange(len(x))).all() else x[rows]
 
 
 def check_numbers(features: np.ndarray) -> None:
@@ -87,9 +99,14 @@ def check_numbers(features: np.ndarray) -> None:
         )
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; what self-supervised training compares features by."""
-    x = np.array(x, dtype=np.float32)
+def squared_lengths(x: Tensor) -> Tensor:
+    """|x_i|^2 of every row: [N, D] -> [N], in pieces, for a product of all would be as large as x."""
+    return torch.cat([(part * part).sum(1) for part in x.split(BLOCK)])
+
+
+def unit(x: np.ndarray, *, in_place: bool = False) -> np.ndarray:
+    """Rows of length 1, float32; what self-supervised training compares features by. in_place: x may be lost for it."""
+    x = np.asarray(x, dtype=np.float32) if in_place else np.array(x, dtype=np.float32)
     for start in range(0, len(x), BLOCK):
         part = x[start : start + BLOCK]
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)

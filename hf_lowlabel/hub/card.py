@@ -208,7 +208,10 @@ def summary(record: RunRecord) -> str:
 def _intended_use(record: RunRecord) -> str:
     if not record.data:
         return ""
-    size = f", seen at {record.image_size} px" if record.image_size else ""
+    speaks = of_record(record.kind)
+    at, cropped = speaks.seen_at(record), getattr(speaks, "labeling", "") == "mask" and record.steps
+    size = f", seen at {at}" if at else ""
+    size += f" (trained on crops of {record.image_size} px)" if at and cropped else ""
     return f"Meant for images like those it was trained on: {_data_link(record)}{size}."
 
 

@@ -92,14 +92,19 @@ def check(folders: Sequence[str | Path], runs: list[RunRecord]) -> None:
     if not runs:
         raise UserError("None of these folders is a finished run of finetune. Give at least one.")
     for folder, run in zip(folders, runs, strict=True):
-        key = of_record(run.kind).metrics[0].key
-        if run.metrics.get(key) is None:
-            raise UserError(f"The run in {folder} has no {key} on test images. Leave it out.")
+        metric = of_record(run.kind).metrics[0]
+        if run.metrics.get(metric.key) is None:
+            known = next((row["by_labels"] for row in run.ladder if row["kept"]), None)
+            has = "" if known is None else f" (cross-validated: {metric.show(known)}, as its card says)"
+            raise UserError(
+                f"The run in {folder} has no {metric.key} on test images, and a table compares runs on these. Leave it "
+                f"out{has}, or train it again with --test-fraction."
+            )
     for what, value in (
         ("task", lambda r: r.kind),
         ("data set", lambda r: r.data.fingerprint),
         ("network", lambda r: r.architecture),
-        ("size of images", lambda r: r.image_size),
+        ("size of images", lambda r: of_record(r.kind).seen_at(r)),
         ("number of test images", lambda r: r.metrics.get("images")),
     ):
         of: dict[Any, list[str]] = {}
@@ -181,7 +186,7 @@ def notes(runs: list[RunRecord], metric: Metric, counts: set[int]) -> list[str]:
     lines = [
         f"{what}, mean ± standard deviation over {seeds} {'seed' if counts == {1} else 'seeds'}; seconds of training, "
         "median.",
-        plain(f"{one.data.name}, {one.architecture} at {one.image_size} px, on {where}."),
+        plain(f"{one.data.name}, {one.architecture} at {of_record(one.kind).seen_at(one)}, on {where}."),
         plain("Every trained row: " + ", ".join(f"{k} {v}" for k, v in shared.items()) + ".") if shared else "",
         f"Not the same in every row: {', '.join(differ)} (training.yaml of each run)." if differ else "",
     ]

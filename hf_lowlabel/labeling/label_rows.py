@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..data.files.table_files import decoded, read_table
 from ..data.labels.columns import FILE_COLUMNS, PICTURES, cells_of, column_called, columns_of, without_header
@@ -21,6 +23,7 @@ from ..data.labels.ticks import (
     refuse_strays,
     switches,
     warn_columns_unread,
+    whole_answers,
     with_blanks,
     without_nothing,
 )
@@ -87,14 +90,14 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         warn_columns_unread(others, found, path.name)
         if rules.several:
             found = without_nothing(with_blanks(found, path.name), path.name, row_name)
-            texts = of_several(path, rows, found)
+            texts = of_several(path, found, lambda k: f"row {rows[k][0]}", rules)
         names = list(found)
         labels = "label"
         rows = [(number, {**row, labels: text}) for (number, row), text in zip(rows, texts)]
     elif rules.several:
         given = [row.get(labels) for _, row in rows]
         lists = all(cell is None or isinstance(cell, (str, list)) for cell in given)
-        hot = multi_hot(given, path.name, lambda k: f"row {rows[k][0]}") if lists else None
+        hot = multi_hot(given, path.name, lambda k: f"row {rows[k][0]}", rules) if lists else None
         if hot is not None:
             names = [str(k) for k in range(hot.shape[1])]
             rows = [(number, {**row, labels: of_marks(names, marks)}) for (number, row), marks in zip(rows, hot)]
@@ -129,19 +132,15 @@ def only_other(columns: Sequence[str], rows: Rows, own: Collection[str | None], 
     return others[0]
 
 
-def of_several(path: Path, rows: Rows, found: Columns) -> list[str | None]:
+def of_several(path: Path, found: Columns, row: Callable[[int], str], rules: LabelRules) -> list[str | None]:
     """All classes of each row, as a;b, by columns of yes and no."""
     if odd := [name for name in found if parts_of(name) != [name]]:
         raise UserError(
             f"The column {odd[0]!r} of {path.name} cannot be one of several classes. Give it another name, without ; "
             "or |."
         )
-    texts: list[str | None] = []
-    for (number, _), values in zip(rows, zip(*found.values())):
-        if None in values and {*values} != {None}:
-            raise UserError(f"Row {number} of {path.name} has 0 or 1 for some classes. Fill in all, or none.")
-        texts.append(None if None in values else of_marks(found, values))
-    return texts
+    labels = np.array([[-1 if mark is None else mark for mark in marks] for marks in found.values()], np.int8).T
+    return [of_marks(found, marks) for marks in whole_answers(labels, path.name, row, rules).tolist()]
 
 
 def of_marks(names: Iterable[str], marks: Iterable[int]) -> str | None:

@@ -34,8 +34,9 @@ from ..tasks.data_classes import as_path, label_rules
 from ..training.preparing import Run, check_labels, prepare
 from .answers import without_masks
 from .class_names import by_names, check_names, with_names
+from .encoders import name_of
 from .from_words import from_words
-from .on_features import from_features, name_of
+from .on_features import from_features
 from .on_training import from_training
 from .report import Advice
 from .request import DRAW, checked
@@ -137,7 +138,8 @@ def auto(
 
     Args:
         dataset: Images: Hub id, local folder, parquet file or folder, 'digits', or data in memory.
-        model: Timm name, Hub id, local folder or a timm module; for classification also several, which vote.
+        model: Timm name, Hub id, local folder or a timm module; or several, which vote for classification, and of
+            which with masks the best on frozen features is trained.
         task: What is learned: classification, multilabel or segmentation.
         labels: Finished labels: a folder of `select`, labels.csv, or a Label Studio export (.json).
         split: Split manifest (JSON) instead.
@@ -165,7 +167,8 @@ def auto(
         mask_ignore: Mask values to ignore, besides 255.
         instances: Mask values are object numbers, all of one class.
         architecture: Decoder for segmentation; None: the default of `finetune`.
-        image_size: Side of the network's input in px; None: the model's, or the images' if smaller.
+        image_size: Side of the network's input in px; None: the model's, or the images' if smaller. With masks the
+            shorter side to which images are scaled down; None: what the time allows.
         stored_size: Side of stored images in px (with masks the longer); None: as in `finetune`.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
         seed: Decides the labels drawn and the folds.
@@ -182,7 +185,7 @@ def auto(
     said |= checked(said)
     models, labels, features, split = (said[name] for name in ("models", "labels", "features", "split"))
     kind = get_task(task)
-    if len(models) > 1 and not kind.climbs:
+    if len(models) > 1 and not kind.climbs and kind_of(task).page != "mask":
         raise UserError(f"auto tries one encoder for {task}, and {len(models)} are given. Give one --model.")
     given = {name: said[name] for name in GIVEN} | {"model": models[0]}
     drawn = {name: said[name] for name in ("num_labels", *DRAW)}
@@ -218,7 +221,7 @@ def auto(
                 best = (
                     Best(*from_features(ready, given, models, keep, to_label, left, train, names))
                     if kind.climbs
-                    else Best(*from_training(ready, given, keep, to_label, left, train))
+                    else Best(*from_training(ready, given, models, keep, to_label, left, train))
                 )
             return best
     except NoLabels as missing:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,3 +116,13 @@ class Features:
         out = softmax((self.x @ weight.T + bias) / t)
         out[self.some] = own
         return out
+
+
+def name_of(model: Any) -> str:
+    if isinstance(model, (str, Path)):
+        return Path(model).name if Path(model).exists() else str(model)
+    return type(model).__name__
+
+
+def unique(name: str, taken: Sequence[str]) -> str:
+    return name if name not in taken else unique(f"{name} again", taken)

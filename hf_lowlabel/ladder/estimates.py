@@ -31,6 +31,7 @@ DRAWS = 8  # of each part
 USUAL = 0.2  # exponent of the power law by which errors fall with the number of labels, on other data
 OWN = 0.25  # share of the labels' own curve in the forecast: a few labels say little about a slope
 FORECAST_ERROR = 0.03  # standard deviation that a forecast has beyond that of today's accuracy
+FARTHEST = 10  # times the labels, beyond which nothing is said of so few
 CARRIED = 0.8  # share of today's error that a forecast still has: the curve flattens
 
 
@@ -214,8 +215,8 @@ def average_of_families(m: np.ndarray, a: np.ndarray, labels: int, now: float) -
 
 
 def labels_for(curve: Curve, target: float, labels: int) -> int | None:
-    """Labels of which `target` is expected; None: more than a hundred times as many as there are."""
-    for n in range(labels, 100 * labels + 1, max(1, labels // 10)):
+    """Labels of which `target` is expected; None: more than `FARTHEST` times as many as there are."""
+    for n in range(labels, FARTHEST * labels + 1, max(1, labels // 10)):
         if curve.expected(n) >= target:
             return n
     return None

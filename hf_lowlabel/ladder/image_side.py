@@ -1,4 +1,5 @@
-"""The side of the images that `auto` trains on, where the user named none: the largest whose runs are long enough."""
+"""The side of the images that `auto` trains on: the one that the user named, or the largest whose runs are long
+enough."""
 
 from __future__ import annotations
 
@@ -52,36 +53,40 @@ def at_fitting_side(
     given: Mapping[str, Any],
     configs: Callable[[Mapping[str, Any]], dict[Attempt, Config]],
     seconds: float,
+    trials: str = TRIALS,
 ) -> tuple[Prepared, dict[str, Any], str | None]:
-    """The run and the settings of its attempts at the largest side whose trials are long enough.
+    """The run and the settings of its attempts at the side that was asked for, or the largest whose trials are long
+    enough.
 
     Args:
         ready: a run at the usual side.
         given: settings that all attempts have.
         configs: settings -> those of every attempt.
         seconds: time left.
+        trials: folder in the run's that keeps the side.
 
     Returns:
-        The run, the settings, and a sentence where the side is smaller than the usual one.
+        The run, the settings, and a sentence where the side is smaller than the usual one for want of time.
     """
-    sides = ready.task.sides(ready.dataset)
-    if len(sides) < 2 or any(given[name] is not None for name in sides[0]):
+    sides = ready.task.sides(ready.dataset, given["image_size"])
+    if not sides or given["stored_size"] is not None:
         return ready, dict(given), None
-    path = ready.folder / TRIALS / SIZE
-    if not path.is_file():
-        side = measured(ready, sides, given, configs, seconds)
-        barrier()  # all have looked
-        if is_main_process():
-            path.parent.mkdir(exist_ok=True)
-            write_json(path, side)
-        barrier()
-    side = read_kept(path)
-    if side == sides[0]:
+    path, side, said = ready.folder / trials / SIZE, sides[0], None
+    if len(sides) > 1:
+        if not path.is_file():
+            side = measured(ready, sides, given, configs, seconds)
+            barrier()  # all have looked
+            if is_main_process():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, side)
+            barrier()
+        side = read_kept(path)
+        said = (
+            f"Learned from images of {side['image_size']} px, which fit the time; with more --minutes or a GPU they "
+            "are larger, and --image-size sets the side."
+        )
+    if side["stored_size"] is None:
         return ready, dict(given), None
-    said = (
-        f"Learned from images of {side['image_size']} px, which fit the time; the usual side is "
-        f"{sides[0]['image_size']} px: more --minutes or a GPU reach it, --image-size sets it."
-    )
     return rebuilt(ready, **side), {**given, **side}, said
 
 
@@ -98,6 +103,6 @@ def measured(
         grown = {a: s * area for a, s in each.items()}
         labels = len(ready.labeled.members)
         found = settle(grown, left - fits * area, labels, choices=trials.choices, longer=trials.longer, quiet=True)
-        if found.steps >= ENOUGH and len(found.attempts) == len(each):
+        if fits * area <= left and found.steps >= ENOUGH and len(found.attempts) == len(each):
             return side
     return small

@@ -23,7 +23,7 @@ from ..training.priors import save_priors
 from .adapted import adapt
 from .advice_files import write_advice
 from .class_names import ByNames
-from .encoders import Features
+from .encoders import Features, name_of, unique
 from .estimates import curve_of
 from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_on
 from .frozen import climb, rounds_of
@@ -144,16 +144,6 @@ def looked_at(
             break
     note(ready.folder, ENCODERS, len(encoders))
     return readies, encoders
-
-
-def name_of(model: Any) -> str:
-    if isinstance(model, (str, Path)):
-        return Path(model).name if Path(model).exists() else str(model)
-    return type(model).__name__
-
-
-def unique(name: str, taken: list[str]) -> str:
-    return name if name not in taken else unique(f"{name} again", taken)
 
 
 def take(ready: Prepared, tried: list[Tried], names: ByNames | None) -> None:

@@ -3,6 +3,7 @@ ordinary run."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,12 +28,15 @@ from ..selection.by_model import said_of_each, spread_out
 from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
 from ..tasks.uncertainty import Doubt
+from ..text import listed
 from ..training import frozen
+from ..training.folder import SEARCH
 from ..training.preparing import Prepared
 from ..training.run import train as train_network
 from . import advice as find
 from .advice import Remark
 from .advice_files import write_advice
+from .encoder_choice import with_best_encoder
 from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .fair_sample import Likeness, likeness, some_without
 from .folds import spread_over_folds
@@ -40,7 +44,7 @@ from .image_side import at_fitting_side
 from .last_run import first_that_ends, said_diverged
 from .planning import FOLDS
 from .report import HELP, Advice, between, said_images, said_unlike
-from .search_state import TRIALS, features_of_encoder, readable
+from .search_state import TRIALS, features_of_encoder, read_kept, readable
 from .trained import Trials, hushed
 from .trials import Trial, gain_over, ranked, score_interval
 
@@ -66,13 +70,20 @@ def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Pa
 
 
 def from_training(
-    ready: Prepared, given: Mapping[str, Any], keep: Path, to_label: int, seconds: float, train: bool = True
+    ready: Prepared,
+    given: Mapping[str, Any],
+    models: Sequence[Any],
+    keep: Path,
+    to_label: int,
+    seconds: float,
+    train: bool = True,
 ):
     """The best attempt in a run folder.
 
     Args:
-        ready: a run with all labels.
+        ready: a run with all labels and the first of the models.
         given: settings of `finetune` that all attempts have.
+        models: encoders to choose from.
         keep: folder of features, for attempts on frozen ones.
         to_label: images to choose for the next round of labels.
         seconds: time left.
@@ -97,7 +108,13 @@ def from_training(
             "is nothing to tell apart. Add some for cross-validation."
         )
     attempts = [a for a in task.attempts if train or a.frozen]
-    every = partial(configs_of, with_branches(attempts, ready.network.model), folder=ready.folder)
+    of_folder = partial(configs_of, folder=ready.folder)
+    others, said = list[Trial](), list[str]()
+    if len(models) > 1:
+        left = seconds - (time.perf_counter() - begin)
+        ready, given, name, others, word = with_best_encoder(ready, given, models, of_folder, copies, left)
+        attempts, said = [replace(a, name=f"{a.name}, {name}") for a in attempts], [word]
+    every = partial(of_folder, with_branches(attempts, ready.network.model))
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
     if any(a.frozen and not config.method.of_pixels for a, config in configs.items()):
@@ -106,8 +123,8 @@ def from_training(
     trials = Trials(ready, configs, ready.folder / TRIALS, of_encoder, copies)
     found, plan = trials.climb(seconds - (time.perf_counter() - begin))
     tried = ranked(task, found, ready.names)
-    said = [smaller] if smaller else []
-    with_all = partial(with_all_labels, ready, trials, plan, tried, said, to_label, train)
+    said += [smaller] if smaller else []
+    with_all = partial(with_all_labels, ready, trials, plan, tried, others, said, to_label, train)
     return first_that_ends(ready.folder, tried, lambda one: one.name, with_all)
 
 
@@ -116,13 +133,15 @@ def with_all_labels(
     trials: Trials,
     plan: Mapping[str, Any],
     tried: Sequence[Trial],
+    others: Sequence[Trial],
     said: Sequence[str],
     to_label: int,
     train: bool,
     best: Trial,
     gone: Sequence[str],
 ):
-    """The last run, of one of the trials, and what `from_training` returns of it. gone: those whose run diverged."""
+    """The last run, of one of the trials, and what `from_training` returns of it. others: trials of other encoders,
+    which are shown. gone: those whose run diverged."""
     task, recorder = ready.task, ready.recorder
     tried = [best, *(one for one in tried if one is not best)]
     resume = (ready.folder / "checkpoints").is_dir()
@@ -131,11 +150,16 @@ def with_all_labels(
         last = trials.part(best.attempt, np.arange(len(ready.labeled.members)), ready.folder, **steps)
     last = replace(last, held=ready.held)
     recorder.takes(last.config, last.network.model.load_report)
+    shown = [best, *sorted([*tried[1:], *others], key=lambda t: -t.score)]
     recorder.ladder = [
         {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
-        for t in tried
+        for t in shown
     ]
     advice = advise(ready, tried, plan, train, copied=not trials.once.all())
+    if later := plan.get("later"):  # of an older version none
+        minutes = read_kept(ready.folder / SEARCH)["minutes"]
+        advice.later = {name: math.ceil(minutes + more) for name, more in later.items()}
+        said = [*said, said_later(advice.later)]
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
     if ready.labeled.targets is not None:  # masks are judged by `review`, pixel by pixel
@@ -151,11 +175,16 @@ def with_all_labels(
     known = known if best.attempt.frozen else None  # training changes them
     run = frozen.fit(last, callbacks, known) if best.attempt.frozen else train_network(last, callbacks)
     if task.score.key in run.metrics:
-        shown = task.score.show(run.metrics[task.score.key])
-        advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {shown}.")
+        tested = task.score.show(run.metrics[task.score.key])
+        advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {tested}.")
     advice.next, x = next_to_label(last, run.model, to_label, known)
     chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
-    return run, tried, advice, chosen
+    return run, shown, advice, chosen
+
+
+def said_later(later: Mapping[str, int]) -> str:
+    each = listed([f"{name} (from about --minutes {least})" for name, least in later.items()], 5)
+    return f"There was no time for {each}: a new search in another --output-dir tries it."
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------
@@ -171,16 +200,16 @@ def advise(
     if groups < count:
         apart += f" (grouped by file or film: {groups} groups)"
     of = f"{plan['folds'] - 1} in {plan['folds']}"
-    trial = f"cross-validation over {count} {task.label_words}{apart}, where a model of {of} of them"
-    short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else ", in fewer steps,"
-    how = f"from {trial}{short} has {score.show(best.score)}"
+    short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else " and fewer steps"
+    how = (
+        f"is expected with all {task.label_words}; {score.show(best.score)} was measured with {of} of them{short}, by "
+    )
+    how += f"cross-validation over {count} {task.label_words}{apart}"
     if interval is None:
-        out.sentences.append(
-            f"On new images: {score.title} about {score.show(best.expected)}, {how}; too few for more."
-        )
+        out.sentences.append(f"On new images: {score.title} about {score.show(best.expected)} {how}; too few for more.")
     else:
         out.accuracy = interval
-        out.sentences.append(f"On new images: {score.title} {between(interval)}, {how}.")
+        out.sentences.append(f"On new images: {score.title} {between(interval)} {how}.")
     out.sentences += task.said_left_out(best.tallies, names)
     if best is not plain:
         why = f", not clearly more, while {best.name} has all labels for its last run" if best.attempt.floor else ""
@@ -223,7 +252,7 @@ def why_not_tried(ready: Prepared, plan: Mapping[str, Any], trained: bool) -> st
     if not trained:
         return "not tried, since no network was trained (--no-train)"
     begun = {*plan["attempts"], *plan.get("diverged", ())}
-    planned = any(a.unlabeled and a.name in begun for a in ready.task.attempts)
+    planned = any(a.unlabeled and name.startswith(a.name) for a in ready.task.attempts for name in begun)
     return "training with them diverged" if planned else "there was no time to try them"
 
 

@@ -30,12 +30,14 @@ def in_time(rounds: Sequence[Round], seconds: float) -> Iterator[Round]:
 
 
 class Fitting(NamedTuple):
-    """folds: of the labels. steps: of a trial. last: of the run with all labels."""
+    """folds: of the labels. steps: of a trial. last: of the run with all labels. later: attempts for which the time was
+    short -> how many minutes more they take."""
 
     folds: int
     steps: int
     last: int
     attempts: list[Attempt]
+    later: dict[str, int] = {}
 
 
 def settle(
@@ -59,7 +61,7 @@ def settle(
         longer: how many times the steps of a trial the last run has.
         quiet: nothing is said of what does not fit.
     """
-    attempts, level = list(each), logging.DEBUG if quiet else logging.WARNING
+    attempts, level, later = list(each), logging.DEBUG if quiet else logging.WARNING, dict[str, int]()
     while attempts:
         ways = [(folds, longer) for folds in choices]
         if attempts[-1].floor:
@@ -70,16 +72,17 @@ def settle(
             steps = int(left / every) if every > 0 else MOST
             if steps >= FEWEST:
                 steps = min(steps, MOST)
-                return Fitting(folds, steps, min(int(last * steps), MOST), attempts)
+                return Fitting(folds, steps, min(int(last * steps), MOST), attempts, later)
         more = math.ceil((FEWEST * every - left) / SPENT / 60)  # minutes, by the way that takes least
         if needed and len(attempts) == 1:
             said = "%.0f s are short for these images: give about %d more --minutes, or a smaller --image-size"
             log.log(level, said, max(left, 0), more)
-            return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts)
+            return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts, later)
         said = (
             "%s would need about %d minutes, and %d are left: not tried. A new search with %d more --minutes, in "
             "another --output-dir, tries it"
         )
         there = max(math.floor(left / SPENT / 60), 0)
+        later[attempts[-1].name] = more
         log.log(level, said, attempts.pop().name, there + more, there, more)
-    return Fitting(choices[-1], FEWEST, FEWEST, [])
+    return Fitting(choices[-1], FEWEST, FEWEST, [], later)

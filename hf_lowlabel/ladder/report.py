@@ -14,7 +14,7 @@ from ..training.preparing import Prepared
 from . import advice as find
 from .advice import Remark
 from .encoders import Features
-from .estimates import MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
+from .estimates import FARTHEST, MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
 from .fair_sample import Likeness, likeness, some_without
 from .rungs import Tried
 
@@ -25,7 +25,8 @@ class Advice:
 
     sentences: the summary. accuracy: on new images, by cross-validation; None with too few labels. helps: whether
     unlabeled images help, "yes", "no" or "unclear". tested: ids of nearly identical labeled and test images.
-    trained_on: the model was finetuned from frozen features; `accuracy` is that of the features.
+    trained_on: the model was finetuned from frozen features; `accuracy` is that of the features. later: what there was
+    no time to try -> from how many minutes of a new search it is.
     """
 
     sentences: list[str]
@@ -39,6 +40,7 @@ class Advice:
     strangers: list[Remark] = field(default_factory=list)
     tested: list[tuple[str, str]] = field(default_factory=list)
     trained_on: bool = False
+    later: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
@@ -171,14 +173,11 @@ def said_needed(curve: Curve, goal: float, labels: int, words: str) -> str:
     few, needed, many = (labels_for(curve, goal + shift, labels) for shift in (-wide, 0.0, wide))
 
     def rounded(number: int | None) -> str:
-        return f"{int(float(f'{number:.2g}')):,}" if number else "more than a hundred times as many"
+        return f"{int(float(f'{number:.2g}')):,}" if number else f"more than {FARTHEST} times as many"
 
     if needed is None:
-        return (
-            f"probably more than a hundred times as many {words} ({rounded(few)} at best)"
-            if few
-            else f"{rounded(None)} {words}"
-        )
+        best = f" ({rounded(few)} at best)" if few else ""
+        return f"more than {FARTHEST} times as many {words}{best}; how many cannot be said from so few"
     return f"about {rounded(needed)} {words} ({rounded(few)} to {rounded(many)})"
 
 

@@ -245,13 +245,11 @@ def first_images(data: DataArguments, model: str, folder: Path, budget: int | No
     shutil.rmtree(folder / "to_label", ignore_errors=True)  # without selection.json, its last file: of a killed process
     keep = folder.parent / "features"  # where the next round looks for them
     names, task = list(data.classes) or None, common["task"]
-    usual = BUDGETS[kind_of(task).page == "mask"]
-    budget = min(budget or usual, len(get_task(task).open_to_select(data, names)))
-    how = {**common, "features": str(keep)}
+    how = {**common, "features": str(keep), "budget": budget or BUDGETS[kind_of(task).page == "mask"], "at_most": True}
     if is_finished(get_task(task), model):  # which sees images as it does
         how |= {"features": None, "image_size": None}
     with filling(folder), filling(keep):
-        select(model, data, budget=budget, output=str(folder / "to_label"), classes=names, **how)
+        select(model, data, output=str(folder / "to_label"), classes=names, **how)
 
 
 def state_of(folder: Path, per_round: int, task: str = "classification") -> State:

@@ -182,6 +182,7 @@ class Trials:
         found = settle(each, left - fits, self.groups, self.needed, self.choices, self.longer, quiet)
         names, gone = [a.name for a in found.attempts], [a.name for a in self.configs if a not in each]
         plan = {"folds": found.folds, "steps": found.steps, "last": found.last, "attempts": names, "diverged": gone}
+        plan["later"] = found.later
         if is_main_process():
             path.parent.mkdir(exist_ok=True)
             write_json(path, plan)
@@ -197,20 +198,25 @@ class Trials:
         plan = self.plan(seconds)
         tried = []
         for attempt in (r for r in self.configs if r.name in plan["attempts"]):
-            tallies = unless_diverged(attempt, partial(self.in_turn, attempt, plan))
-            if tallies is None:
-                continue
-            task, group = self.ready.task, None
-            score = task.total(task.judged(tallies), self.names)
-            if self.copies is not None:
-                group = np.unique(self.group[self.judged(plan)], return_inverse=True)[1]
-            tried.append(Trial(attempt, tallies, score, left_of_error(attempt, plan), group))
-            log.info("%s: %s cross-validated", attempt.name, task.score.show(score))
+            if (one := self.tried(attempt, plan)) is not None:
+                tried.append(one)
         if self.needed and not any(not trial.attempt.unlabeled for trial in tried):
             raise UserError(
                 "Every way to train on the labels alone diverged. Look at images and labels, or give another --model."
             )
         return tried, plan
+
+    def tried(self, attempt: Attempt, plan: dict[str, Any]) -> Trial | None:
+        """An attempt, cross-validated; None where its network diverges."""
+        tallies = unless_diverged(attempt, partial(self.in_turn, attempt, plan))
+        if tallies is None:
+            return None
+        task, group = self.ready.task, None
+        score = task.total(task.judged(tallies), self.names)
+        if self.copies is not None:
+            group = np.unique(self.group[self.judged(plan)], return_inverse=True)[1]
+        log.info("%s: %s cross-validated", attempt.name, task.score.show(score))
+        return Trial(attempt, tallies, score, left_of_error(attempt, plan), group)
 
     def in_turn(self, attempt: Attempt, plan: dict[str, Any]) -> np.ndarray:
         """Tallies of all folds."""

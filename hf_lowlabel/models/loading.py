@@ -6,7 +6,6 @@ import logging
 import numbers
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +18,7 @@ from transformers import TimmWrapperConfig
 
 from ..errors import UserError
 from ..files import is_json, verify
-from ..text import brief
+from ..text import brief, warn
 from .backbone import LowLabelBackbone
 from .checkpoint_resolver import Checkpoint, locate
 from .classifier import LowLabelForImageClassification
@@ -85,10 +84,9 @@ def create_classifier(
     names = _check_classes(num_labels, class_names)
     found = _find(name, pretrained, revision)
     if found.filled and found.module is not None and not found.num_classes and head_names(timm_module(found.module)):
-        warnings.warn(
+        warn(
             f"The head of {found.source} is not kept, since its layers are not those of {found.architecture} in timm: "
-            f"that of the {num_labels} classes is fresh.",
-            stacklevel=2,
+            f"that of the {num_labels} classes is fresh."
         )
     kept = found.filled and found.num_classes == num_labels and names in (None, found.label_names)
     if (

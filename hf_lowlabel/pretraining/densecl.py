@@ -55,6 +55,7 @@ class DenseCL(PretrainObjective):
     }
 
     views = ("moco", "moco")
+    compares = True
     maps = True
 
     def __init__(

@@ -38,6 +38,7 @@ class Exemplar(PretrainObjective):
     defaults = dict(batch_size=64, learning_rate=0.1, weight_decay=1e-4, optimizer="momentum")
 
     views = ("exemplar",) * 8
+    compares = True
 
     def __init__(self, encoder: nn.Module, *, instances: Several = 8, out: Count = 1000):
         super().__init__(encoder)

@@ -61,6 +61,8 @@ class LeJEPA(PretrainObjective):
         "imagenet": dict(epochs=100, warmup_ratio=0.1, l2_sp=0.0, method_args=dict(local_crops=6)),
     }
 
+    compares = True
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -56,6 +56,7 @@ class MoCo(PretrainObjective):
     }
 
     views = ("moco", "moco")
+    compares = True
 
     def __init__(
         self,

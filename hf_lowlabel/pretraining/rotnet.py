@@ -24,8 +24,10 @@ class RotNet(PretrainObjective):
     paper = "Gidaris et al., Predicting image rotations"
     year, arxiv = 2018, "1803.07728"
     needs = "one view, turned four ways"
-    # 0.1 at batch 128
-    defaults = dict(batch_size=128, learning_rate=0.2, weight_decay=5e-4, optimizer="sgd", lr_scheduler_type="steps")
+    # 0.1 at batch 128, divided by 5 after 60, 120 and 160 of 200 epochs
+    defaults = dict(
+        batch_size=128, learning_rate=0.2, weight_decay=5e-4, optimizer="sgd", lr_scheduler_type="steps-rotnet"
+    )
     # Rebuffi et al., section 4.6
     presets = {"cifar": dict(epochs=200, l2_sp=0.0)}
 

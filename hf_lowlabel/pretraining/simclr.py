@@ -57,6 +57,7 @@ class SimCLR(PretrainObjective):
     }
 
     views = ("simclr", "simclr")
+    compares = True
 
     def __init__(self, encoder: nn.Module, *, hidden: CountOrNone = 0, out: Count = 128, tau: Positive = 0.5):
         super().__init__(encoder)

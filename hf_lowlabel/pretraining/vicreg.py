@@ -49,6 +49,7 @@ class VICReg(PretrainObjective):
     }
 
     views = ("byol1", "byol2")
+    compares = True
 
     def __init__(
         self,

@@ -48,7 +48,9 @@ def badge(doubt: Doubt, known: np.ndarray, budget: int, seed: int = 0) -> np.nda
 
         g_i = (p_i - e_argmax p_i) x_i^T,   P(next = i) ~ min_{j chosen} |g_i - g_j|^2
 
-    for the class that the model names; the first is the largest, as in the authors' code. Of products no K D is stored:
+    for the class that the model names; the first is the largest, as in the authors' code. x_i are the features `rooted`
+    (their square root behind a ReLU, centred, of length 1), as for the other strategies and in recipes/benchmarks; the
+    paper has the activations themselves, whose length weighs in there. Of products no K D is stored:
     |g_i - g_j|^2 = |a_i|^2 |x_i|^2 + |a_j|^2 |x_j|^2 - 2 (a_i . a_j)(x_i . x_j).
     """
     a, x = doubt.p - (np.arange(doubt.p.shape[1]) == doubt.p.argmax(1)[:, None]), doubt.x.astype(np.float64)

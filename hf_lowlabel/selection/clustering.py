@@ -8,10 +8,10 @@ One seed gives one result on one backend. k-means++ costs more than all of Lloyd
 random images.
 
 Cost for N images, D features, K clusters, I steps: 2 N K D I operations and N D numbers held. With `sample` the steps
-see that many images only and the rest are assigned once, read from a memory map in pieces: 2 (sample I + N) K D
-operations. At N = 100 million, D = 512, K = 600, I = 25, sample = 256 K that is 65 TFLOP instead of 1,540: some 11
-minutes of one CPU core at 100 GFLOP/s, beside reading 205 GB of features. `sample=None` takes every image up to `WHOLE`
-numbers, 256 images a cluster above.
+see that many images only and the rest are assigned once, in pieces: 2 (sample I + N) K D operations. At N = 100
+million, D = 512, K = 600, I = 25, sample = 256 K that is 65 TFLOP instead of 1,540: some 11 minutes of one CPU core at
+100 GFLOP/s, beside reading 205 GB of features. `sample=None` takes every image up to `WHOLE` numbers, 256 images a
+cluster above.
 """
 
 from __future__ import annotations

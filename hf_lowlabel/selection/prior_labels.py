@@ -174,9 +174,9 @@ def _check_priors(model, split, text_model, words, propagation, clusters, neighb
 
 
 def _from_labels(found, labeled, labels, count, propagation, finetune, clusters, neighbors, seed) -> np.ndarray:
-    x = unit(found.values)
+    x = unit(found.values, in_place=True)
     if finetune:
         x = finetune_features(x, max(len(labeled), 1), seed=seed)
     if propagation == "clusters":
         return cluster_priors(x, labeled, labels, count, counts=clusters, seed=seed)
-    return graph_priors(unit(x), labeled, labels, count, k=neighbors or NEIGHBORS)
+    return graph_priors(unit(x, in_place=True), labeled, labels, count, k=neighbors or NEIGHBORS)

@@ -44,7 +44,7 @@ def cluster_priors(
         labeled: rows that have a label, int64 [L].
         labels: their classes, int64 [L] in 0..num_classes - 1.
         num_classes: K.
-        counts: clusters of each run (None: K, 2 K, ... 6 K).
+        counts: clusters of each run (None: K, 2 K, ... 6 K, as far as there are images without a label).
         seed: decides the first centres.
 
     Returns:
@@ -55,7 +55,8 @@ def cluster_priors(
     """
     check(x, labeled, labels, num_classes)
     free = len(x) - len(labeled)
-    counts = counts or [min(num_classes * (run + 1), free) for run in range(RUNS)]
+    least = len(np.unique(labels))  # each class with labels has a cluster, however few images are without
+    counts = counts or [max(least, min(num_classes * (run + 1), free)) for run in range(RUNS)]
     out = np.zeros((len(x), num_classes), np.float32)
     for run, k in enumerate(counts):
         found, owner = constrained_kmeans(x, k, labeled, labels, seed=1009 * seed + run)

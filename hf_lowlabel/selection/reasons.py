@@ -10,6 +10,7 @@ from ..labeling.contact_sheet import thumbnail
 from .clustering import nearest
 
 NEIGHBOURS = 6  # on the contact sheet
+SAME = 0.1
 
 
 def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np.ndarray) -> list[dict]:
@@ -24,12 +25,14 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np
     Returns:
         For each chosen image "stands_for", how many images it is the nearest chosen one of, and "neighbours", the
         nearest images, "same" where all but the same: nearer than a tenth of the median distance between a chosen
-        image and its nearest ones.
+        image and the next chosen one. (Distances to any neighbour are small in bursts of the same photo.)
     """
     index, distance = neighbours(x, NEIGHBOURS, chosen)
     index, distance = index[:, :NEIGHBOURS], np.sqrt(distance)
-    stands_for = np.bincount(nearest(x, x[chosen])[0], minlength=len(chosen))
-    limit = 0.1 * float(np.median(distance)) if distance.size else 0.0
+    whose, away = nearest(x, x[chosen])
+    stands_for = np.bincount(whose, minlength=len(chosen))
+    apart = neighbours(x[chosen], 1)[1][:, 0] if len(chosen) > 1 else away
+    limit = SAME * float(np.sqrt(np.median(apart)))
     out = []
     for row in range(len(chosen)):
         shown = [
@@ -37,7 +40,7 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np
                 "id": source.ids[indices[j]],
                 "distance": round(float(d), 4),
                 "thumb": thumbnail(source, int(indices[j])),
-                "same": bool(d < limit),
+                "same": bool(d <= limit),
             }
             for j, d in zip(index[row], distance[row], strict=True)
         ]

@@ -16,11 +16,15 @@ import torch
 from ..data.permutation import epoch_permutation
 from ..distributed import best_device
 from ..errors import UserError, unknown
-from ..evaluation.neighbors import neighbours
+from ..evaluation.neighbors import neighbours, squared_lengths
 from ..ranges import Count, CountOrNone, Share, Weight
 from .as3l import as3l, nearest_images
 from .clustering import BLOCK, kmeans, means, nearest
 
+DENSITY = (
+    1 << 16
+)  # images at most that the density around each of all is measured by: the cost then grows as their number
+FEWEST = 5  # neighbours among them
 MOST_COMPARED = 200  # images of a cell that are compared in pairs, where copies are looked for
 
 
@@ -88,7 +92,7 @@ def coreset(features: np.ndarray, budget: int, seed: int = 0, *, known: np.ndarr
     drawn at random.
     """
     x = torch.as_tensor(np.ascontiguousarray(features, dtype=np.float32), device=best_device())
-    norm = (x * x).sum(1)
+    norm = squared_lengths(x)
     distance, chosen = torch.full((len(x),), torch.inf, device=x.device), list[int]()
 
     def nearer(last: torch.Tensor) -> torch.Tensor:
@@ -122,7 +126,8 @@ def usl(
         R_i <- momentum R_i + (1 - momentum) Reg_i,   s_c <- argmax_{i in cluster c} U_i - weight R_i
 
     for `iterations` rounds from s_c = argmax U. The paper writes distances; the authors' code has their squares, and so
-    have we: it is what their weight belongs to.
+    have we: it is what their weight belongs to. Above `DENSITY` images the neighbours are looked for among so many,
+    drawn at random, and are as large a share of these (`FEWEST` at least): N `DENSITY` D operations instead of N^2 D.
 
     Args:
         features: float32 [N, D] of unit length.
@@ -135,7 +140,8 @@ def usl(
         momentum: share of it that stays in every round.
     """
     k = k or int(np.clip(round(0.008 * len(features)), 5, 400))
-    u = k / np.maximum(neighbours(features, k - 1)[1].sum(1), 1e-6)
+    among, k = sampled(len(features), k, seed)
+    u = k / np.maximum(neighbours(features, k - 1, among=among)[1].sum(1), 1e-6)
     assigned = kmeans(features, budget, seed=seed).assigned
     chosen = best_of_each(u, assigned, budget)
     smooth = np.zeros(len(u))
@@ -150,6 +156,14 @@ def usl(
         smooth = momentum * smooth + (1 - momentum) * reg
         chosen = best_of_each(u - weight * smooth, assigned, budget)
     return chosen
+
+
+def sampled(n: int, k: int, seed: int) -> tuple[np.ndarray | None, int]:
+    """Rows of n, ascending, that neighbours are looked for among (None: all), and how many stand for k of all."""
+    if n <= DENSITY:
+        return None, k
+    rows = np.sort(epoch_permutation(seed, "select/density", 0, DENSITY, n))
+    return rows, min(k, max(FEWEST, round(k * DENSITY / n)))
 
 
 def best_of_each(score: np.ndarray, assigned: np.ndarray, clusters: int) -> np.ndarray:
@@ -173,7 +187,8 @@ def typiclust(
 
     with min(budget, `most`) clusters. In turn, the cluster with the fewest chosen images, and of those the largest,
     gives its most typical one, which leaves it; clusters below `smallest` images come last. The paper writes distances;
-    the authors' code has their squares, and half of a small cluster.
+    the authors' code has their squares, and half of a small cluster. In a cluster of more than `DENSITY` images the
+    neighbours are those among so many of it, as in `usl`.
 
     Args:
         features: float32 [N, D] of unit length.
@@ -185,20 +200,32 @@ def typiclust(
     """
     clusters = min(budget, most)
     assigned = kmeans(features, clusters, seed=seed).assigned
-    left = [np.flatnonzero(assigned == c) for c in range(clusters)]
-    size = np.array([len(members) for members in left])
-    used = np.zeros(clusters, np.int64)
-    chosen = []
-    while len(chosen) < budget:
+    size = np.bincount(assigned, minlength=clusters)
+    used, turns = np.zeros(clusters, np.int64), list[int]()
+    while len(turns) < budget:
         able = np.flatnonzero(used < size)
-        c = able[np.lexsort((-size[able], used[able], size[able] < smallest))[0]]
-        near = min(k, len(left[c]) // 2)
-        spread = neighbours(features[left[c]], near)[1].mean(1) if near else np.zeros(len(left[c]))
-        best = int(spread.argmin())
-        chosen.append(int(left[c][best]))
-        left[c] = np.delete(left[c], best)
-        used[c] += 1
-    return np.array(chosen)
+        turns.append(int(able[np.lexsort((-size[able], used[able], size[able] < smallest))[0]]))
+        used[turns[-1]] += 1
+    gives = {}
+    for c in np.flatnonzero(used):
+        mine = np.flatnonzero(assigned == c)
+        gives[c] = iter(mine[most_typical(features[mine], int(used[c]), k, seed)])
+    return np.array([next(gives[c]) for c in turns])
+
+
+def most_typical(x: np.ndarray, count: int, k: int, seed: int) -> list[int]:
+    """`count` rows of a cluster, each the most typical (`typiclust`) of those left."""
+    among, k = sampled(len(x), k, seed)
+    index, distance = neighbours(x, min(k, len(x) // 2) + count - 1, among=among)  # as near as any once others left
+    left, out = np.ones(len(x), bool), list[int]()
+    for gone in range(count):
+        near = min(k, (len(x) - gone) // 2)
+        there = left[index]
+        there &= there.cumsum(1) <= near
+        spread = np.where(there, distance, 0).sum(1, dtype=np.float64)
+        out.append(int(np.where(left, spread, np.inf).argmin()))
+        left[out[-1]] = False
+    return out
 
 
 STRATEGIES = {

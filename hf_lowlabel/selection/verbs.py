@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..data.skipped import write_left_out
 from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
-from ..evaluation.neighbors import unit
+from ..evaluation.neighbors import rows_of, unit
 from ..files import A_MODEL, by_name
 from ..labeling.answer_kinds import Kind, kind_of
 from ..labeling.labels import Asked, read_classes
@@ -76,6 +76,7 @@ def select(
     model_revision: str | None = None,
     device: str | None = None,
     max_bad: float = 0.01,
+    at_most: bool = False,
 ) -> Selection:
     """Choose images worth labeling and write a folder to label them in. Under several processes the first one writes.
 
@@ -91,8 +92,8 @@ def select(
         strategy_args: of the strategy, by name.
         task: "classification", "multilabel", or "segmentation" for images to paint masks for.
         split: a manifest; its validation and test images are left out, and so are those it has labels for.
-        labels: instead, finished labels as `split --from` reads them. With neither, those that a finished run has
-            learned from; and images that have a mask are never chosen.
+        labels: instead, finished labels as `split --from` reads them, beside those that a finished run has learned
+            from. Without `split`, what that run tests on is left out; and images that have a mask are never chosen.
         classes: a list or file of class names.
         prior: prior pseudo-labels of `priors`, for instance from class names: the budget is divided over
             their classes, and the strategy chooses within each.
@@ -103,6 +104,7 @@ def select(
         model_revision: of a model on the Hub.
         device: such as "cpu" (None: the best there is).
         max_bad: share of unreadable images that is left out and listed.
+        at_most: fewer than `budget` are chosen where no more are left without copies, instead of an error.
 
     Returns:
         The folder, the chosen ids, and facts about the choice.
@@ -117,7 +119,7 @@ def select(
     kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
     strategy, arguments = known_strategy(strategy, strategy_args, of, model)
     asks = strategy in BY_MODEL
-    check_prior(prior, kind)
+    check_prior(prior, kind, strategy)
     if asks:
         check_asked(strategy, {"prior": prior, "features": features, "image-size": image_size})
         task_of(model, task, model_revision)
@@ -127,35 +129,47 @@ def select(
     data = as_trained(of, model, data)
     unpainted = tell_unpainted(data, kind)
     source = of.open_to_select(data, classes)
-    base, left_out = labels_so_far(split, labels, model, source, kind, data, asks)
+    base, left_out = labels_so_far(split, labels, model, source, kind, data)
     names = class_list(classes, base, source, kind) or (classes_of_priors(prior) if prior else [])
     members, labeled, free = positions(source, base, painted=kind.page == "mask" and split is None)
+    if at_most:
+        budget = max(min(budget, len(free)), 1)
     check_budget(budget, len(free), names, base, kind)
     how = dict(revision=model_revision, device=device)
-    looked = look(of, model, replace(data, max_bad=max_bad), source, members, strategy, **how) if asks else None
+    every = np.arange(len(source))  # also those that are held out, whose copies are not asked for either
+    looked = look(of, model, replace(data, max_bad=max_bad), source, every, strategy, **how) if asks else None
     path = features or folder / "features.safetensors"
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
-    found = looked.found if looked else extract(model, source, members, **how, **more)
-    x, free, known = unit(found.values), found.rows(free), found.rows(labeled)
-    believed = load_priors(prior, [source.ids[i] for i in found.indices], names).numpy() if prior else None
+    found = looked.found if looked else extract(model, source, every, **how, **more)
+    x, free, known, seen = unit(found.values, in_place=True), found.rows(free), found.rows(labeled), found.rows(members)
+    believed = np.zeros((len(x), len(names)), np.float32)
+    if prior:
+        believed[seen] = load_priors(prior, [source.ids[i] for i in found.indices[seen]], names).numpy()
 
     def of_features(some: np.ndarray, count: int) -> np.ndarray:
-        return choose(strategy, x[some], count, seed, source.labels[found.indices[some]], arguments, x[known])
+        return choose(strategy, rows_of(x, some), count, seed, source.labels[found.indices[some]], arguments, x[known])
 
     def pick(rows: np.ndarray) -> np.ndarray:
-        if believed is not None:
+        if prior:
             return within_classes(believed, rows, budget, of_features)
         if looked is None:
             return of_features(rows, budget)
         doubt = Doubt(*(v[rows] for v in looked.doubt))
         return BY_MODEL[strategy](doubt, looked.doubt.x[known], budget, seed, **arguments)
 
-    rows, first = choose_distinct(x, free, known, budget, pick)
+    first = first_alike(x, free)
+    distinct = free[first == free]
+    if at_most and len(distinct):
+        budget = min(budget, len(distinct))
+    if budget > len(distinct):
+        raise too_few(len(distinct), len(free), int((~np.isin(first, free)).sum()))
+    rows = distinct[pick(distinct)]
     chosen = found.indices[rows]
     facts: dict = {}
     if is_main_process():
-        why = reasons(x, rows, source, found.indices)
-        facts = report_of(source, found, rows, free, first, why, kind) | ({"not_painted": True} if unpainted else {})
+        why = reasons(rows_of(x, seen), np.searchsorted(seen, rows), source, found.indices[seen])
+        facts = {"images": len(seen), **report_of(source, found, rows, free, first, why, kind)}
+        facts |= {"not_painted": True} if unpainted else {}
         if looked is not None:
             facts["labeled"] = len(labeled)
         encoder = None if asks else model
@@ -207,8 +221,10 @@ def known_strategy(
     return strategy, given
 
 
-def check_prior(prior: str | None, kind: Kind) -> None:
-    """UserError for a file that holds no priors, or a task that has none: before features are computed."""
+def check_prior(prior: str | None, kind: Kind, strategy: str) -> None:
+    """UserError for a file that holds no priors, or what has no use for them: before features are computed."""
+    if prior and strategy == "class-balanced":
+        raise UserError("class-balanced draws by the labels, not by --prior. Leave one of them out.")
     if prior:
         classes_of_priors(prior)
     if prior and kind.page == "mask":
@@ -246,28 +262,21 @@ def data_arguments(dataset: str | DataArguments) -> DataArguments:
     return dataset if isinstance(dataset, DataArguments) else DataArguments(dataset)
 
 
-def choose_distinct(
-    x: np.ndarray, free: np.ndarray, known: np.ndarray, budget: int, pick: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose among the rows `free` of unit features x [N, D] without their copies, and those of rows that are `known`.
+def first_alike(x: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """For each of the rows `free` of unit features x [N, D] the row that it is a copy of (`identical`), or itself. All
+    other rows come first: those that have a label, are held out, or were given none when a person was asked."""
+    others = np.setdiff1d(np.arange(len(x)), free)
+    rows = np.concatenate([others, free])
+    return rows[identical(rows_of(x, rows))][len(others) :]
 
-    Args:
-        pick: rows without copies, int64 [n] -> which of them, int64 [budget].
 
-    Returns:
-        The chosen rows, int64 [budget], and for each of `free` the row that it is a copy of (`identical`), or itself.
-    """
-    rows = np.concatenate([known, free])
-    first = rows[identical(x[rows])][len(known) :]
-    distinct = free[first == free]
-    if budget > len(distinct):
-        labeled = int(np.isin(first, known).sum())
-        raise UserError(
-            f"There are {len(distinct)} images to choose from after leaving out {len(free) - len(distinct)} copies"
-            f"{f', {labeled} of them of labeled images' if labeled else ''}. "
-            + (f"Use --budget {len(distinct)} or less." if len(distinct) else "There is nothing new to label.")
-        )
-    return distinct[pick(distinct)], first
+def too_few(distinct: int, free: int, known: int) -> UserError:
+    """known: copies of images that are not asked for."""
+    return UserError(
+        f"There are {distinct} images to choose from after leaving out {free - distinct} copies"
+        f"{f', {known} of them of images that have a label or are held out' if known else ''}. "
+        + (f"Use --budget {distinct} or less." if distinct else "There is nothing new to label.")
+    )
 
 
 def listed(classes: str | list[str] | None) -> list[str]:
@@ -315,7 +324,6 @@ def report_of(
         name[row]: [n["id"] for n in reason["neighbours"] if n["same"]] for row, reason in zip(rows, why, strict=True)
     }
     out = {
-        "images": len(found),
         "unreadable": [list(s) for s in found.skipped],
         "kmeans": backend(),
         "copies": len(copies),

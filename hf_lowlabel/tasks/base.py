@@ -67,8 +67,9 @@ class Task(Doubting, Judging, Speaker):
     attempts: ClassVar[tuple[Attempt, ...]] = ()  # of `auto` to train; without frozen heads the plainest first
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
-    def sides(self, dataset: ImageDataset) -> list[dict[str, int | None]]:
-        """Sizes (settings of `finetune`, px) at which `auto` may train, the usual one first; none to choose from."""
+    def sides(self, dataset: ImageDataset, asked: int | None = None) -> list[dict[str, int | None]]:
+        """Sizes (settings of `finetune`, px) at which `auto` may train, the usual one first; none to choose from.
+        asked: the side that the user gave, which leaves one."""
         return []
 
     # ---- methods and settings ---------------------------------------------------------------------------------------

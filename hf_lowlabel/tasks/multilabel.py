@@ -146,6 +146,9 @@ class MultiLabel(Classification):
     def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
         return {"answer": "labels"}
 
+    def console(self, metrics: dict[str, Any]) -> list[str]:
+        return several.by_class(metrics)
+
     def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
         return several.figures(metrics, names)
 

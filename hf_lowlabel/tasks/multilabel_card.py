@@ -17,6 +17,7 @@ from . import classification_card as card
 from .data_classes import Examples, Section
 
 MOST_UNLEARNED = 5  # classes that are named
+MOST_LISTED = 12  # classes on the console
 
 
 def limits(record: RunRecord) -> list[str]:
@@ -36,7 +37,7 @@ def limits(record: RunRecord) -> list[str]:
         lines.append(f"Only {metrics['images']} test images: differences of a few per cent mean nothing.")
     return [
         *lines,
-        f"A class is predicted from a probability of {percent(THRESHOLD)} on; this threshold was not tuned.",
+        f"A class is predicted above a probability of {percent(THRESHOLD)}; this threshold was not tuned.",
     ]
 
 
@@ -58,6 +59,17 @@ def unlearned(metrics: dict[str, Any], quoted: Callable[[str], str] = str) -> li
     more = [f"and so are {len(found) - MOST_UNLEARNED} more classes"] if len(found) > MOST_UNLEARNED else []
     said = ["; ".join([*found[:MOST_UNLEARNED], *more])] if found else []
     return [*said, f"{listed(few, MOST_UNLEARNED)} cannot be told from chance with so few"] if few else said
+
+
+def by_class(metrics: dict[str, Any]) -> list[str]:
+    """A line for each class that images show, the worst first."""
+    keys = ("per_class_f1", "class_names", "per_class", "per_class_images", "per_class_named")
+    rows = sorted(row for row in zip(*(metrics.get(key) or () for key in keys), strict=False) if row[0] is not None)
+    lines = [
+        f"{name}: F1 {f1:.2f}, average precision {ap:.2f}; {shown} images show it, it is named on {named}"
+        for f1, name, ap, shown, named in rows[:MOST_LISTED]
+    ]
+    return lines + ([f"and {len(rows) - MOST_LISTED} better ones"] if len(rows) > MOST_LISTED else [])
 
 
 def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:

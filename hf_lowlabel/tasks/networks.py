@@ -17,6 +17,8 @@ from ..errors import UserError
 from ..models.image_processors import crop_share
 
 log = logging.getLogger("hf_lowlabel")
+LARGEST_VIEW = 321  # px: side of a training view of masks where none is asked for
+SMALLEST_VIEW = 96  # px, of `auto`
 
 
 @dataclass
@@ -126,3 +128,16 @@ def sizes(
             f"of 4 above it, for example {nearest}: the saved image processor then cuts out the pixels of evaluation."
         )
     return size, stored
+
+
+def whole_views(dataset: ImageDataset, asked: int | None = None) -> list[dict[str, int | None]]:
+    """Of images with masks the usual view, then views of whole smaller images, so that a view keeps seeing what belongs
+    together. asked: side of the only one."""
+    short, ratio = typical_side(dataset), typical_ratio(dataset)
+    if asked is not None:  # no image is enlarged
+        return [dict(image_size=asked, stored_size=round(asked * ratio) if asked < short else None)]
+    full = min(LARGEST_VIEW, short)
+    smaller = dict.fromkeys(32 * round(share * full / 32) for share in (0.75, 0.5, 0.375, 0.3))
+    return [dict(image_size=full, stored_size=None)] + [
+        dict(image_size=side, stored_size=round(side * ratio)) for side in smaller if SMALLEST_VIEW <= side < full
+    ]

@@ -42,14 +42,12 @@ from .cross_validation import of_other_masks
 from .data_classes import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
 from .foundation import MASKS, whole_patches
 from .judging import JudgingMasks
-from .networks import Network, squares_per_image, typical_ratio, typical_side
+from .networks import LARGEST_VIEW, Network, squares_per_image, typical_side, whole_views
 from .pixels import fit_probe
 from .predicted_masks import mask_rows
 from .segmenters import load_segmenter, seen, segmenter_for
 from .uncertainty import Doubt
 
-LARGEST_VIEW = 321  # px: side of a training view where none is asked for
-SMALLEST_VIEW = 96  # px, of `auto`
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
 
 
@@ -160,14 +158,8 @@ class Segmentation(JudgingMasks, Task):
         model.config.image_size = config.views.stored_size
         return Network(model, (config.views.image_height or side, side), config.views.stored_size)
 
-    def sides(self, dataset: ImageDataset) -> list[dict[str, int | None]]:
-        """The usual view, then views of whole smaller images, so that a view keeps seeing what belongs together."""
-        short, ratio = typical_side(dataset), typical_ratio(dataset)
-        full = min(LARGEST_VIEW, short)
-        smaller = dict.fromkeys(32 * round(share * full / 32) for share in (0.75, 0.5, 0.375, 0.3))
-        return [dict(image_size=full, stored_size=None)] + [
-            dict(image_size=side, stored_size=round(side * ratio)) for side in smaller if SMALLEST_VIEW <= side < full
-        ]
+    def sides(self, dataset: ImageDataset, asked: int | None = None) -> list[dict[str, int | None]]:
+        return whole_views(dataset, asked)
 
     def owns(self, config: dict) -> bool:
         return config.get("model_type") == "lowlabel-segmenter"
@@ -321,6 +313,9 @@ class Segmentation(JudgingMasks, Task):
     # ---- card and report --------------------------------------------------------------------------------------------
     def summary(self, record: RunRecord, data: str, method) -> str:
         return card.summary(record, data, method)
+
+    def seen_at(self, record: RunRecord) -> str:
+        return card.seen_at(record)
 
     def limits(self, record: RunRecord) -> list[str]:
         return card.limits(record)

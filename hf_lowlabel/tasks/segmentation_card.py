@@ -54,6 +54,14 @@ def size_note(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
+def seen_at(record: RunRecord) -> str:
+    """That of use; what `image_size` names is the side of a training view, which a probe has none of."""
+    if not record.image_size:
+        return ""
+    side = record.hyperparameters.get("stored_size")
+    return f"{side} px of the longer side" if side else "their own size"
+
+
 def limits(record: RunRecord) -> list[str]:
     metrics, lines = record.metrics, []
     names, iou = metrics.get("class_names") or record.class_names, metrics.get("per_class") or []

@@ -58,6 +58,10 @@ class Speaker(abc.ABC):
     def limits(self, record: RunRecord) -> list[str]:
         """What a user should know before trusting it, each sentence from a number that was recorded."""
 
+    def seen_at(self, record: RunRecord) -> str:
+        """Size of the images that the network sees, for a card and a table; "" where it was not recorded."""
+        return f"{record.image_size} px" if record.image_size else ""
+
     def next_step(self, model_id: str) -> str:
         """Markdown before the snippets of a card: what to do with the model first."""
         return ""

@@ -23,7 +23,7 @@ from ..distributed import barrier
 from ..errors import MissingSplit, UserError
 from ..models.quiet import unsaid
 from ..records import RunRecord
-from ..text import in_memory, listed
+from ..text import in_memory, listed, warn
 from ..yaml_files import read_yaml
 from .base import Task
 from .data_classes import as_path
@@ -168,7 +168,7 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
         such = f", such as {listed(copies, 3)}" if copies else ""
         kind = "copies of labeled ones" if len(copies) == trained else "labeled ones"
         among = f", {len(copies)} of them as copies{such}" if copies and len(copies) < trained else such
-        warnings.warn(
+        warn(
             f"{trained} of the {len(indices)} images "
             + (
                 f"are {kind} the model was trained with{among}: results on them are too good"
@@ -176,8 +176,7 @@ def tell_trained(task: Task, names: list[str], manifest: Path, dataset: ImageDat
                 else "are called as labeled ones the model was trained with: results on them are too good where they "
                 "are the same"
             )
-            + ". Give another --dataset-split, or other images.",
-            stacklevel=5,
+            + ". Give another --dataset-split, or other images."
         )
     return bool(trained) or known is not None or own.fingerprint == dataset.fingerprint
 

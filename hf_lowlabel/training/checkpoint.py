@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import warnings
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import as_neighbours, sha256 as _sha256, write_json
 from ..models.timm_checkpoint import apart
+from ..text import warn
 
 _NAME = re.compile(r"^step-(\d{8})(\.old)?$")
 
@@ -89,7 +89,7 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
         if reason is None:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             return path, load_file(path / "objective.safetensors"), load_file(path / "optimizer.safetensors"), state
-        warnings.warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it", stacklevel=2)
+        warn(f"checkpoint {path.name} is damaged ({reason}); taking the one before it")
     if found:
         raise UserError(f"All {len(found)} checkpoints in {folder} are damaged. Start again in another --output-dir.")
     return None

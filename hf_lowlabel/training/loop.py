@@ -330,6 +330,8 @@ class Loop:
         if self.best_weights:
             self.inner.evaluated.load_state_dict(self.best_weights)
             log.info("took the weights of step %d (%s %.4g)", self.best_step, self.best_score, self.best + 0.0)
+            if self.best == 0 and self.best_score == "sel":
+                log.warning("sel is 0 at every evaluation and cannot choose the weights. --validation N lets it")
 
     def _say_stopped(self, number: int) -> None:
         if self.accelerator.is_main_process:

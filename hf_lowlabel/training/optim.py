@@ -16,6 +16,7 @@ from .lars import Lars
 
 DROPS = {
     "steps": (0.3, 0.6, 0.8),
+    "steps-rotnet": (0.3, 0.6, 0.8),
     "steps-late": (0.7, 0.8, 0.9),
     "steps-moam": (0.5, 0.75, 0.95),
     "steps-even": tuple(i / 6 for i in range(1, 6)),
@@ -24,6 +25,7 @@ DROPS = {
     "steps-thirds": (1 / 3, 2 / 3),
     "steps-quarters": (1 / 4, 2 / 4, 3 / 4),
 }
+FACTORS = {"steps-rotnet": 0.2}  # of each drop, where it is not 0.1
 
 
 def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
@@ -33,7 +35,8 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
     fixmatch  cos(7 pi t / 16)                        Sohn et al. 2020, section 2.4: ends at 0.2
     adamatch  cos(arccos(1/4) t)                      AdaMatch in its authors' code: ends at 0.25
     steps     0.1 ^ (drops passed), at shares of the whole run, warmup included
-              steps 0.3, 0.6, 0.8: Gidaris et al. 2018, epochs 60, 120, 160 of 200
+              steps 0.3, 0.6, 0.8: S4L, section 4.2, epochs 30, 60 and 80 of 100 of its second step
+              steps-rotnet the same with 0.2 for 0.1: Gidaris et al. 2018, epochs 60, 120, 160 of 200, by a factor of 5
               steps-late 0.7, 0.8, 0.9 and steps-moam 0.5, 0.75, 0.95: S4L, sections 4.1 and 5
               steps-even 1/6, 2/6 ... 5/6: FixMatch on ImageNet, epochs 500, 1000 ... of 3000 in its authors' code
               steps-tuning 2/9, 4/9, 6/9, 8/9: Self-Tuning, steps 6000, 12000 ... of 27000 in its authors' code
@@ -45,7 +48,7 @@ def learning_rate(schedule: str, t: float, warmup: float = 0.0) -> float:
     if t < warmup:
         return t / warmup
     if schedule in DROPS:
-        return 0.1 ** sum(t >= drop for drop in DROPS[schedule])
+        return FACTORS.get(schedule, 0.1) ** sum(t >= drop for drop in DROPS[schedule])
     t = (t - warmup) / (1 - warmup) if warmup < 1 else 1.0
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * t))

@@ -16,8 +16,10 @@ from ..data.pixels.images import square_of
 from ..data.sources.streaming import ShardedStream, Shards
 from ..data.splits.splits import Split
 from ..distributed import world
+from ..errors import UserError
 from ..evaluation.inference import features_of, seen_by_all
 from ..evaluation.probes import feature_std, knn_accuracy
+from ..methods import name_of
 from ..models import create_backbone
 from ..models.lora import add_lora, merged
 from ..objective import build_objective
@@ -72,6 +74,7 @@ def run(task: Task, config: Config, folder: Path, callbacks: Sequence[Callback] 
     )
     if at and not (shards or trial):
         leave_out_copies(cache, config.data, dataset, squares, np.concatenate([at.validation, at.test]), encoder)
+    check_compared(config, len(cache))
     seen = read_shards(shards, config, network, accelerator) if shards else cache
     if config.model.from_scratch:
         mean, std = square_statistics(cache)
@@ -186,6 +189,15 @@ def make_objective(config: Config, encoder, images: int | None):
         objective = L2SP(objective, config.training.l2_sp / config.training.batch_size)
     setup.start_from(objective, config.model)
     return objective
+
+
+def check_compared(config: Config, images: int) -> None:
+    """UserError for a single image where the method tells images from each other: its gradient is 0 or says nothing."""
+    if config.method.compares and images < 2:
+        raise UserError(
+            f"There is 1 image to train on, but {name_of(config.method)} compares images. Add images, or give a "
+            "--method that learns from each alone, such as byol."
+        )
 
 
 def make_stream(

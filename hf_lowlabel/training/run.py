@@ -6,7 +6,8 @@ data -> which images are labeled -> network -> caches -> fit (a loop, or frozen 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def finish(ready: Prepared, model: nn.Module, loop: Loop) -> Run:
     if not ready.held and len(ready.labeled.members):
         look_at_answers(ready, model)
     metrics |= ready.recorder.left_out
-    tell_frozen(ready, metrics.get(key))
+    tell_frozen(ready, metrics)
     ready.recorder.warn(skipped_words(loop.guard, loop.step))
     ready.recorder.warn(one_class_words(ready, model))
     loop.state.record = ready.recorder.save(loop, metrics, final=True)
@@ -306,15 +307,29 @@ def some_of_each(images: Examples) -> Examples:
     return images.some(order[np.argsort(turn, kind="stable")][:ASKED])
 
 
-def tell_frozen(ready: Prepared, reached: float | None) -> None:
-    """Where the run stands beside what seconds of frozen features give; a warning where that is more."""
+def tell_frozen(ready: Prepared, metrics: Mapping[str, Any]) -> None:
+    """Where the run stands beside what seconds of frozen features give; a warning where that is more, by more than the
+    standard error of the difference (of two independent scores, so that few test images decide nothing)."""
     score = ready.task.score
+    reached, error = metrics.get(score.key), f"{score.key}_error"
     if reached is None or not ready.recorder.comparisons or not ready.recorder.main:
         return
     row = max(ready.recorder.comparisons, key=lambda row: row.metrics[score.key])
     frozen = row.metrics[score.key]
     if reached >= frozen:
         log.info("%s %s; %s: %s", score.title, score.show(reached), row.name, score.show(frozen))
+        return
+    both = [values.get(error) for values in (metrics, row.metrics)]
+    if None not in both and frozen - reached < math.hypot(*both):
+        log.info(
+            "%s %s; %s: %s. %d test images do not tell these apart: more of them do (--test-fraction), and the cheaper "
+            "model is as good until then",
+            score.title,
+            score.show(reached),
+            row.name,
+            score.show(frozen),
+            metrics["images"],
+        )
         return
     below = f"{score.title} {score.show(reached)} is below {score.show(frozen)} ({row.name})"
     if ready.recorder.ladder:  # a search took it

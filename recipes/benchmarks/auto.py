@@ -191,7 +191,8 @@ def table(rows: list[dict]) -> str:
         cells = []
         for key in keys:
             values = [100 * row[key] for row in found]
-            cells.append(f"{np.mean(values):.1f} ± {np.std(values):.1f}")
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}")
         one = found[0]
         lines.append(f"| {one['set']} | {how(one)} | {one['per_class']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *held(rows)])
@@ -256,7 +257,7 @@ def held(rows: list[dict]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of data sets")
     parser.add_argument("--sets", nargs="+", required=True, help="their names")
     parser.add_argument("--encoders", nargs="+", default=["resnet18"], help="timm names or folders")

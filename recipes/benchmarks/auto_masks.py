@@ -32,6 +32,7 @@ def drawn(args: argparse.Namespace, name: str, labels: int, seed: int) -> dict:
     given = dict(task="segmentation", dataset=str(Path(args.data) / name), model=args.model, seed=seed)
     given |= dict(image_size=args.image_size, stored_size=args.stored_size, architecture=args.architecture)
     best = auto(**given, num_labels=labels, minutes=args.minutes, to_label=0, output_dir=folder / "auto")
+    given |= dict(image_size=best.run.config.views.image_size, stored_size=best.run.config.views.stored_size)
     plan = read_json(folder / "auto" / "trials" / "plan.json", "")
     scores = {best.ladder[0].name: best.run.metrics["miou"]}
     for attempt in get_task("segmentation").attempts:

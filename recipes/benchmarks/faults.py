@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", help="of the cases (default: all)")
     parser.add_argument("--share", type=float, default=1.0, help="how much of each sweep is done (default: all of it)")
     parser.add_argument("--output", type=Path, help="OUTPUT.json and OUTPUT.md are written, after each kind")

@@ -2,7 +2,7 @@
 
     python recipes/benchmarks/step.py                                # FixMatch, WRN-28-2, 32 px, 8 + 2 x 56, CPU
     python recipes/benchmarks/step.py --model resnet18 --size 224 --batch-size 1 --pool 100                # 1 + 2 x 7
-    python recipes/benchmarks/step.py --method-args joint=False                   # weak views without a backward pass
+    python recipes/benchmarks/step.py --method-args concat_weak=False              # weak views without a backward pass
     python recipes/benchmarks/step.py --method byol --model resnet18 --size 224 --batch-size 256 --precision bf16
 
 Bare: forward and backward of the network with its heads, and for a method with a teacher the forward of that, on one

@@ -139,6 +139,56 @@ def test_indices_with_an_opaque_channel_beside_them(tmp_path):
     assert (load_segmentation(tmp_path, classes=["a", "b"]).mask(0) == CORNER).all()
 
 
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("given", [dict(mask_format="binary"), dict(instances=True)])
+def test_values_that_are_ignored_are_so_in_every_format(tmp_path, bands, given):
+    """Gray may be written with an opaque channel, as RGB, or both."""
+    values = CORNER * np.uint8(255)
+    values[24:] = 128
+    colors, alpha = np.dstack([values] * (1 if bands < 3 else 3)), np.full((32, 48, 1 - bands % 2), 255, np.uint8)
+    masked(tmp_path, [np.concatenate([colors, alpha], 2).squeeze()])
+    wanted = CORNER.copy()
+    wanted[24:] = 255
+    assert (load_segmentation(tmp_path, mask_ignore=[128], **given).mask(0) == wanted).all()
+    wanted[24:] = 1
+    assert (load_segmentation(tmp_path, **given).mask(0) == wanted).all()
+
+
+def test_a_binary_mask_with_nothing_but_ignored_values_beside_the_background(tmp_path):
+    dark = np.zeros_like(CORNER)
+    dark[24:] = 64
+    masked(tmp_path, [dark, dark // 64 * 255])
+    source = load_segmentation(tmp_path, mask_format="binary", mask_ignore=[64, 255])
+    assert all(set(np.unique(source.mask(i))) == {0, 255} for i in range(2))
+
+
+@pytest.mark.parametrize("given", [dict(mask_format="binary"), dict(instances=True)])
+def test_values_to_ignore_in_masks_without_values(tmp_path, given):
+    masked(tmp_path, [drawn(0, "RGBA"), np.dstack([CORNER * 200, CORNER * 9, CORNER])])
+    save(tmp_path / "images/2.png")
+    Image.fromarray(CORNER * np.uint8(255)).save(tmp_path / "masks/2.jpg")
+    source = load_segmentation(tmp_path, mask_ignore=[128], **given)
+    for i, words in enumerate(
+        ["transparency", "colours .*the value 128 that is to be ignored", "is a JPEG, which blurs"]
+    ):
+        with pytest.raises(UserError, match=words):
+            source.mask(i)
+
+
+def test_values_to_ignore_in_masks_of_colours(tmp_path):
+    masked(tmp_path, [np.dstack([CORNER * 200] * 3)])
+    (tmp_path / "classes.txt").write_text("sky #000000\nroad #c8c8c8\n")
+    with pytest.raises(UserError, match="no value 128 to ignore. Leave out --mask-ignore, and .* 'ignore #rrggbb'"):
+        load_segmentation(tmp_path, classes=str(tmp_path / "classes.txt"), mask_format="colors", mask_ignore=[128])
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_objects_drawn_into_the_transparency_are_no_numbers(tmp_path, mode):
+    masked(tmp_path, [drawn(255, mode)])
+    with pytest.raises(UserError, match="transparency .*'binary'"):
+        load_segmentation(tmp_path, instances=True).mask(0)
+
+
 @pytest.mark.parametrize(
     "value, given, words",
     [

@@ -78,6 +78,34 @@ def test_unlabeled_images_are_in_the_cache_only():
     assert {6, 7, 8} <= set(at.train) and not {6, 7, 8} & (set(at.labeled) | set(at.test) | set(at.validation))
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("held", [dict(test_fraction=0.5), dict(validation=4), dict(test_fraction=0.3, validation=2)])
+def test_the_last_label_of_a_class_is_kept_to_learn_from(seed, held):
+    labels = [0, 1, 2, 2, 2, 2, 2, 2, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split = make_split(source(labels), seed=seed, **held)
+        shows = np.array([[1, 0, 1], [0, 1, 1], *[[0, 0, 1]] * 6, [1, 0, 0]], np.int8)
+        several = make_split(source(shows), seed=seed, **held).resolve(source(shows))
+    assert {*split.labeled.values()} == {*NAMES} and 4 <= len(split.test) + len(split.validation) <= 5
+    assert shows[several.labeled].any(0).all() and len(several.test) + len(several.validation) >= 4
+
+
+def test_fewer_are_held_out_where_classes_have_a_label_each():
+    with pytest.warns(UserWarning, match="kept to learn from: 1 images are held out for test, where 2 were asked for"):
+        split = make_split(source([0, 0, 1, 2]), test_fraction=0.5)
+    assert len(split.test) == 1 and {*split.labeled.values()} == {*NAMES}
+    with pytest.warns(UserWarning, match="last label of a class is kept .*: 0 images are held out for validation"):
+        assert not make_split(source(np.eye(3, dtype=np.int8)), validation=1).validation
+
+
+def test_advice_for_classes_without_a_label_is_one_that_helps():
+    with pytest.warns(UserWarning, match="cannot be learned: ant, cat. Give more labels, or draw with --class-b"):
+        manifest(source([0, 1, 2]), {"im1": "bee"})
+    with pytest.warns(UserWarning, match="cannot be learned: ant, cat. Label some images of them"):
+        manifest(source([0, 1, -1]), {"im1": "bee"}, test=["im0"])
+
+
 def test_no_budget_means_every_label():
     data = source([0, -1, 2, 1, -1])
     assert make_split(data, seed=0).labeled == {"im0": "ant", "im2": "cat", "im3": "bee"}

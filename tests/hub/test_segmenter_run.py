@@ -74,6 +74,15 @@ def test_card(run):
     assert all((run / name).is_file() for name in ("predictions.png", "confusion.png", "curves.png"))
 
 
+def test_the_card_of_a_probe_names_no_crops(tmp_path):
+    """It has had none; and the sizes that it names are those of use."""
+    how = dict(task="segmentation", dataset="shapes", model="test_resnet", from_scratch=True, method="probe")
+    finetune(**how, image_size=24, num_labels=4, device="cpu", output_dir=tmp_path / "run")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["image_size"] is None
+    assert "seen at their own size." in card and "crops" not in card
+
+
 def test_report_shows_the_worst_masks(run, tmp_path):
     from hf_lowlabel.hub.report import report
     from hf_lowlabel.hub.report_data import compute

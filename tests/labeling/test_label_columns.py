@@ -54,7 +54,10 @@ def test_faults_of_columns_are_errors_before_anything_is_written(photos):
     source = load_source(photos)
     for rows, words in (
         (["1,0,0,3", "0,1,0,4", "0,2,0,5", "0,1,0,6"], "Row 4 of mine.csv has '2' in the column 'dog'"),
-        (["1,,0,3", "0,1,0,4"], "Row 2 of mine.csv has 0 or 1 for some classes"),
+        (
+            ["1,,0,3", "0,1,0,4"],
+            "1 of 2 labels in 'mine.csv' say yes or no of some classes alone, such as that of row 2",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             import_labels(table(photos, rows), source=source, several=True)

@@ -116,7 +116,7 @@ def test_the_floor_is_tried_even_where_its_last_run_can_be_no_longer_than_a_tria
     frozen = Attempt("head", {}, unlabeled=False, frozen=True)
     each = {frozen: 0.0, FLOOR: 0.5, ONE: 1.0}
     found = settle(each, 100, 10, longer=2.0)  # two folds and a last run, 0.5 s a step
-    assert found == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR])
+    assert found[:4] == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR]) and set(found.later) == {"one"}
     said = re.search(
         r"one would need about (\d+) minutes, and 1 are left: not tried. .* (\d+) more --minutes", caplog.text
     )
@@ -319,6 +319,20 @@ def test_masks_leave_an_ordinary_run(masks, discs):
     assert best.to_label is None and "Label these next" not in page  # the others have a mask already
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_the_side_that_is_asked_for_is_the_one_that_the_model_sees(network, discs, tmp_path, short, train):
+    """Of the shorter side of whole images; the card names the longer one, to which the model scales what it is given,
+    and the crops of training where there was any."""
+    given = {**MASKS, "to_label": 0, "image_size": 16, "stored_size": None, "train": train}
+    best = auto(discs, network, output_dir=tmp_path / "run", **given)
+    side = json.loads((tmp_path / "run" / "config.json").read_text())["image_size"]
+    assert 16 <= side <= 19  # images of 32 x 32 and 32 x 28 px
+    card, trained_on = (tmp_path / "run" / "README.md").read_text(), " (trained on crops of 16 px)"
+    was_trained = bool(best.run.recorder.record.steps)
+    assert f"seen at {side} px of the longer side{trained_on * was_trained}." in card and was_trained <= train
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["scored_at_px"] == side
+
+
 def test_the_settings_of_masks_make_the_same_by_hand(masks, tmp_path):
     folder, best = masks
     argv = ["finetune", "--config", str(folder / "training.yaml"), "--output-dir", str(tmp_path / "by-hand")]
@@ -368,6 +382,27 @@ def test_a_killed_search_takes_up_its_trials(network, discs, tmp_path, masks, sh
     ]
 
 
+def test_what_there_was_no_time_for_is_told_with_its_command(network, discs, tmp_path, short, monkeypatch, capsys):
+    """At the end, too, where it is looked for; and that many minutes are enough."""
+    argv = f"auto {discs} --model {network} --task segmentation --image-size 32 --num-labels 6 --to-label 0"
+    out = ["--minutes=0.5", "--output-dir", str(tmp_path / "run")]
+    monkeypatch.setattr(trained.Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 5.0)
+    monkeypatch.setattr(trained.Trials, "fit_seconds", lambda self, attempt: 0.1)
+    assert main([*argv.split(), *out]) == 0
+    printed, plan = capsys.readouterr().out, json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())
+    assert set(plan["later"]) == {"CutMix", "supervised"}
+    said = re.search(
+        r"There was no time for CutMix \(from about --minutes (\d+)\), supervised \(from .* (\d+)\):", printed
+    )
+    assert int(said[1]) > int(said[2]) and said[0] in (tmp_path / "run" / "advice.html").read_text()
+    line = next(line for line in printed.splitlines() if line.startswith("with more time: hf-lowlabel auto "))
+    assert line.endswith(f"--minutes {said[1]} --output-dir {tmp_path / 'run-2'}") and "=0.5" not in line
+    left = 60 * int(said[1]) * SPENT - 1.5
+    attempts = {a: 0.0 if a.frozen else 5.0 for a in Segmentation.attempts}
+    found = settle(attempts, left, 6, choices=(2,), longer=2.0)
+    assert found.attempts == list(attempts) and not found.later
+
+
 def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, short, monkeypatch, caplog):
     """As when what did not fit was read on the console: the command again with more minutes tries it."""
 
@@ -400,6 +435,10 @@ def test_a_class_that_one_mask_shows(network, discs, tmp_path):
         tmp_path / "data", network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": None, "train": False}
     )
     assert best.ladder and "cross-validation over" in best.advice.sentences[0]
+    said = (
+        r"is expected with all masks; [\d.]+ % was measured with \d in \d of them.*, by cross-validation over 15 masks"
+    )
+    assert re.search(said, best.advice.sentences[0])
     assert len(best.ladder[0].tallies) == len(masks) - 1
 
 
@@ -524,7 +563,6 @@ def test_neighbours_are_the_answer_where_masks_left_out_prefer_them(network, dis
     "given, says",
     [
         (dict(num_labels=1), "needs at least two"),
-        (dict(model=["resnet10t", "resnet18"]), "auto tries one encoder for segmentation"),
         (dict(class_balanced=True), "class_balanced is for images of one class each"),
     ],
 )
@@ -738,8 +776,11 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
         assert settings["image_size"] == (None if side == 200 else side) and (said is None) == (side == 200)
         assert found.network.size[0] == side and found.labeled.cache.sizes.max() == round(side * 1.3)
         seconds = 10**6 if side == 96 else 1  # kept on the disk
-    asked = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
-    assert asked[0] is ready and asked[2] is None
+    asked, settings, said = at_fitting_side(ready, dict(given, image_size=64), configs, 1)
+    assert asked.network.size[0] == 64 and asked.labeled.cache.sizes.max() == settings["stored_size"] == 83
+    assert said is None and asked.network.model.config.image_size == 83
+    for whole in (dict(image_size=200), dict(image_size=64, stored_size=100), dict(stored_size=100)):
+        assert at_fitting_side(ready, given | whole, configs, 1) == (ready, given | whole, None)
     if side == 160:  # an attempt that diverges at the side where it is timed decides nothing
         monkeypatch.setattr(
             image_side.Trials, "seconds", lambda self, attempt, most: diverges() if attempt is ONE else 0.1
@@ -754,6 +795,10 @@ def test_images_are_as_large_as_the_time_allows(network, tmp_path, monkeypatch, 
         for fit, side in ((1.0, 160), (10.0, 96)):  # s at 96 px, for each of three folds and one on all labels
             monkeypatch.setattr(image_side.Trials, "fit_seconds", lambda self, attempt, fit=fit: fit)
             found = image_side.measured(ready, ready.task.sides(ready.dataset), given, with_head, seconds=280)
+            assert found["image_size"] == side
+        alone = lambda settings: {head: configs(settings)[PLAIN]}  # noqa: E731
+        for seconds, side in ((140, 160), (100, 96)):  # heads alone keep to the time too: 4 fits of 28 s at 160 px
+            found = image_side.measured(ready, ready.task.sides(ready.dataset), given, alone, seconds=seconds)
             assert found["image_size"] == side
 
 

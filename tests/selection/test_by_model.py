@@ -152,10 +152,34 @@ def test_what_a_run_knows_is_left_out_by_any_strategy_and_other_data_are_told(cl
     assert main([*argv, "--dataset", str(classes / "photos"), *how, str(tmp_path / "a")]) == 0
     assert len(chosen(tmp_path / "a")) == count and not chosen(tmp_path / "a") & known
     assert {*Asked.load(tmp_path / "a").labeled} == {*split.labeled} and "differs" not in capsys.readouterr().err
+    since = tmp_path / "since.csv"
+    since.write_text(f"image,label\n{min(chosen(tmp_path / 'a'))},{COLOURS[0]}\n")
+    argv[argv.index("--budget") + 1] = str(count - 1)
+    assert main([*argv, "--dataset", str(classes / "photos"), "--labels", str(since), *how, str(tmp_path / "s")]) == 0
+    assert chosen(tmp_path / "s") == chosen(tmp_path / "a") - {min(chosen(tmp_path / "a"))}
+    assert {*Asked.load(tmp_path / "s").labeled} == {*split.labeled, min(chosen(tmp_path / "a"))}
+    since.write_text(f"image,label\n{min(known)},blurred\n")  # another question about the same images
+    argv[argv.index("--budget") + 1] = str(len(known) + count - 1)
+    assert main([*argv, "--dataset", str(classes / "photos"), "--labels", str(since), *how, str(tmp_path / "q")]) == 0
+
+
+def test_a_folder_of_which_a_run_knows_the_images_may_have_changed(classes, tmp_path, capsys):
+    """Photos that came since are the usual reason for another round; without those of the run it is another folder."""
+    split = Split.load(classes / "run" / "split.json")
+    known = {*split.labeled, *split.validation, *split.test}
     shutil.copytree(classes / "photos", tmp_path / "photos")
-    (tmp_path / "photos" / min(known)).unlink()  # names alone do not tell that these are the same photos
+    paint(tmp_path / "more", 2, seed=9)
+    for file in (tmp_path / "more").iterdir():
+        file.rename(tmp_path / "photos" / f"new {file.name}")
+    argv = ["select", "--model", str(classes / "run"), "--budget", "5", "--device", "cpu"]
+    argv += ["--dataset", str(tmp_path / "photos"), "--output"]
     for name, more in (("b", ["--strategy", "random"]), ("c", [])):
-        assert main([*argv, "--dataset", str(tmp_path / "photos"), *more, "--output", str(tmp_path / name)]) == 0
+        assert main([*argv, str(tmp_path / name), *more]) == 0
+        assert "the images of that run, which are all there by name, are taken for the same" in capsys.readouterr().err
+        assert not chosen(tmp_path / name) & known and {*Asked.load(tmp_path / name).labeled} == {*split.labeled}
+    (tmp_path / "photos" / min(known)).unlink()  # names alone do not tell that these are the same photos
+    for name, more in (("d", ["--strategy", "random"]), ("e", [])):
+        assert main([*argv, str(tmp_path / name), *more]) == 0
         said = f"photos differs from the data of {classes / 'run'}: what that run has labels of or tests on"
         assert f"{said} is not left out" in capsys.readouterr().err and not Asked.load(tmp_path / name).labeled
 

@@ -54,6 +54,18 @@ def test_a_class_without_labels_gets_none():
     assert (p.argmax(1) != 3).all() and np.isfinite(p).all()
 
 
+@pytest.mark.parametrize("spread_by", [cluster_priors, graph_priors])
+@pytest.mark.parametrize("unlabeled, each, classes", [(2, 1, 10), (1, 3, 10), (3, 1, 5)])
+def test_fewer_unlabeled_images_than_classes(spread_by, unlabeled, each, classes):
+    """Everything labeled but the last few images: they take the class of the labeled images around them."""
+    x, y = blobs(classes, each + 1, 16, spread=0.01)
+    at = np.concatenate([np.flatnonzero(y == c)[:each] for c in range(classes)])
+    rest = np.setdiff1d(np.arange(len(x)), at)[:unlabeled]
+    kept = np.concatenate([at, rest])
+    p = spread_by(x[kept], np.arange(len(at)), y[at], classes)
+    assert (p[len(at) :].argmax(1) == y[rest]).all() and np.allclose(p.sum(1), 1, atol=1e-5)
+
+
 def test_graph_priors_against_a_dense_solution():
     """Classes with one, two and two labels count the same."""
     x, y = blobs(3, 20, 6, spread=0.4)

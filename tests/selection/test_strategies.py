@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.neighbors import neighbours
+from hf_lowlabel.selection import strategies
 from hf_lowlabel.selection.clustering import kmeans
 from hf_lowlabel.selection.strategies import (
     STRATEGIES,
@@ -117,6 +119,54 @@ def test_typiclust_takes_the_most_typical_of_each_large_cluster():
     assert typiclust(x, 3, seed=1)[0] in {image for size, image in by_size if size == by_size[0][0]}
     again = typiclust(x, 9, seed=1, most=3)
     assert np.bincount(assigned[again]).tolist() == [3, 3, 3]  # clusters in turn
+
+
+def test_typiclust_measures_a_cluster_once_however_many_images_it_gives(monkeypatch):
+    """What is chosen is what measuring all that is left anew before every choice gives."""
+    x, _ = blobs(3, 24, spread=0.4)
+    d, assigned, k = distances(x) ** 2, kmeans(x, 3, seed=1).assigned, 7
+    expected = []
+    for c in range(3):
+        left = np.flatnonzero(assigned == c).tolist()
+        while len(left) > 2:
+            near = np.sort(d[np.ix_(left, left)], 1)[:, 1 : min(k, len(left) // 2) + 1].mean(1)
+            expected.append(left.pop(int(near.argmin())))
+    calls = []
+    monkeypatch.setattr(strategies, "neighbours", lambda *a, **more: calls.append(1) or neighbours(*a, **more))
+    found = typiclust(x, len(x), seed=1, most=3, k=k).tolist()
+    assert len(calls) == 3 and sorted(found) == list(range(len(x)))
+    for c in range(3):
+        mine = [i for i in expected if assigned[i] == c]
+        assert [i for i in found if assigned[i] == c][: len(mine)] == mine
+
+
+@pytest.mark.parametrize("strategy, more", [(usl, {"weight": 0.0}), (typiclust, {})])
+def test_densities_of_many_images_are_measured_by_some_of_them(strategy, more, monkeypatch):
+    """The bank of neighbours no longer grows with the images, and what is chosen is still dense."""
+    x, _ = blobs(4, 400, spread=0.4)
+    exact, banks = strategy(x, 4, seed=1, k=20, **more).tolist(), []
+    monkeypatch.setattr(strategies, "neighbours", lambda *a, **b: banks.append(b["among"]) or neighbours(*a, **b))
+    monkeypatch.setattr(strategies, "DENSITY", len(x))
+    assert strategy(x, 4, seed=1, k=20, **more).tolist() == exact and all(bank is None for bank in banks)
+    monkeypatch.setattr(strategies, "DENSITY", 150)
+    banks.clear()
+    found = strategy(x, 4, seed=1, k=20, **more)
+    assert banks and all(len(bank) == 150 for bank in banks)
+    assert strategy(x, 4, seed=1, k=20, **more).tolist() == found.tolist()
+    assigned, spread = kmeans(x, 4, seed=1).assigned, np.sort(distances(x) ** 2, 1)[:, 1:21].mean(1)
+    for i in found:  # among the densest fifth of its cluster
+        assert (spread[assigned == assigned[i]] < spread[i]).mean() < 0.2
+
+
+def test_neighbours_among_some_rows_are_those_of_all_that_are_left():
+    x, _ = blobs(3, 20, spread=0.4)
+    among = np.array([0, 3, 4, 20, 21, 33, 50, 59])
+    index, distance = neighbours(x, 3, among=among)
+    d = distances(x) ** 2
+    np.fill_diagonal(d, np.inf)
+    for i in range(len(x)):
+        assert index[i].tolist() == among[np.argsort(d[i, among], kind="stable")[:3]].tolist()
+        np.testing.assert_allclose(distance[i], d[i, index[i]], atol=1e-5)
 
 
 def test_typiclust_leaves_small_clusters_for_last():

@@ -21,6 +21,7 @@ from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.labeling.to_label import check_folder, export
 from hf_lowlabel.locks import open_alone
 from hf_lowlabel.selection.prior_labels import priors
+from hf_lowlabel.selection.reasons import reasons
 from hf_lowlabel.selection.verbs import select
 from hf_lowlabel.training.priors import load_priors
 
@@ -149,11 +150,55 @@ def test_copies_of_labeled_images_are_not_asked_for(backbone, photos, tmp_path, 
     assert {*done.ids}.isdisjoint({f"{of} {n}.png" for n in (3, 4) for of in ("photo", "copy of")} | {"photo 03.png"})
     assert {"photo 05.png", "copy of 5.png"} & {*done.ids} and done.report["copies"] == 3
     assert ["copy of 3.png", "photo 03.png"] in done.report["copies_shown"]
-    with pytest.raises(UserError, match="22 images .* leaving out 3 copies, 2 of them of labeled images. Use --budg"):
+    with pytest.raises(
+        UserError,
+        match="22 images .* leaving out 3 copies, 2 of them of images that have a label or are held out. Use --budg",
+    ):
         select(backbone, str(photos), budget=23, labels=given, output=tmp_path / "out2", **how)
     given.write_text("image,label\n" + "".join(f"photo {n:02}.png,red\n" for n in range(24)))
-    with pytest.raises(UserError, match="copies, 3 of them of labeled images. There is nothing new to label"):
+    with pytest.raises(
+        UserError, match="copies, 3 of them of images that have a label or are held out. There is nothing new to label"
+    ):
         select(backbone, str(photos), budget=1, labels=given, output=tmp_path / "out2", **how)
+
+
+@pytest.mark.parametrize("strategy", ["as3l", "coreset"])
+def test_copies_of_held_out_images_are_not_asked_for(backbone, photos, tmp_path, strategy):
+    """They would be labeled, and the test images that they are copies of left out of the test."""
+    for n in (3, 4, 5):
+        (photos / f"copy of {n}.png").write_bytes((photos / f"photo 0{n}.png").read_bytes())
+    ids = sorted(file.name for file in photos.iterdir())
+    held = dict(validation=["photo 03.png"], test=["copy of 4.png"], passed_over=["photo 05.png"])
+    Split("photos", ["red"], {"photo 00.png": "red"}, **held).save(tmp_path / "split.json")
+    how = dict(strategy=strategy, split=tmp_path / "split.json", device="cpu")
+    done = select(backbone, str(photos), budget=20, output=tmp_path / "out", **how)
+    assert {*done.ids} == {f"photo {n:02}.png" for n in range(24)} - {f"photo 0{n}.png" for n in (0, 3, 4, 5)}
+    assert done.report["copies"] == 3 and ["photo 04.png", "copy of 4.png"] in done.report["copies_shown"]
+    assert done.report["images"] == len(ids) - 2  # among which those were chosen
+    shown = (tmp_path / "out" / "index.html").read_text()
+    assert "copy of 4.png" not in shown and "photo 03.png" not in shown
+
+
+def test_fewer_images_than_the_usual_budget_with_a_copy_among_them(backbone, photos, tmp_path):
+    for file in sorted(photos.iterdir())[8:]:
+        file.unlink()
+    (photos / "again.png").write_bytes((photos / "photo 00.png").read_bytes())
+    done = select(backbone, str(photos), budget=40, output=tmp_path / "out", device="cpu", at_most=True)
+    assert len(done.ids) == 8 and done.report["copies"] == 1
+    given = tmp_path / "all.csv"
+    given.write_text("image,label\n" + "".join(f"photo {n:02}.png,red\n" for n in range(8)))
+    with pytest.raises(UserError, match="There is nothing new to label"):
+        select(backbone, str(photos), budget=40, labels=given, output=tmp_path / "out2", device="cpu", at_most=True)
+
+
+@pytest.mark.parametrize("frames", [2, 8])
+def test_frames_of_a_burst_are_near_copies(frames):
+    """However many of the nearest images are of the same burst."""
+    x = np.repeat(np.eye(6, dtype=np.float32), frames, 0)
+    x[:, 0] += np.tile(np.arange(frames) * 1e-3, 6).astype(np.float32)
+    source = load_source([np.full((8, 8, 3), i, np.uint8) for i in range(len(x))])
+    why = reasons(x, np.arange(0, len(x), frames), source, np.arange(len(x)))
+    assert all(sum(one["same"] for one in each["neighbours"]) == min(frames - 1, 6) for each in why)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +324,7 @@ def test_segmentation_asks_for_masks(backbone, tmp_path):
 
 
 def test_one_and_two_processes_choose_the_same(backbone, tmp_path, monkeypatch):
-    """600 digits: three batches of features, so that two processes have unequal shares; by torchrun, as a user does."""
+    """Eight batches of features, the last one not whole; by torchrun, as a user does."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     split = make_split(load_source("digits"), 1, seed=0, test_fraction=0.66)
     split.labeled = {}
@@ -294,7 +339,7 @@ def test_one_and_two_processes_choose_the_same(backbone, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr[-3000:]
     a, b = (load_file(out / "features.safetensors") for out in files)
     assert (
-        len(a["features"]) == 611
+        len(a["features"]) == 1797
         and np.array_equal(a["features"], b["features"])
         and np.array_equal(a["indices"], b["indices"])
     )

@@ -16,12 +16,15 @@ from PIL import Image
 
 from hf_lowlabel import Split, cli, evaluate, finetune, predict
 from hf_lowlabel.arguments import DataArguments
-from hf_lowlabel.data.opening import open_dataset
+from hf_lowlabel.data.labels.labels import LabelRules
+from hf_lowlabel.data.opening import load_source, open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets, scenes
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.errors import MissingSplit, UserError
+from hf_lowlabel.evaluation.multilabel import multilabel_scores
 from hf_lowlabel.hub.app import export_space
 from hf_lowlabel.hub.report import report
+from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.tasks import get_task, of_model
 from tests import strangers
 
@@ -155,8 +158,32 @@ def test_columns_of_0_and_1(kind):
     frame = pd.DataFrame({"image": images(), "year": [2001, 2002, 2003, 2004], **columns})
     assert read(frame).class_names == ["cat", "dog"] and read(frame).labels.tolist() == EXPECTED
     frame.loc[1, "dog"] = None
-    with pytest.raises(UserError, match="Image '1' of 'memory' has 0 or 1 for some classes. Fill in all, or none"):
+    words = "1 of 3 labels in 'memory' say yes or no of some classes alone, such as that of image '1'"
+    with pytest.raises(UserError, match=f"{words}. Fill in all, or none, or give --skip-missing to leave"):
         read(frame)
+    rules = LabelRules(skip_missing=True, several=True)
+    with pytest.warns(UserWarning, match=f"{words}: these images count as without a label"):
+        assert read(frame, rules=rules).labels.tolist() == [EXPECTED[0], [-1, -1], *EXPECTED[2:]]
+
+
+@pytest.mark.parametrize("kind", ["columns", "lists"])
+def test_a_table_of_labels_that_answers_some_classes_alone(tmp_path, kind):
+    """The usual kind of missing answer, in a file for `split --from` too."""
+    for i in range(4):
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    marks, table = [(1, 0, 1), (0, -1, 1), (1, 1, 0), (0, 1, 1)], tmp_path / "labels" / "mine.csv"
+    rows = [
+        f"{i}.png,{a},{b},{c}" if kind == "columns" else f'{i}.png,"[{a}, {b}, {c}]"'
+        for i, (a, b, c) in enumerate(marks)
+    ]
+    table.parent.mkdir()
+    table.write_text("\n".join(["file,cat,dog,cow" if kind == "columns" else "file,label", *rows]))
+    how = dict(source=load_source(tmp_path), several=True, new_classes=True, allow_missing=True)
+    words = "1 of 4 labels in 'mine.csv' say .* of some classes alone, such as that of row 3"
+    with pytest.raises(UserError, match=words):
+        import_labels(table, rules=LabelRules(several=True), **how)
+    split, _ = import_labels(table, rules=LabelRules(several=True, skip_missing=True), **how)
+    assert [*split.labeled] == ["0.png", "2.png", "3.png"]
 
 
 def test_declared_classes_stay_where_they_are():
@@ -308,7 +335,7 @@ def test_card(run):
         "| | Mean average precision | F1, mean of the classes | F1, all classes together | All classes of an image "
         "right |",
         "output.logits.sigmoid()",
-        "A class is predicted from a probability of 50.0 %",
+        "A class is predicted above a probability of 50.0 %",
         "Only 16 test images",
         "Sohn et al., FixMatch",
     ):
@@ -376,3 +403,15 @@ def test_held_out_images_without_any_class_are_named_before_training(tmp_path, p
     with pytest.raises(UserError, match=f"None of the 6 {part} images has any of the classes dent, scratch,"):
         finetune(str(tmp_path / "d"), method="supervised", output_dir=tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_console_names_the_classes_that_are_missed():
+    """By the totals alone nobody sees which class they come from."""
+    y = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1]], np.int8)
+    p = np.array([[0.9, 0.1, 0.8], [0.8, 0.2, 0.4], [0.1, 0.7, 0.3], [0.2, 0.6, 0.2]])
+    lines = get_task("multilabel").console(multilabel_scores(p, y, ["cat", "dog", "red"]))
+    assert lines[0] == "red: F1 0.40, average precision 1.00; 4 images show it, it is named on 1"
+    assert lines[1:] == [
+        f"{name}: F1 1.00, average precision 1.00; 2 images show it, it is named on 2" for name in ("cat", "dog")
+    ]
+    assert get_task("multilabel").console({}) == []

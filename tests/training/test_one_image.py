@@ -1,11 +1,14 @@
 """A batch of which a network sees one image alone, and one that cannot be cut: a sentence, for every method."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from hf_lowlabel.arguments import Config, TrainingArguments
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.methods import find, methods_for
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.training import setup
 from hf_lowlabel.training.sync_batchnorm import several_images
@@ -24,6 +27,29 @@ def test_one_image_a_batch_trains_or_is_refused_in_a_sentence(method, start, few
         assert "Give --batch-size 2 or more" in str(error) or "Use a batch_size of 2 or more" in str(error)
     else:
         assert method not in ("remixmatch", "sscl", "s4l-exemplar")
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A folder of one photo."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    (tmp_path / "alone").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "alone" / "a.png")
+    return tmp_path / "alone"
+
+
+@pytest.mark.parametrize("method", [name for name in methods_for("pretrain") if find(name).compares])
+def test_one_image_in_all_is_refused_by_methods_that_compare_images(method, start, alone, tmp_path):
+    """Its own copies are no negatives: the loss would be 0 from the first step, and the run a success."""
+    assert {"simclr", "exemplar"} <= {name for name in methods_for("pretrain") if find(name).compares}
+    with pytest.raises(UserError, match=f"There is 1 image to train on, but {method} compares images. Add images"):
+        start("pretrain", "classification", method, tmp_path / "run", dataset=alone, model="cnn6_16")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_one_image_in_all_trains_a_method_that_learns_from_each(start, alone, tmp_path):
+    run = start("pretrain", "classification", "byol", tmp_path / "run", dataset=alone, model="cnn6_16")
+    assert run.progress.step == 6
 
 
 def test_torchs_words_for_one_image_alone():

@@ -24,11 +24,8 @@ def resolved(**given) -> SimpleNamespace:
 @pytest.mark.parametrize(
     "schedule, warmup, epochs",
     [
-        (
-            "steps",
-            0,
-            {0: 1, 59: 1, 60: 0.1, 119: 0.1, 120: 0.01, 160: 0.001, 199: 0.001},
-        ),  # Gidaris et al., Rebuffi et al. section 4.6
+        ("steps", 0, {0: 1, 59: 1, 60: 0.1, 119: 0.1, 120: 0.01, 160: 0.001, 199: 0.001}),  # S4L, section 4.2
+        ("steps-rotnet", 0, {0: 1, 59: 1, 60: 0.2, 119: 0.2, 120: 0.04, 160: 0.008, 199: 0.008}),  # Gidaris et al.
         ("steps-late", 5, {0: 0, 2.5: 0.5, 5: 1, 139: 1, 141: 0.1, 161: 0.01, 181: 0.001}),  # S4L, section 4.1
         (
             "steps-even",
@@ -132,6 +129,14 @@ def test_simmatch_on_imagenet_replaces_what_it_stored():
 def test_drops_of_the_authors(name, drops):
     for t in (0.1, 0.3, 0.4, 0.55, 0.7, 0.9):
         assert learning_rate(name, t) == pytest.approx(0.1 ** sum(t >= d for d in drops))
+
+
+def test_rotnet_takes_the_rates_of_its_authors():
+    """config/CIFAR10_RotNet_NIN4blocks.py of their code: 0.1 to epoch 60, 0.02 to 120, 0.004 to 160, 0.0008 to 200."""
+    config = SimpleNamespace(**resolve(Config.from_flat("pretrain", {"dataset": "x", "method": "rotnet"})).flat())
+    peak = config.learning_rate * config.batch_size / 256
+    rates = [peak * learning_rate(config.lr_scheduler_type, (epoch + 0.5) / 200) for epoch in (59, 119, 159, 199)]
+    assert rates == pytest.approx([0.1, 0.02, 0.004, 0.0008])
 
 
 def test_adamatch_ends_at_a_quarter():

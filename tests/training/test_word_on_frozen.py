@@ -43,9 +43,23 @@ def test_a_search_below_the_probe_is_not_told_to_search(caplog):
     """What `auto` took by labels left out may fall below on the test images, which says where labels are missing."""
     row = SimpleNamespace(name="linear probe of pixels", metrics={"miou": 0.71})
     recorder = SimpleNamespace(comparisons=[row], main=True, ladder=[{"name": "CutMix", "kept": True}])
-    tell_frozen(SimpleNamespace(task=get_task("segmentation"), recorder=recorder, head=None), 0.674)
+    tell_frozen(SimpleNamespace(task=get_task("segmentation"), recorder=recorder, head=None), {"miou": 0.674})
     assert "Mean IoU 67.4 % is below 71.0 % (linear probe of pixels) on the test images" in caplog.text
     assert "label images that are unlike" in caplog.text and "hf-lowlabel auto" not in caplog.text
+
+
+def test_few_test_images_decide_nothing(caplog):
+    """4 of 8 right beside 5 of 8 is one image."""
+    row = SimpleNamespace(name="linear probe", metrics={"accuracy": 0.625, "accuracy_error": 0.17})
+    ready = SimpleNamespace(
+        task=get_task("classification"), head=None, recorder=SimpleNamespace(comparisons=[row], main=True, ladder=[])
+    )
+    with caplog.at_level("INFO", "hf_lowlabel"):
+        tell_frozen(ready, {"accuracy": 0.5, "accuracy_error": 0.18, "images": 8})
+    assert "linear probe: 62.5 %. 8 test images do not tell these apart" in caplog.text
+    assert "not the answer" not in caplog.text
+    tell_frozen(ready, {"accuracy": 0.3, "accuracy_error": 0.17, "images": 8})
+    assert "Accuracy 30.0 % is below 62.5 % (linear probe): this model is not the answer" in caplog.text
 
 
 def test_masks(encoder, masked, tmp_path, caplog):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ...files import read_text
-from ...text import listed
+from ...text import listed, warn
 from ...yaml_files import parsed
 from ..dataset import Reader
 from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, path_inside, walked
@@ -294,4 +293,4 @@ def tell(left_out: list[tuple[str, str]], path: Path) -> None:
     if left_out:
         reasons = Counter(why for _, why in left_out).most_common(6)
         said = "; ".join(f"{count} x {why} ({next(n for n, w in left_out if w == why)})" for why, count in reasons)
-        warnings.warn(f"The annotations in {path.name!r} are not all used: {said}.", stacklevel=5)
+        warn(f"The annotations in {path.name!r} are not all used: {said}.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ...text import warn
 from ..files.folders import path_inside
 from ..files.split_words import split_said
 from ..files.table_files import ImageNames, folders_of, plain_name
@@ -128,10 +128,9 @@ def moved_along(part: Annotations, id: str, path: Path) -> bool:
 def tell_loose(placed: Sequence[Placed], path: Path) -> None:
     """A warning of pictures whose names have other folders than they."""
     if loose := [one for one in placed if one.loosely]:
-        warnings.warn(
+        warn(
             f"{len(loose)} of {len(placed)} file names in the annotations of {path.name!r} are matched by the end they "
-            f"share with an image, such as {loose[0].name!r} with {loose[0].id!r}.",
-            stacklevel=6,
+            f"share with an image, such as {loose[0].name!r} with {loose[0].id!r}."
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ...missing_inputs import or_a_model
+from ...text import warn
 from ..pixels.fingerprints import ends_of, size_and_print
 from ..pixels.images import open_image, read_endings
 from .table_files import TABLES
@@ -147,10 +147,9 @@ def walk(root: Path) -> Iterator[ImageFile]:
     tell_left_out(root, unread, odd, ours)
     if found := [path for path in bare[:SNIFFED] if begins_as_image(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"
-        warnings.warn(
+        warn(
             f"{len(found)} files without an ending in {root.name!r} are images and are not read, such as {shown}. Give "
-            "them the ending .jpg or .png.",
-            stacklevel=3,
+            "them the ending .jpg or .png."
         )
 
 
@@ -249,20 +248,16 @@ def tell_left_out(root: Path, unread: Counter[str], odd: list[str], ours: list[s
     for ending, number in unread.items():
         if number:
             files = "file is" if number == 1 else "files are"
-            warnings.warn(
-                f"{number} {ending[1:].upper()} {files} not read in {root.name!r}: {CONVERT[ending]}.", stacklevel=4
-            )
+            warn(f"{number} {ending[1:].upper()} {files} not read in {root.name!r}: {CONVERT[ending]}.")
     if odd:
         shown = odd[0].encode("utf-8", "backslashreplace").decode()
-        warnings.warn(
+        warn(
             f"{len(odd)} files in {root.name!r} are left out, since their names are no text, such as {shown}. Rename "
-            "them.",
-            stacklevel=4,
+            "them."
         )
     if ours:
-        warnings.warn(
-            f"{', '.join(sorted(ours)[:5])} in {root.name!r} left out: made by this library, not images to learn from.",
-            stacklevel=4,
+        warn(
+            f"{', '.join(sorted(ours)[:5])} in {root.name!r} left out: made by this library, not images to learn from."
         )
 
 
@@ -294,10 +289,9 @@ def metadata_file(root: Path, split: str | None = None, more: bool = False) -> P
     """The one of `metadata_files`. Raises UserError where there are two of the same name."""
     found = metadata_files(root, split, more)
     if len(found) > 1 and found[0].stem.lower() in WITH_MORE:
-        warnings.warn(
+        warn(
             f"{' and '.join(f.name for f in found)} in {root.name!r} are not read as tables of labels. Keep one, if it "
-            "is meant.",
-            stacklevel=4,
+            "is meant."
         )
         return None
     if len(found) > 1:
@@ -318,9 +312,7 @@ def metadata_files(root: Path, split: str | None = None, more: bool = False) -> 
             return found
     for file in root.iterdir():
         if is_text(file.name) and file.stem.lower() in named and file.suffix.lower() in OTHER_TABLES:
-            warnings.warn(
-                f"{file.name} is not read as a table of labels: save it as .xlsx or 'CSV UTF-8'.", stacklevel=4
-            )
+            warn(f"{file.name} is not read as a table of labels: save it as .xlsx or 'CSV UTF-8'.")
     return []
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import UserError
+from ...text import warn
 from .folders import EXTENSIONS, ImageFile
 from .table_files import stem
 
@@ -112,10 +112,9 @@ def match_masks(ids: list[str], masks: list[ImageFile], root: Path) -> tuple[dic
     loose |= {of_core[key]: mask for mask in rest if left[key := core(mask.id)] == 1 and free[key] == 1}
     if loose:
         id, mask = next(iter(loose.items()))
-        warnings.warn(
+        warn(
             f"{len(loose)} of {len(masks)} masks in {root.name!r} are matched by what their names have in common with "
-            f"an image's, such as {mask.id!r} with {id!r}.",
-            stacklevel=6,
+            f"an image's, such as {mask.id!r} with {id!r}."
         )
     placed = {mask.id for mask in loose.values()}
     return out | loose, [mask.id for mask in strange if mask.id not in placed]

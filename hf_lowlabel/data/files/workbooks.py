@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
 from ...files import read_bytes
+from ...text import warn
 from ..labels.columns import FILE_COLUMNS, Rows, column_called, headers
 
 TITLES = 10  # rows above the names of the columns
@@ -40,7 +40,7 @@ def of_xlsx(path: Path) -> Rows:
     at = {title: header_row(rows) for title, rows in sheets.items()}
     name = next((title for title in sheets if at[title] is not None), next(iter(sheets)))
     if others := [title for title in sheets if title != name]:
-        warnings.warn(f"The sheet {name!r} of {path.name} is read, and not {', '.join(others)}.", stacklevel=5)
+        warn(f"The sheet {name!r} of {path.name} is read, and not {', '.join(others)}.")
     rows = sheets[name][at[name] or 0 :]
     if any(cell is None for _, cells in rows for cell in cells):
         refuse_formulas(openpyxl.load_workbook(io.BytesIO(content))[name], book[name], path)

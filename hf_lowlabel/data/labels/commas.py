@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from ...errors import UserError
+from ...text import warn
 from .labels import is_list, raw_parts
 from .numbers import NUMBER
 from .several import COMMA, lists_among, parts_between
@@ -53,11 +53,10 @@ def at_commas(cells: Sequence[Any], where: str, known: Collection[str] = ()) -> 
             f"{where}: {first!r} may be several classes with commas between them, or the name of one. Write several as "
             f"{several}, and one as {one}."
         )
-    warnings.warn(
+    warn(
         f"{where}: commas as in {first!r} are taken to stand between classes. Write {one} if it is the name of one."
         if lists
-        else f"{where}: labels with commas, such as {first!r}, count as one class each. Write {several} for several.",
-        stacklevel=4,
+        else f"{where}: labels with commas, such as {first!r}, count as one class each. Write {several} for several."
     )
     return [parts.get(cell.strip(), cell) if isinstance(cell, str) else cell for cell in cells] if lists else [*cells]
 
@@ -66,7 +65,4 @@ def tell_lists(names: Collection[str], where: str, known: Collection[str]) -> No
     """A warning of names that may be lists of those known, as "a/b": no fault, as many a class is called "a and b"."""
     lists = lists_among([name for name in names if "," not in name], {*names, *known})
     if first := next(iter(lists), None):
-        warnings.warn(
-            f"{where}: labels such as {first!r} count as one class each. Write {';'.join(lists[first])} for several.",
-            stacklevel=5,
-        )
+        warn(f"{where}: labels such as {first!r} count as one class each. Write {';'.join(lists[first])} for several.")

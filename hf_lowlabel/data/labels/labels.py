@@ -6,7 +6,6 @@ import contextlib
 import math
 import re
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError, unknown
-from ...text import brief
+from ...text import brief, warn
 from .columns import column_called
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "choice", "class_name", "cls")
@@ -32,8 +31,9 @@ class LabelRules:
     """How the labels of a table are taken.
 
     no_label: texts that say there is no label, in any spelling of their letters, beside an empty cell and -1.
-    skip_missing: leave out rows that name no image; skip_conflicts: leave an image unlabeled that has two labels. Else
-    both are errors. several: a label is all classes of an image, as a;b, and "none" says that none applies.
+    skip_missing: leave out rows that name no image, and labels that say yes or no of some classes alone;
+    skip_conflicts: leave an image unlabeled that has two labels. Else all are errors.
+    several: a label is all classes of an image, as a;b, and "none" says that none applies.
     """
 
     no_label: tuple[str, ...] = NO_LABEL
@@ -58,10 +58,7 @@ class LabelRules:
         tell_unsure((text for text in texts if text is not None and text not in gone), where)
         if gone:
             said = ", ".join(f"{count} x {word!r}" for word, count in gone.most_common(5))
-            warnings.warn(
-                f"{where}: {said} count as no label. If that is a class, give --no-label with other words, or ''.",
-                stacklevel=3,
-            )
+            warn(f"{where}: {said} count as no label. If that is a class, give --no-label with other words, or ''.")
         return [None if text in gone else text for text in texts]
 
 
@@ -73,10 +70,9 @@ def tell_unsure(texts: Iterable[str], where: str) -> None:
     found = Counter(text for text in texts if text.casefold() in UNSURE)
     if found:
         said = ", ".join(f"{count} x {word!r}" for word, count in found.most_common(5))
-        warnings.warn(
+        warn(
             f"{where}: {said} count as a class. If that says that nobody has looked, give --no-label with it and with "
-            "every other word that says so.",
-            stacklevel=4,
+            "every other word that says so."
         )
 
 
@@ -148,10 +144,9 @@ def tell_alike(names: Iterable[str]) -> None:
         known.setdefault(plain(name), []).append(name)
     pairs = [" and ".join(map(ascii_if_odd, alike)) for alike in known.values() if len(alike) > 1]
     if pairs:
-        warnings.warn(
+        warn(
             f"{'; '.join(pairs[:5])} count as different classes, and differ in capitals, blanks or zeros alone. "
-            "Write them alike if they are one class.",
-            stacklevel=3,
+            "Write them alike if they are one class."
         )
 
 
@@ -171,10 +166,9 @@ def tell_dates(cells: Iterable[Any], where: str) -> None:
     """A warning of labels that a spreadsheet made dates of, as of MAR1 or 1-2."""
     dates = [cell for cell in cells if isinstance(cell, (date, time))]
     if dates:
-        warnings.warn(
+        warn(
             f"{where}: {len(dates)} labels are dates, such as {label_text(dates[0])}. A spreadsheet makes them of text "
-            "such as MAR1: format the column as text and type them again, if that is so.",
-            stacklevel=4,
+            "such as MAR1: format the column as text and type them again, if that is so."
         )
 
 

@@ -12,19 +12,24 @@ import numpy as np
 
 from ...errors import UserError
 from ...text import brief
+from .labels import RULES, LabelRules
 from .several import parts_in
+from .ticks import whole_answers
 
 log = logging.getLogger("hf_lowlabel")
 WORDS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "-1": None, "-1.0": None, "": None}
 
 
-def multi_hot(cells: Sequence[Any], where: str, row: Callable[[int], str]) -> np.ndarray | None:
+def multi_hot(
+    cells: Sequence[Any], where: str, row: Callable[[int], str], rules: LabelRules = RULES
+) -> np.ndarray | None:
     """The labels of lists that hold 0 or 1 for each class: one of them holds 0 or 1 twice, and no list a class twice.
 
     Args:
         cells: the labels, None without one.
         where: the column.
         row: what a row is called, by its number.
+        rules: whether rows that lack some classes are passed over.
 
     Returns:
         int8 [N, K], -1 without a label; None where lists name classes.
@@ -57,11 +62,8 @@ def multi_hot(cells: Sequence[Any], where: str, row: Callable[[int], str]) -> np
                 f"The label {brief(cells[k])} of {row(k)} has {len(some)} numbers, and others of {where} have {count}, "
                 "0 or 1 for each class. Give as many, or None without a label."
             )
-        if 0 < some.count(None) < count:
-            raise UserError(
-                f"The label {brief(cells[k])} of {row(k)} has 0 or 1 for some classes. Fill in all, or none."
-            )
         out[k] = [-1 if v is None else int(v) for v in some]
+    out = whole_answers(out, where, row, rules)
     log.info("%s: lists of 0 and 1 for each of %s classes, called 0 to %s by their places", where, count, count - 1)
     return out
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Sequence
 
 from ...errors import UserError
+from ...text import warn
 
 NUMBER = re.compile(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 WHOLE = re.compile(r"([-+]?[0-9]+)\.0+")
@@ -40,9 +40,8 @@ def of_numbers(labels: Sequence[Sequence[str]], where: str, known: Collection[st
             )
         values = sorted(map(int, whole))
         if len(whole) == len(given) and values[-1] - values[0] >= len(values):
-            warnings.warn(
+            warn(
                 f"{where}: each of the {len(given)} labels is another number, such as {given[0]}, so that no class has "
-                "two images. Give another column if these are measurements or numbers of the images.",
-                stacklevel=4,
+                "two images. Give another column if these are measurements or numbers of the images."
             )
     return out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import UserError
-from ...text import brief, series
+from ...text import brief, series, warn
 from .labels import NOTHING, is_list, label_text, raw_parts
 
 PRINTED = re.compile(r"\[\s*(\d\.?|True|False)(\s+(\d\.?|True|False))+\s*\]")  # an array of NumPy in a CSV
@@ -109,10 +108,9 @@ def without_none_class(names: Sequence[str], column: str, where: str) -> list[st
     kept = [name for name in names if name.casefold() != NOTHING]
     if len(kept) < len(names):
         gone = next(name for name in names if name.casefold() == NOTHING)
-        warnings.warn(
+        warn(
             f"The class {gone!r} that column {column!r} of {where} declares is not one of the {len(kept)} to learn: "
-            "it says that none of them applies. Call it otherwise if it is one of its own.",
-            stacklevel=5,
+            "it says that none of them applies. Call it otherwise if it is one of its own."
         )
     return kept
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ...errors import UserError
-from ...text import listed, series
-from .labels import NO_LABEL, NOTHING
+from ...text import listed, series, warn
+from .labels import NO_LABEL, NOTHING, LabelRules
 
 TICKS = dict.fromkeys("1 1.0 true yes y t x".split(), 1) | dict.fromkeys("0 0.0 false no n f".split(), 0)
 EMPTY = ("", "-1", "-1.0", *NO_LABEL)
@@ -22,6 +23,29 @@ def emptied(cells: Mapping[str, Sequence], words: Iterable[str]) -> dict[str, li
         c: [None if isinstance(v, str) and v.strip().casefold() in said else v for v in values]
         for c, values in cells.items()
     }
+
+
+def whole_answers(labels: np.ndarray, where: str, row: Callable[[int], str], rules: LabelRules) -> np.ndarray:
+    """Labels int8 [N, K] without the rows that say yes or no of some classes alone, which become -1 where the rules
+    pass over what is missing.
+
+    Raises:
+        UserError: there are such rows.
+    """
+    said = labels >= 0
+    partly = np.flatnonzero(said.any(1) & ~said.all(1))
+    if not len(partly):
+        return labels
+    found = (
+        f"{len(partly)} of {int(said.any(1).sum())} labels in {where!r} say yes or no of some classes alone, such as "
+        f"that of {row(int(partly[0]))}"
+    )
+    if not rules.skip_missing:
+        raise UserError(f"{found}. Fill in all, or none, or give --skip-missing to leave these images without a label.")
+    warn(f"{found}: these images count as without a label.")
+    out = labels.copy()
+    out[partly] = -1
+    return out
 
 
 def marks(cells: Mapping[str, Sequence]) -> dict[str, list[int | str | None]]:
@@ -92,10 +116,9 @@ def with_blanks(found: Columns, where: str) -> Columns:
     rows = list(zip(*found.values()))
     if any(0 in row for row in rows) or not any(1 in row and None in row for row in rows):
         return found
-    warnings.warn(
+    warn(
         f"{where}: no cell says no (0), so that an empty one beside a tick means no. Images without any tick "
-        "count as unlabeled; write 0 in their columns where no class applies.",
-        stacklevel=4,
+        "count as unlabeled; write 0 in their columns where no class applies."
     )
     full = [[int(v or 0) if 1 in row else None for v in row] for row in rows]
     return {c: list(values) for c, values in zip(found, zip(*full))}
@@ -122,4 +145,4 @@ def warn_columns_unread(columns: Iterable[str], found: Iterable[str], where: str
     found = set(found)
     if others := [str(column) for column in columns if column not in found]:
         why = "they do not hold yes and no of a class" + ("" if found else ": all images count as unlabeled")
-        warnings.warn(f"{where}: columns not read: {listed(others, 10)} ({why}).", stacklevel=4)
+        warn(f"{where}: columns not read: {listed(others, 10)} ({why}).")

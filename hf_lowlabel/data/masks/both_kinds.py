@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import warnings
 from pathlib import Path
 
 from ...errors import UserError
+from ...text import warn
 from ..annotations.annotated import UNKNOWN, Annotations, Objects
 from ..annotations.annotations import json_and_xml, outlines_in_text
 from ..annotations.placing import Pictures, place_images
@@ -44,10 +44,9 @@ def pictures_count(path: Path, found: MaskFiles) -> bool:
             "pictures elsewhere to learn from the annotations, or the files of annotations to learn from the pictures."
         )
     if drawn:
-        warnings.warn(
+        warn(
             f"The images in {path.name!r} have both pictures of masks, such as {mask}, and annotations, such as "
-            f"{next(iter(drawn.values()))}: the pictures count. Take them elsewhere to learn from the annotations.",
-            stacklevel=5,
+            f"{next(iter(drawn.values()))}: the pictures count. Take them elsewhere to learn from the annotations."
         )
     return True
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError
+from ...text import warn
 from ..files.folders import FileReader, ImageFile, image_files, listing
 from ..files.mask_names import SUFFIXES, masks_among, match_masks, strange_among
 from ..files.table_files import stem
@@ -54,11 +54,10 @@ def in_two(images: Path, masks: Path, others: Sequence[Path] = ()) -> MaskFiles:
     own = {stem(file.id) for file in of_masks}
     if strays := strange_among(files, own):
         have = sum(1 for base in strays.values() if any(f"{base}{end}" in own for end in ("", *SUFFIXES)))
-        warnings.warn(
+        warn(
             f"{len(strays)} files in {images.name!r} are left out, since they are called as masks of images beside "
             f"them, such as {min(strays)!r}: the masks are those in {masks.name!r}, which has one for {have} of these "
-            "images. Move them there if they are masks, or rename them if they are images.",
-            stacklevel=6,
+            "images. Move them there if they are masks, or rename them if they are images."
         )
     files = {id: file for id, file in files.items() if id not in strays}
     found, strange = match_masks([*files, *of_other_splits(images, files, masks, others)], of_masks, masks)

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
 from ...errors import UserError
-from ...text import series
+from ...text import series, warn
 from ..pixels.masks import MAX_CLASSES, list_classes
 
 log = logging.getLogger("hf_lowlabel")
@@ -35,10 +34,8 @@ def own_names(folder: Path, kind: str) -> list[str]:
         names, why = [], str(error)
     if why is None:
         return names
-    warnings.warn(
-        f"{CLASSES_FILE} in {folder.name!r} is not used; --classes says what the numbers in the masks are called: "
-        f"{why}",
-        stacklevel=5,
+    warn(
+        f"{CLASSES_FILE} in {folder.name!r} is not used; --classes says what the numbers in the masks are called: {why}"
     )
     return []
 

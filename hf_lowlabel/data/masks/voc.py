@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_text
+from ...text import warn
 from ..files.folders import ALIASES, SPLITS
 from ..pixels.images import BadImage, open_image
 from ..pixels.masks import MaskFormat, make_coding, read_classes
@@ -59,7 +59,7 @@ def sole_list(lists: Collection[str], split: str, path: Path) -> str | None:
     name = next(iter(lists), "all")
     what = f"{name}.txt is the one list" if lists else "There is no list"
     so = f"the photos in it are those of the split {split!r}" if lists else f"all photos are of the split {split!r}"
-    warnings.warn(f"{what} in ImageSets/Segmentation of {path.name!r}: {so}.", stacklevel=6)
+    warn(f"{what} in ImageSets/Segmentation of {path.name!r}: {so}.")
     return name
 
 
@@ -67,10 +67,9 @@ def tell_unlisted(lists: dict[str, list[str]], every: Collection[str], path: Pat
     """Photos that no list names are in no split."""
     named = {id for ids in lists.values() for id in ids}
     if rest := [id for id in every if id not in named]:
-        warnings.warn(
+        warn(
             f"{len(rest)} of {len(every)} photos in JPEGImages/ of {path.name!r} are in no list of "
-            f"ImageSets/Segmentation and are not used, such as {min(rest)!r}. Give --dataset-split all to take all.",
-            stacklevel=6,
+            f"ImageSets/Segmentation and are not used, such as {min(rest)!r}. Give --dataset-split all to take all."
         )
 
 

@@ -61,6 +61,11 @@ class MaskFormat:
         wrong = [v for v in self.ignore if not 0 <= v <= 255]
         if wrong:
             raise UserError(f"The ignored mask value {wrong[0]} is not in 0..255.")
+        if self.kind == "colors" and self.ignore:
+            raise UserError(
+                f"Masks of colours have no value {self.ignore[0]} to ignore. Leave out --mask-ignore, and give the "
+                f"colour that takes no part a line in the file of classes: '{IGNORED_NAMES[0]} #rrggbb'."
+            )
 
     def class_colors(self) -> list[list[int]] | None:
         """The first colour of each class, in order, where masks are of colours."""
@@ -73,8 +78,7 @@ class MaskFormat:
 def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: str) -> np.ndarray:
     """uint8 [H, W] of classes 0..num_classes-1 and 255. A UserError names the image and the offending value."""
     if coding.kind == "binary":
-        drawn = _transparency(image, id)
-        return _from_binary(image, id) if drawn is None else drawn
+        return _from_binary(image, coding, id)
     if coding.kind in ("index", "instances") and image.format in ("JPEG", "MPO"):
         _refuse_blurred(image, id)
     if coding.kind == "instances":
@@ -117,19 +121,27 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
             f"The mask of image {id!r} holds fractions or NaN, which are no class numbers. Save the masks as whole "
             "numbers."
         )
-    opaque = image.mode in ("LA", "RGBA") and values[..., -1].min() == values[..., -1].max()
-    colors = values[..., :-1] if opaque else values
-    if (image.mode == "RGB" or opaque) and (colors == colors[..., :1]).all():  # gray written as RGB
-        return values[..., 0]
-    if image.mode in ("LA", "RGBA") and not opaque:
-        raise NoNumbers(
-            f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index.",
-            "Declare mask format 'binary' if the object is what is opaque, or save the masks as indices.",
-        )
+    values = _plain(image, id)
+    if values.ndim == 2:
+        return values
     raise NoNumbers(
         f"The mask of image {id!r} is of mode {image.mode}, not one channel of class indices.",
         "Declare mask format 'colors' with the colour of each class, or save the masks as indices.",
     )
+
+
+def _plain(image: Image.Image, id: str) -> np.ndarray:
+    """The numbers [H, W], also of gray written as RGB, else the colours [H, W, C], without a transparency."""
+    values = np.asarray(image)
+    if "A" in image.getbands():
+        if values[..., -1].min() != values[..., -1].max():
+            raise NoNumbers(
+                f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index.",
+                "Declare mask format 'binary' if the object is what is opaque, or save the masks as indices.",
+            )
+        values = values[..., :-1]
+    one = values.ndim == 3 and (values.shape[2] == 1 or (image.mode[:3] == "RGB" and (values == values[..., :1]).all()))
+    return values[..., 0] if one else values
 
 
 def _transparency(image: Image.Image, id: str) -> np.ndarray | None:
@@ -149,30 +161,53 @@ def _transparency(image: Image.Image, id: str) -> np.ndarray | None:
 
 
 def _from_instances(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
-    values = np.asarray(image)
-    colors = values[..., :3] if values.ndim == 3 else values[..., None]
-    out = (colors != 0).any(-1).astype(np.uint8)
-    return np.where(np.isin(values, coding.ignore), np.uint8(IGNORE), out) if values.ndim == 2 else out
+    values = _plain(image, id)
+    out = ((values != 0).any(-1) if values.ndim == 3 else values != 0).astype(np.uint8)
+    return np.where(_ignored(image, coding, id), np.uint8(IGNORE), out)
 
 
-def _from_binary(image: Image.Image, id: str) -> np.ndarray:
+def _ignored(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
+    """bool [H, W], where the values are declared as ignored."""
+    if not coding.ignore:
+        return np.zeros((image.height, image.width), bool)
+    value, has = coding.ignore[0], "is a JPEG, which blurs"
+    if image.format not in ("JPEG", "MPO"):
+        has = "has colours or a transparency instead of"
+        try:
+            if (values := _plain(image, id)).ndim == 2:
+                return np.isin(values, coding.ignore)
+        except NoNumbers:
+            pass
+    raise UserError(
+        f"The mask of image {id!r} {has} the value {value} that is to be ignored. Leave out --mask-ignore, or save the "
+        "masks as gray PNGs where they were drawn."
+    )
+
+
+def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
     """JPEG and soft edges give any gray, but with a bright one beside it; several values that are all dark are class
     numbers or colours, and the object would be lost."""
+    ignored, drawn = _ignored(image, coding, id), _transparency(image, id)
+    if drawn is not None:
+        return drawn
     gray, found = np.asarray(image.convert("L")), None
-    if gray.min() < gray.max() < 128:  # one dark value alone is background: a JPEG may turn 0 into 1 or 2
+    counted = gray[~ignored]
+    if (
+        len(counted) and counted.min() < counted.max() < 128
+    ):  # one dark value alone is background: a JPEG may turn 0 into 1 or 2
         raw = np.asarray(image)
-        values = np.unique(raw if raw.ndim == 2 else gray)[:8].tolist()
+        values = np.unique((raw if raw.ndim == 2 else gray)[~ignored])[:8].tolist()
         found = f"has nothing but the values {', '.join(map(str, values))}"
     elif image.mode == "P":
         rgb = np.asarray(image.convert("RGB"))
-        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192)  # VOC's classes, not its pale border
+        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192) & ~ignored  # VOC's classes, not its pale border
         found = f"has the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
         raise UserError(
             f"The mask of image {id!r} {found}, and a mask of format 'binary' has 0 and 255. Use --mask-format index "
             "if the values are class numbers, or save the masks as 0 and 255."
         )
-    return (gray >= 128).astype(np.uint8)
+    return np.where(ignored, np.uint8(IGNORE), (gray >= 128).astype(np.uint8))
 
 
 def _beyond(id: str, value: int, num_classes: int) -> NoNumbers:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import UserError
-from ...text import listed
+from ...text import listed, warn
 from ..dataset import ImageDataset, Origin, check_labels, make_dataset
 from ..files.folder_names import IMAGE_FOLDERS, in_mask_folders, is_of_masks
 from ..files.folders import (
@@ -127,10 +126,9 @@ def of_files(
 def tell_empty(root: Path, names: Sequence[str]) -> None:
     """A folder without any image is no class, which somebody may have meant."""
     if names and (empty := sorted(class_folders(root) - set(names))):
-        warnings.warn(
+        warn(
             f"{len(empty)} folders in {root.name!r} hold no image of their own and are no classes: "
-            f"{', '.join(empty[:10])}.",
-            stacklevel=4,
+            f"{', '.join(empty[:10])}."
         )
 
 
@@ -139,18 +137,16 @@ def images_of(root: Path) -> list[ImageFile]:
     files = image_files(root)
     masks = set(masks_among([file.id for file in files]))
     if masks:
-        warnings.warn(
+        warn(
             f"{len(masks)} files in {root.name!r} are left out, since they are called as masks of images beside them, "
-            f"such as {min(masks)!r}. Give --task segmentation to learn from them, or rename them if they are images.",
-            stacklevel=4,
+            f"such as {min(masks)!r}. Give --task segmentation to learn from them, or rename them if they are images."
         )
     deep = in_mask_folders((file.id for file in files), below=True) - masks
     if deep:
-        warnings.warn(
+        warn(
             f"{len(deep)} files in {root.name!r} are left out, since they lie in folders of masks beside folders of "
             f"images, such as {min(deep)!r}. Give --task segmentation to learn from them, or rename the folders if "
-            "they are images.",
-            stacklevel=4,
+            "they are images."
         )
     return [file for file in files if file.id not in masks | deep]
 
@@ -169,10 +165,9 @@ def tell_folders(table: Metadata, ids: list[str]) -> None:
     """Folders that might be classes say nothing beside a table, which may not be meant."""
     names = folder_labels(ids)
     if len(names) > 1 and table.file.stem.lower() != METADATA[0]:
-        warnings.warn(
+        warn(
             f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take the table "
-            "elsewhere if the folders are the classes.",
-            stacklevel=3,
+            "elsewhere if the folders are the classes."
         )
 
 
@@ -200,19 +195,16 @@ def tell_around(root: Path, around: str, undivided: bool) -> None:
     classes may be one."""
     if undivided:
         refuse_held_among(root / around)
-    warnings.warn(
-        f"All images of {root.name!r} lie in {around}/, and the folders in it are read as the classes.", stacklevel=4
-    )
+    warn(f"All images of {root.name!r} lie in {around}/, and the folders in it are read as the classes.")
 
 
 def tell_one_class(name: str, ids: Sequence[str]) -> None:
     """A class that is alone, in a folder with folders of images in it, may be a folder around the classes."""
     inside = {id.split("/")[1] for id in ids if id.count("/") > 1}
     if len(inside) > 1 and all(id.count("/") > 1 for id in ids):
-        warnings.warn(
+        warn(
             f"All labeled images are of one class, {name!r}, which is a folder with {listed(sorted(inside), 5)} in it. "
-            f"Give the folder {name}/ itself if these are the classes.",
-            stacklevel=4,
+            f"Give the folder {name}/ itself if these are the classes."
         )
 
 
@@ -243,10 +235,9 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     tell_dates(cells, f"{where}, column {column!r}")
     others = [name for name in columns if name != column and column_called([name], LABEL_COLUMNS)]
     if column and others and asked is None:
-        warnings.warn(
+        warn(
             f"The labels are those of column {column!r} of {where}, and not of {', '.join(others)}. Choose with "
-            "--label-column.",
-            stacklevel=2,
+            "--label-column."
         )
     texts = [label_text(cell, f" in column {column!r} of {where}") for cell in cells]
     texts = rules.without_none(texts, f"{where}, column {column!r}")
@@ -255,11 +246,10 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
 
 def tell_unlabeled(where: str, columns: Sequence[str], several: bool) -> None:
     """A warning that no column of a table is of labels. several: some may be classes of yes and no."""
-    warnings.warn(
+    warn(
         f"{where} has no column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}: all images count as "
         f"unlabeled. Name the label column with --label-column if one of {listed(columns, 10)} is it"
-        + (", or give --task multilabel for classes that each have a column." if several else "."),
-        stacklevel=5,
+        + (", or give --task multilabel for classes that each have a column." if several else ".")
     )
 
 

@@ -5,7 +5,6 @@ An image without a mask is an unlabeled image; it is never asked for one.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import UserError
-from ...text import series
+from ...text import series, warn
 from ..annotations.annotations import find_drawn
 from ..dataset import ImageDataset, Masks, Origin, Reader, make_dataset
 from ..files.folders import FileReader, listing
@@ -80,10 +79,9 @@ class MaskTargets(Targets):
         if division is not None:
             found = found.only(of_split(division, path, found.images.root, list(found.files), split, own))
         if kind == "voc" and found.names is None and self.classes is None and not self.images_alone:
-            warnings.warn(
+            warn(
                 f"The photos in {path.name!r} are not called as PASCAL VOC's, so that its classes are not taken for "
-                "theirs. Name the classes with --classes, or in labelmap.txt beside JPEGImages/.",
-                stacklevel=4,
+                "theirs. Name the classes with --classes, or in labelmap.txt beside JPEGImages/."
             )
         named = self.with_own_names(path, found.format) if kind in OWN_LAYOUTS else self
         has_mask = np.array([id in found.masks for id in found.files])
@@ -191,11 +189,10 @@ class MaskTargets(Targets):
         if self.usual and highest < len(self.usual):
             return list(self.usual)
         if self.usual:
-            warnings.warn(
+            warn(
                 f"{len(self.usual)} classes are named for {name!r} ({series(self.usual[:8])}), and its masks hold "
                 f"values up to {highest}: the names are not taken. Give all of them, in the order of the values, with "
-                "--classes.",
-                stacklevel=6,
+                "--classes."
             )
         return [f"class {k}" for k in range(class_count(name, seen))]
 
@@ -272,10 +269,9 @@ def class_count(name: str, present: list[int]) -> int:
             "of classes, name all of them with --classes."
         )
     if absent:
-        warnings.warn(
+        warn(
             f"The masks in {name!r} hold the values {said}, which makes {values[-1] + 1} classes: "
             f"{', '.join(map(str, absent[:10]))} without a pixel. Name them with --classes; --mask-ignore leaves "
-            "values out.",
-            stacklevel=7,
+            "values out."
         )
     return values[-1] + 1

@@ -7,7 +7,6 @@ this machine is in them. The fingerprint is that of the content, so that a run g
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ...errors import MissingSplit, Nameless, UserError
-from ...text import brief, was_in_memory
+from ...text import brief, warn, was_in_memory
 from ..dataset import Origin
 from ..files.folders import spellings
 from ..labels.labels import label_text
@@ -94,10 +93,9 @@ def refuse_nameless(name: str) -> None:
 def as_stored(rows):
     """The rows of a `datasets.Dataset` as they are kept, whatever its format or transform would make of them."""
     if rows.format["type"] == "custom":
-        warnings.warn(
+        warn(
             "The transform of the Dataset is not applied: images and labels are read as they are stored. Write what it "
-            "makes of them with Dataset.map if that is meant.",
-            stacklevel=5,
+            "makes of them with Dataset.map if that is meant."
         )
     return rows.with_format(None)
 

@@ -7,7 +7,6 @@ list say that no class applies.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import UserError
-from ...text import listed
+from ...text import listed, warn
 from ..dataset import ArrayReader, ImageDataset, Origin, make_dataset
 from ..labels.commas import at_commas
 from ..labels.labels import NOTHING, RULES, LabelRules, class_order, joined, label_column, tell_alike, tell_unsure
@@ -33,7 +32,15 @@ from ..labels.several import (
     of_declared,
     without_none_class,
 )
-from ..labels.ticks import emptied, refuse_strays, switches, warn_columns_unread, with_blanks, without_nothing
+from ..labels.ticks import (
+    emptied,
+    refuse_strays,
+    switches,
+    warn_columns_unread,
+    whole_answers,
+    with_blanks,
+    without_nothing,
+)
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from . import shapes
@@ -93,10 +100,9 @@ class MultiLabelTargets(Targets):
                 "give --skip-conflicts."
             )
         if shared:
-            warnings.warn(
+            warn(
                 f"{where} has several rows of {len(shared)} images, such as {min(shared)!r}: each has all classes of "
-                "its rows.",
-                stacklevel=4,
+                "its rows."
             )
         metadata.left_out += [(id, "it has several rows") for id in twice]
         return {id: row for id, row in rows.items() if id not in twice}
@@ -126,7 +132,8 @@ class MultiLabelTargets(Targets):
         if column is not None:
             known = (declared or {}).get(column)
             values = [None if self.is_none(value) else value for value in cells[column]]
-            hot = None if known else multi_hot(values, f"column {column!r} of {where}", lambda k: f"image {ids[k]!r}")
+            called = f"column {column!r} of {where}", lambda k: f"image {ids[k]!r}"
+            hot = None if known else multi_hot(values, *called, self.rules)
             if hot is not None:
                 return hot, [str(k) for k in range(hot.shape[1])]
             values = values if known else at_commas(values, f"The column {column!r} of {where}")
@@ -153,9 +160,7 @@ class MultiLabelTargets(Targets):
         found = without_nothing(with_blanks(found, where), where, lambda k: f"Image {ids[k]!r}")
         names = list(found)
         out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
-        partly = np.flatnonzero((out < 0).any(1) & (out >= 0).any(1))
-        if len(partly):
-            raise UserError(f"Image {ids[partly[0]]!r} of {where!r} has 0 or 1 for some classes. Fill in all, or none.")
+        out = whole_answers(out, where, lambda k: f"image {ids[k]!r}", self.rules)
         return out, names
 
     def is_none(self, value: Any) -> bool:
@@ -167,10 +172,9 @@ def tell_folders(ids: Sequence[str]) -> None:
     """A warning that folders that might be classes say nothing of several classes."""
     names = folder_labels(ids)
     if len(names) > 1:
-        warnings.warn(
+        warn(
             f"--task multilabel reads labels from a table, such as metadata.csv: the folders {listed(names, 5)} are no "
-            "labels.",
-            stacklevel=4,
+            "labels."
         )
 
 

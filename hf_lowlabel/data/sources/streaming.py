@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import warnings
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import MissingSplit, UserError
-from ...text import article, percent
+from ...text import article, percent, warn
 from ..caches.decoding import cores
 from ..dataset import ImageDataset
 from ..files.folders import is_table
@@ -89,10 +88,9 @@ class Shards:
                 "--sharded)."
             )
         if column := column_called(list(features), MAY_SAY):
-            warnings.warn(
+            warn(
                 f"The column {column!r} of {self.name!r} is not read with --sharded: rows that it says are of another "
-                "split are taken too. Give files of one split, or read it whole (without --sharded).",
-                stacklevel=2,
+                "split are taken too. Give files of one split, or read it whole (without --sharded)."
             )
         self.told = False  # that rows are large
         self.config, self.split, self.count = config, split, self.dataset.num_shards
@@ -116,10 +114,9 @@ class Shards:
 
     def tell_decoded(self) -> None:
         self.told = True
-        warnings.warn(
+        warn(
             f"The rows of {self.name!r} hold decoded images, thousands of which are kept in memory. Give the Hub id "
-            "itself, load it with decode_num_threads=0, or make the images small.",
-            stacklevel=2,
+            "itself, load it with decode_num_threads=0, or make the images small."
         )
 
     def sample(self, images: int) -> ImageDataset:
@@ -231,11 +228,10 @@ class ShardedStream:
         self.max_bad, self.seen, self.skipped = max_bad, 0, []
         self.own_shards = shards.count >= world
         if not self.own_shards and rank == 0:
-            warnings.warn(
+            warn(
                 f"{self.name!r} has {shards.count} shards for {world} ranks: each rank reads all "
                 f"of it and keeps one row in {world}; more files would be read "
-                "faster",
-                stacklevel=2,
+                "faster"
             )
 
     def epoch(self, epoch: int) -> Iterator[Row]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from ...errors import MissingSplit, UserError, unknown
+from ...text import warn
 from ..dataset import Origin
 from ..files.folders import SPLITS, spellings
 from ..labels.columns import TEXT
@@ -148,10 +148,9 @@ def hub_facts(name: str, revision: str | None) -> tuple[str | None, str | None]:
                 f"There is no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached "
                 f"({type(error).__name__}). Check the path, or connect."
             ) from error
-        warnings.warn(
+        warn(
             f"the Hub does not answer ({type(error).__name__}: {error}); trying the cache of {name!r}, whose "
-            "commit is not known",
-            stacklevel=4,
+            "commit is not known"
         )
         return revision, None
     return info.sha, one_license(info.card_data)
@@ -179,7 +178,7 @@ def card_license(path: Path) -> str | None:
     try:
         return one_license(DatasetCard(card, ignore_metadata_errors=True).data)
     except Exception as error:  # whatever YAML there is in it, the data can be read
-        warnings.warn(f"the licence in {readme.name} cannot be read: {type(error).__name__}", stacklevel=2)
+        warn(f"the licence in {readme.name} cannot be read: {type(error).__name__}")
         return None
 
 

@@ -4,7 +4,6 @@ table, or by tables, lists and annotations that are called as splits."""
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...errors import MissingSplit, UserError
-from ...text import series
+from ...text import series, warn
 from ..files.folders import ALIASES, UNLABELED, WITH_MORE, path_inside
 from ..files.split_words import called_as_split
 from ..labels.columns import cells_of, columns_of
@@ -258,10 +257,9 @@ def of_split(
     if not kept.any():
         raise MissingSplit(f"{division.where} of no image in {path.name!r} that it is of split {split!r}.")
     if not kept.all():
-        warnings.warn(
+        warn(
             f"{division.where} which images are of split {split!r}: {kept.sum()} of {len(ids)}."
-            + unlabeled_too(named, split),
-            stacklevel=4,
+            + unlabeled_too(named, split)
         )
     return kept
 

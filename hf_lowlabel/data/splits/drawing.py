@@ -8,12 +8,10 @@ first entries of numpy's RandomState(seed).permutation over the sorted ids.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from ...errors import UserError, at_least
-from ...text import files_of
+from ...text import files_of, warn
 from ..dataset import ImageDataset
 from ..permutation import epoch_permutation
 from .splits import Split, manifest
@@ -88,9 +86,15 @@ def held_out(
     """About `count` images to hold out. files: the number of the file that each image of `source` is a page of, where
     some are."""
     draw = stratified if of_one_class(source) else uniform
-    if files is None or not count:
-        return draw(source, among, count, seed, stream)
     check_left(among, count, stream)
+    if files is None or not count:
+        out = draw(source, among, count, seed, stream)
+        if len(out) < count:
+            warn(
+                f"The last label of a class is kept to learn from: {len(out)} images are held out for "
+                f"{stream.removeprefix('split/')}, where {count} were asked for."
+            )
+        return out
     firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
     wanted = max(1, round(count * len(firsts) / len(among)))
     if wanted >= len(firsts):
@@ -102,10 +106,9 @@ def held_out(
     some = draw(source, firsts, wanted, seed, stream)
     out = among[np.isin(files[among], files[some])]
     if len(out) != count:
-        warnings.warn(
+        warn(
             f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
-            f"all of {wanted} of {len(firsts)} files, where {count} were asked for.",
-            stacklevel=4,
+            f"all of {wanted} of {len(firsts)} files, where {count} were asked for."
         )
     return out
 
@@ -123,10 +126,9 @@ def label_budget(
     where there are fewer. Raises UserError where that is not possible."""
     wanted = len(rest) if num_labels is None else num_labels
     if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
-        warnings.warn(
+        warn(
             f"Of {len(order)} images with a {'mask' if source.masks else 'label'} in {source.name!r}, {len(test)} are "
-            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}.",
-            stacklevel=4,
+            f"held out for test and {len(held)} for validation: the other {len(rest)} are labeled, not {wanted}."
         )
         wanted = len(rest)
     if wanted > len(rest) or not wanted:
@@ -172,9 +174,16 @@ def check_classes(source: ImageDataset, num_labels, class_balanced: bool, has_la
 
 
 def uniform(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
-    """`count` images, whatever they show."""
-    check_left(among, count, stream)
-    return among[epoch_permutation(seed, stream, 0, count, len(among))] if count else among[:0]
+    """`count` images, whatever they show; fewer where one has the last label of one of several classes."""
+    if source.masks is not None or not count:
+        return among[epoch_permutation(seed, stream, 0, count, len(among))] if count else among[:0]
+    shows = source.labels > 0
+    left, drawn = shows[among].sum(0), list[int]()
+    for i in among[epoch_permutation(seed, stream, 0, len(among), len(among))]:
+        if len(drawn) < count and (left[shows[i]] > 1).all():
+            left -= shows[i]
+            drawn.append(int(i))
+    return np.array(drawn, np.int64)
 
 
 def check_left(among: np.ndarray, count: int, stream: str) -> None:
@@ -192,14 +201,18 @@ def shuffled_class(source: ImageDataset, among: np.ndarray, k: int, seed: int, s
 
 
 def stratified(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
-    """`count` images with each class in proportion, by largest remainder (ties to the lower class)."""
-    check_left(among, count, stream)
+    """`count` images with each class in proportion, by largest remainder (ties to the lower class); fewer where a class
+    would lose its last label."""
     if count == 0:
         return among[:0]
     sizes = np.bincount(source.labels[among], minlength=len(source.class_names))
     share = count * sizes / len(among)
     quota = np.floor(share).astype(np.int64)
     quota[np.argsort(-(share - quota), kind="stable")[: count - quota.sum()]] += 1
+    most = np.maximum(sizes - 1, 0)
+    quota = np.minimum(quota, most)
+    while quota.sum() < count and (quota < most).any():
+        quota[np.where(quota < most, share - quota, -np.inf).argmax()] += 1
     parts = [shuffled_class(source, among, k, seed, stream)[:q] for k, q in enumerate(quota)]
     return np.sort(np.concatenate(parts))
 

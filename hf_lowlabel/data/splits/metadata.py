@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError, nearest, unknown
+from ...text import warn
 from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file, path_inside
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
@@ -80,7 +80,7 @@ def read_metadata(
         name = named.column
     names = [plain_name(row.get(name)) for row in rows] if name is not None else []
     if loose and (why := unfit(columns, names, ids, rules.skip_missing)):
-        warnings.warn(f"{file.name} is not read as a table of labels, since {why}.", stacklevel=4)
+        warn(f"{file.name} is not read as a table of labels, since {why}.")
         return None
     if name is None and without_header(columns):
         raise UserError(
@@ -97,20 +97,18 @@ def read_metadata(
     labeled = by_label or in_columns
     if labeled and label is None and not several and left_to_folders(file, pool.every.ids):
         what = "not read for labels of images" if loose else "read for the splits of images alone"
-        warnings.warn(
+        warn(
             f"{file.name} is {what}: their labels are those of their folders. Give the label column (--label-column), "
-            "or call the table metadata, if the labels in it are meant.",
-            stacklevel=4,
+            "or call the table metadata, if the labels in it are meant."
         )
         return None
     if by_name and splits is not None and not labeled and {*columns} <= apart:  # it is of splits alone
         return None
     if by_name and (name is None or not labeled):
-        warnings.warn(
+        warn(
             f"{file.name} is not read as a table of labels, since it has no column "
             f"{'file_name' if name is None else 'label'} but {', '.join(columns[:10])}."
-            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(ticks) else ""),
-            stacklevel=4,
+            + (" Classes that each have a column of 0 and 1 are for --task multilabel." if switches(ticks) else "")
         )
         return None
     if name is None:
@@ -154,7 +152,7 @@ def rows_in(file: Path, loose: bool, by_name: bool) -> Rows | None:
     except UserError as error:
         if not (loose or by_name and isinstance(error, NoTable)):
             raise
-        warnings.warn(f"{file.name} is not read as a table of labels: {error}", stacklevel=5)
+        warn(f"{file.name} is not read as a table of labels: {error}")
         return None
     if file.stem.lower() == METADATA[2]:
         return [(line, without_unlabeled(row)) for line, row in numbered]
@@ -181,9 +179,7 @@ def without_unlabeled(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def tell_lost(file: Path, lost: Sequence[str]) -> None:
-    warnings.warn(
-        f"{len(lost)} file names in {file.name} have no image and are passed over, such as {lost[0]!r}.", stacklevel=6
-    )
+    warn(f"{len(lost)} file names in {file.name} have no image and are passed over, such as {lost[0]!r}.")
 
 
 def no_image(file: Path, missing: Sequence[str], ids: Sequence[str], column: str) -> UserError:
@@ -223,10 +219,9 @@ def placed(
         loose = sum(id is not None and id != name for name, id in zip(names, found))
     if loose:
         given, id = next((a, b) for a, b in zip(names, found) if b is not None and a != b)
-        warnings.warn(
+        warn(
             f"{loose} of {len(names)} file names in {file.name} are matched by the end they share with an image, such "
-            f"as {given!r} with {id!r}.",
-            stacklevel=5,
+            f"as {given!r} with {id!r}."
         )
     if of_all and not any(id is not None and id.startswith(inside) for id in found):
         raise UserError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from ...text import warn
 from ..annotations.placing import Pictures
 from ..files.folder_names import in_mask_folders
 from ..files.folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, path_inside
@@ -126,8 +126,7 @@ def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def warn_list_unread(file: Path, split: str, why: str) -> None:
-    warnings.warn(
+    warn(
         f"{file.parent.name}/{file.name} is not read, though it may list the images of split {split!r}, which must not "
-        f"be learned from: {why}.",
-        stacklevel=7,
+        f"be learned from: {why}."
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import UserError
+from ...text import warn
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_file, metadata_files
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
 from ..labels.columns import FILE_COLUMNS, Rows, cells_of, column_called, columns_of
@@ -78,7 +78,7 @@ def with_splits(
     except UserError as error:
         if not loose:
             raise
-        warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
+        warn(f"{file.name} is not read for splits of images: {error}")
         return None
     rows = [row for _, row in numbered]
     said = split_column(cells_of(rows, columns_of(rows)), label, tell)

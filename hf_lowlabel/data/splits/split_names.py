@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import UserError
-from ...text import series
+from ...text import series, warn
 from ..files.folders import ALIASES, SPLITS
 from ..labels.columns import column_called
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
@@ -60,11 +59,10 @@ def split_column(cells: Mapping[str, Sequence], asked: str | None = None, tell: 
         unknown = word not in WEAK and 2 <= len(found) <= FEW and not any(NUMBER.fullmatch(text) for text in odd)
         if tell and (found & ALIASES or unknown):
             says = f"{series(odd[:5] or sorted(found))}{' too' * bool(odd and found & ALIASES)}"
-            warnings.warn(
+            warn(
                 f"The column {column!r} is not read as the split of an image, since it says {says}"
                 f"{'' if odd else ', and train of none'}. Write train, validation or test in each of its cells, or "
-                "nothing; or call it otherwise, if it says no splits.",
-                stacklevel=4,
+                "nothing; or call it otherwise, if it says no splits."
             )
     others = (column for column in cells if tell and flags is None and column not in named)
     unread |= {
@@ -73,10 +71,9 @@ def split_column(cells: Mapping[str, Sequence], asked: str | None = None, tell: 
         if says_splits(cells[column])
     }
     for column, why in unread.items() if tell else ():
-        warnings.warn(
+        warn(
             f"The column {column!r} is not read as the split of an image, since {why}. If it is that, call it split "
-            "and write train, validation or test in each of its cells.",
-            stacklevel=4,
+            "and write train, validation or test in each of its cells."
         )
     return flags
 
@@ -84,10 +81,9 @@ def split_column(cells: Mapping[str, Sequence], asked: str | None = None, tell: 
 def tell_flags(column: str, said: Sequence[str], flags: SplitColumn | None) -> None:
     """A warning of a column such as is_valid beside one of splits, which says of less images that they are held out."""
     if flags is not None and any(split_named(one) == "train" != other for one, other in zip(said, flags.said) if other):
-        warnings.warn(
+        warn(
             f"The column {column!r} says the split of an image, and {flags.name!r} is not read, which holds out images "
-            "that are of training by it. Take away the one that is not meant.",
-            stacklevel=5,
+            "that are of training by it. Take away the one that is not meant."
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-import warnings
 from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import MissingSplit, UserError, unknown
+from ...text import warn
 from ..files.folder_names import MASK_FOLDERS
 from ..files.folders import (
     ALIASES,
@@ -96,11 +96,10 @@ def split_root(path: Path, split: str) -> tuple[Path, list[Path]]:
         refuse_classes(path, folders, strays)
         refuse_pair(path, folders, strays)
         splits = " and ".join(f"{folders[name].name}/" for name in sorted(folders) if name in ALIASES)
-        warnings.warn(
+        warn(
             f"{splits} in {path.name!r} are read as splits, and the images in {', '.join(strays[:5])} beside them are "
             "left out. Move them into the folder of a split; if all of these are classes, move all into one folder "
-            "train/.",
-            stacklevel=4,
+            "train/."
         )
     for name in spellings(split):
         if name in folders:
@@ -160,10 +159,9 @@ def opened_folder(path: Path, itself: bool = False) -> Path:
     opened = path if itself else saying[0][0] if saying else way[-1]
     if unread := next(((folder, name) for folder, name in saying if folder != opened), None):
         inner, name = unread
-        warnings.warn(
+        warn(
             f"{name} in {inner.name}/ may say labels or splits, and is not read where {opened.name!r} is opened. Give "
-            f"{str(inner)!r} to read it.",
-            stacklevel=5,
+            f"{str(inner)!r} to read it."
         )
     return opened
 
@@ -241,7 +239,7 @@ def refuse_held_among(path: Path) -> None:
     do = "For a split, move the others into one folder train/ beside it; else move all of them into train/."
     if sure and not metadata_files(path, "train"):
         raise UserError(f"{what} may be a split, whose images must not be learned from, or one class more. {do}")
-    warnings.warn(f"{what} is read as one folder of images more, and not as a split. {do}", stacklevel=5)
+    warn(f"{what} is read as one folder of images more, and not as a split. {do}")
 
 
 def only_train(path: Path, split: str, inside: str = "") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...files import read_text
+from ...text import warn
 from ..annotations.annotated import Annotations, Objects
 from ..annotations.annotation_files import read_annotations
 from ..annotations.placing import place_images
@@ -48,10 +48,9 @@ def tables_of_splits(path: Path, pool: Pool | None = None) -> list[tuple[str, Pa
     series = [one for one in numbered if count[one[0]] > SERIES]
     held = [file.name for of, file in series if pool is not None and of != "train" and file.stem not in pool.stems]
     if held:
-        warnings.warn(
+        warn(
             f"{held[0]} and {len(held) - 1} more tables in {path.name!r} that are called so with a number are not read "
-            "for splits of images. Put their rows into one table, if they list what is held out.",
-            stacklevel=6,
+            "for splits of images. Put their rows into one table, if they list what is held out."
         )
     apart = {*series}
     return [one for one in called if one not in apart and one[1].is_file()]
@@ -97,7 +96,7 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             if sure and not (folders if split != "train" else masks):
                 raise
             if split != "train":  # which is said where its column is looked for
-                warnings.warn(f"{file.name} is not read for splits of images: {error}", stacklevel=6)
+                warn(f"{file.name} is not read for splits of images: {error}")
             continue
         if of_one_image(file, split, rows, pool):
             continue
@@ -221,10 +220,9 @@ def passed_over(file: Path, split: str, names: Sequence[str], pool: Pool) -> boo
 
 
 def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
-    warnings.warn(
+    warn(
         f"None of the {len(lost)} images of split {split!r} that {file.name} names is there, such as {lost[0]!r}: it "
-        "is passed over, since the images for training lie in a folder of theirs.",
-        stacklevel=7,
+        "is passed over, since the images for training lie in a folder of theirs."
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from ...errors import UserError, unknown
 from ...fields import check_types
 from ...files import read_json, write_text
-from ...text import series
+from ...text import series, warn
 from ..dataset import ImageDataset
 from ..labels.labels import parts_of
 from ..labels.several import contradiction, contradicts
@@ -158,7 +157,7 @@ class Split:
 
     def check(self, source: ImageDataset) -> None:
         if self.foreign(source) and self.fingerprint is None:  # else it was made of these very data, and said so
-            warnings.warn(
+            warn(
                 f"{series(source.class_names[:10])} in {source.name!r} are none of the classes of the split "
                 f"({series(self.class_names[:10])}): the labels are those of the split alone"
             )
@@ -279,20 +278,29 @@ def manifest(
                     f"{source.name!r} needs one. Add it, or take the image off the list."
                 )
     else:
-        warn_without_label(split)
+        warn_without_label(split, source)
     return split
 
 
-def warn_without_label(split: Split) -> None:
+def warn_without_label(split: Split, source: ImageDataset | None = None) -> None:
+    """source: the data, which may have labels of such a class that were not drawn."""
     used = {part for name in split.labeled.values() if name is not None for part in (name, *parts_of(name))}
     without = [name for name in split.class_names if name not in used]
     if without and split.labeled:
         shown = series(without[:40]) + (", ..." if len(without) > 40 else "")
-        warnings.warn(
+        drawn = source is not None and source.labels.ndim == 1 and has_more(split, source, without)
+        do = "Give more labels, or draw with --class-balanced." if drawn else "Label some images of them."
+        warn(
             f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
-            f"learned: {shown}. Give more labels, or draw with --class-balanced.",
-            stacklevel=3,
+            f"learned: {shown}. {do}"
         )
+
+
+def has_more(split: Split, source: ImageDataset, names: Sequence[str]) -> bool:
+    """Whether the data have labels of these classes that a split neither uses nor holds out."""
+    used, wanted = {*split.labeled, *split.validation, *split.test}, {*names} & {*source.class_names}
+    rows = np.flatnonzero(np.isin(source.labels, [source.class_names.index(name) for name in wanted]))
+    return any(source.ids[i] not in used for i in rows)
 
 
 def made_again(lost: str, ids: Sequence[str]) -> str:

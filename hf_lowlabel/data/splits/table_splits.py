@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import MissingSplit
-from ...text import series
+from ...text import series, warn
 from ..files.folders import ALIASES, UNLABELED, spellings
 from ..labels.columns import TEXT, column_called
 from ..labels.labels import LABEL_COLUMNS
@@ -130,20 +129,18 @@ def part(rows, split: str, where: str, called: str, label: str | None) -> Part:
     if column is None or not asked & ALIASES:
         return Part(rows, called)
     if divides_nothing(named) and "train" in asked and not asked & {*named}:
-        warnings.warn(
+        warn(
             f"The column {column!r} of {where} says {named[0]!r} in all rows, so that it divides nothing: all are "
-            f"taken as split {split!r}.",
-            stacklevel=6,
+            f"taken as split {split!r}."
         )
         return Part(rows, called)
     kept = [i for i, name in enumerate(named) if name in asked]
     if not kept:
         raise MissingSplit(f"The column {column!r} of {where} names no image of split {split!r}.")
     if len(kept) < len(named):
-        warnings.warn(
+        warn(
             f"The column {column!r} of {where} says which images are of split {split!r}: {len(kept)} of {len(named)}."
-            + unlabeled_too(named, split),
-            stacklevel=6,
+            + unlabeled_too(named, split)
         )
         return Part(rows.select(kept), called, rows, kept)
     return Part(rows, called)
@@ -165,8 +162,7 @@ def warn_split_column_unread(rows, split: str, where: str, label: str | None) ->
     """A warning where a column says other splits than those that the data has of its own."""
     column, named = split_of_each_row(rows, label, tell=False)
     if others := sorted({*named} - asked_in(split)):
-        warnings.warn(
+        warn(
             f"The column {column!r} of {where} is not read: the data has splits of its own, and rows of split "
-            f"{split!r} say {series(others)}. Take the column away, or give one table with all rows.",
-            stacklevel=6,
+            f"{split!r} say {series(others)}. Take the column away, or give one table with all rows."
         )

@@ -6,13 +6,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_text
-from ...text import series
+from ...text import series, warn
 from ..files.folders import ALIASES, OTHER_TABLES, subfolders
 from ..files.split_words import is_called, splits_in
 from ..files.table_files import TABLES, NoTable, plain_name
@@ -43,10 +42,9 @@ def lists_below(folder: Path, pool: Pool) -> list[Listed]:
     """The lists in the only folder of a folder of lists that has some, or in VOC's ImageSets/Main/."""
     below = {one.name.lower(): lists for one in subfolders(folder) if (lists := lists_in(one, pool, every=False))}
     if "main" not in below and len(below) > 1 and any(part.split != "train" for one in below.values() for part in one):
-        warnings.warn(
+        warn(
             f"The lists in {series(f'{folder.name}/{name}/' for name in below)} are not read: they may be several "
-            f"divisions, and nothing is held out by them. Move those that are meant into {folder.name}/.",
-            stacklevel=7,
+            f"divisions, and nothing is held out by them. Move those that are meant into {folder.name}/."
         )
     return below.get("main") or (next(iter(below.values())) if len(below) == 1 else [])
 
@@ -194,10 +192,9 @@ def without_folds(found: Sequence[Listed]) -> list[Listed]:
     contradict = any(of.setdefault(id, part.split) != part.split for part in numbered for _, id in part.found if id)
     if not contradict:
         return list(found)
-    warnings.warn(
+    warn(
         f"{numbered[0].file.name} to {numbered[-1].file.name} in {numbered[0].file.parent.name}/ are not read: they "
-        f"are {len(numbered)} lists of several divisions, and nothing is held out by them. Keep the lists of one.",
-        stacklevel=7,
+        f"are {len(numbered)} lists of several divisions, and nothing is held out by them. Keep the lists of one."
     )
     return [part for part in found if part not in numbered]
 

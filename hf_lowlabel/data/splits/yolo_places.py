@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ...files import read_text
-from ...text import series
+from ...text import series, warn
 from ...yaml_files import parsed
 from ..files.folders import ALIASES, path_inside
 from ..files.split_words import split_said
@@ -35,17 +34,15 @@ def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
     places = [place for *_, place in found if place is not None]
     away = [f"{word}: {one}" for word, one, split, place in found if place is None and split != "train"]
     if away and len({id for place in places for _, id in place.found} - {None}) < len(pool.every.ids):
-        warnings.warn(
+        warn(
             f"{file.name} says {series(away)}, which is not there, so that nothing is held out by it. Write where the "
-            "images are, or take the line away.",
-            stacklevel=6,
+            "images are, or take the line away."
         )
     if clash := next(((a, b) for a, b in itertools.combinations(places, 2) if cut_alike(a, b)), None):
         keys = " and ".join(f"{place.key}: {place.said}" for place in clash)
-        warnings.warn(
+        warn(
             f"{file.name} is not read for splits of images: of its places {keys} there is {clash[0].where.name} alone, "
-            "so that nothing is held out by them. Put the images of each split into a folder of its own.",
-            stacklevel=6,
+            "so that nothing is held out by them. Put the images of each split into a folder of its own."
         )
         return
     kept: list[Place] = []
@@ -95,10 +92,9 @@ def the_file(path: Path, pool: Pool) -> tuple[Path, dict[Any, Any]] | None:
             if named or {"train"} < {one[2] for one in given_in(said) if place_of(path, *one, pool) is not None}:
                 found.append((file, said))
     if len(found) > 1:
-        warnings.warn(
+        warn(
             f"{series(file.name for file, _ in found)} are not read for splits of images: only one file may say their "
-            "places. Call the one that is meant data.yaml.",
-            stacklevel=7,
+            "places. Call the one that is meant data.yaml."
         )
     return found[0] if len(found) == 1 else None
 
@@ -114,7 +110,7 @@ def content(file: Path, tell: bool) -> dict[Any, Any] | None:
         said = parsed(text, file.name)
     except UserError as error:
         if tell:
-            warnings.warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}", stacklevel=8)
+            warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}")
         return None
     return said if isinstance(said, dict) else None
 
