@@ -15,22 +15,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it is not UTF-8, not YAML, nested too deeply or not a mapping.
     """
-    import yaml
-
-    text = read_text(path, "Give the path of a YAML file in UTF-8.")
-    try:
-        values = yaml.safe_load(text)
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be read. Write one 'name: value' a line.") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-    ) as error:  # a date such as 2024-13-45 is a ValueError
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = parsed(read_text(path, "Give the path of a YAML file in UTF-8."), path)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}. Write 'name: value' lines instead.")
     return {str(k).replace("-", "_"): v for k, v in values.items()}
+
+
+def parsed(text: str, called: str | Path) -> Any:
+    """What a text in YAML says. called: its file, in a message.
+
+    Raises:
+        UserError: it is not YAML, or nested too deeply.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise UserError(f"{called} is nested too deeply to be read. Write one 'name: value' a line.") from error
+    # a date such as 2024-13-45 is a ValueError
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{called} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -16,7 +16,7 @@ def demo(argv: list[str]) -> int:
         prog="hf-lowlabel demo",
         description="Run each stage on a few labels of a built-in data set, and score it on the same test images.",
     )
-    parser.add_argument("--task", help=f"{'. '.join(map(told, DEMOS))} (default: classification)")
+    parser.add_argument("--task", help=f"{'. '.join(map(demo_words, DEMOS))} (default: classification)")
     parser.add_argument("--output-dir", help="folder for model, card and pictures (default: demo-DATA)")
     parser.add_argument(
         "--num-labels", type=int, help=f"number of labels to keep (default: {numbers}; with --active: 10)"
@@ -39,7 +39,7 @@ def demo(argv: list[str]) -> int:
     return 0
 
 
-def told(task: str) -> str:
+def demo_words(task: str) -> str:
     """What the demonstration of a task does, for help."""
     shown = DEMOS[task]
     stages = "; ".join(f"{n} {stage.title}" for n, stage in enumerate(shown.stages, 1))

@@ -9,7 +9,7 @@ from typing import Any
 from ..commands import MASKS, SOURCE, command, data_flags as data_flags_given
 from ..errors import UserError, above_zero, at_least
 from ..text import say
-from .flags import Parser, data_source, label_flags, mask_flags, refuse_absent, search_flags
+from .flags import Parser, data_source, flag, label_flags, mask_flags, refuse_absent, search_flags
 from .output import json_flag, print_json
 
 FIRST = ("labels", "split", "num_labels", "class_balanced", "test_fraction")
@@ -33,8 +33,7 @@ def loop(argv: list[str]) -> int:
     rest = dict(vars(args))
     of_masks = kind_of(args.task).page == "mask"
     if of_mask and not of_masks:
-        flag = f"--{next(iter(of_mask)).replace('_', '-')}"
-        raise UserError(f"{flag} is only for masks. Leave it out, or give --task segmentation.")
+        raise UserError(f"{flag(next(iter(of_mask)))} is only for masks. Leave it out, or give --task segmentation.")
     if (assist := rest.pop("assist")) and not of_masks:
         raise UserError("--assist is for masks. Leave it out, or give --task segmentation.")
     data |= of_mask

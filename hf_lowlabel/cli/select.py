@@ -12,7 +12,7 @@ from ..commands import MASKS, SOURCE, auto_command, command, data_flags as given
 from ..errors import UserError, at_least
 from ..text import say, series
 from .first_process import is_first
-from .flags import Parser, data_flags, data_source, mask_flags, max_bad_flag, refuse_absent, setting_flags
+from .flags import Parser, data_flags, data_source, flag, mask_flags, max_bad_flag, refuse_absent, setting_flags
 from .output import json_flag, key_values, print_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def split(argv: list[str]) -> int:
             several=several,
         )
         tell_misspelt(count_names([*split.labeled.values(), *split.held_labels.values()], several))
-        if any(getattr(args, name) != default for name, default in DRAWING.items()):
+        if drawn_flags(args):
             split = drawn_from(split, source, args.num_labels, seed=args.seed, several=several, **how)
         left_out += found.left_out
         for note in found.notes:
@@ -67,7 +67,7 @@ def split(argv: list[str]) -> int:
         return 0
     say(
         f"wrote {args.output}: {len(split.labeled)} labeled, {len(split.validation)} validation, {len(split.test)} test"
-        f"{of} in {len(split.class_names)} classes{listed(split.class_names)}; hash {split.hash[:12]}"
+        f"{of} in {len(split.class_names)} classes{in_brackets(split.class_names)}; hash {split.hash[:12]}"
     )
     return 0
 
@@ -76,12 +76,11 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
     """Masks that were painted in a folder of `select` go beside the images of the data set."""
     from ..labeling.labels import Asked
     from ..labeling.mask_import import import_masks
-    from ..labeling.next_steps import told
+    from ..labeling.next_steps import settings_so_far
 
     if data.dataset is None or not Path(str(data.dataset)).is_dir():
         raise UserError("Name the folder of the images with --dataset: painted masks are put beside them.")
-    given = [name for name, default in DRAWING.items() if getattr(args, name) != default]
-    if given or args.base or args.new_classes:
+    if drawn_flags(args) or args.base or args.new_classes:
         raise UserError("Masks are read whole from a folder of `select`: give --from, --dataset and --output alone.")
     split, classes = import_masks(args.labels, str(data.dataset), allow_missing=args.allow_missing)
     split.save(args.output)
@@ -89,11 +88,11 @@ def _split_masks(args: argparse.Namespace, data: DataArguments) -> int:
         print_json({**facts_of(split, args.output), "classes": classes})
         return 0
     folder = Path(args.labels)
-    said = {**told(folder, Asked.load(folder)), **given_data(vars(data), (*SOURCE, *MASKS))}
+    said = {**settings_so_far(folder, Asked.load(folder)), **given_data(vars(data), (*SOURCE, *MASKS))}
     then = auto_command(said, args.task, split=args.output, classes=[classes])
     say(
         f"wrote {args.output}: {len(split.labeled)} masks beside the images of {data.dataset}, "
-        f"{len(split.class_names)} classes{listed(split.class_names)}; next: {then}"
+        f"{len(split.class_names)} classes{in_brackets(split.class_names)}; next: {then}"
     )
     return 0
 
@@ -141,14 +140,19 @@ def _check_split(args: argparse.Namespace) -> None:
         raise UserError("Give --dataset, the data to draw from, or --from, the finished labels.")
     reading = [name for name in ("base", "new_classes", "allow_missing") if getattr(args, name)]
     if args.labels is None and reading:
-        flag = f"--{reading[0].replace('_', '-')}"
-        raise UserError(f"{flag} says how finished labels are read. Add --from with the labels, or leave it out.")
-    given = [name for name, default in DRAWING.items() if getattr(args, name) != default]
-    if args.labels is not None and args.dataset is None and given:
-        raise UserError(f"--{given[0].replace('_', '-')} draws among the images of --dataset. Name the data too.")
+        raise UserError(
+            f"{flag(reading[0])} says how finished labels are read. Add --from with the labels, or leave it out."
+        )
+    if args.labels is not None and args.dataset is None and (given := drawn_flags(args)):
+        raise UserError(f"{given[0]} draws among the images of --dataset. Name the data too.")
 
 
 DRAWING = dict(num_labels=None, class_balanced=False, validation=0, test_fraction=0.0)  # flags and their defaults
+
+
+def drawn_flags(args: argparse.Namespace) -> list[str]:
+    """Those of `DRAWING` that are given."""
+    return [flag(name) for name, default in DRAWING.items() if getattr(args, name) != default]
 
 
 def select(argv: list[str]) -> int:
@@ -213,7 +217,7 @@ def select(argv: list[str]) -> int:
     return 0
 
 
-def listed(names: list[str]) -> str:
+def in_brackets(names: list[str]) -> str:
     """The classes, so that folders which are none are seen at once."""
     return f" ({series(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
 

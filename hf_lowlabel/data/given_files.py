@@ -69,7 +69,7 @@ def above_masks(file: str) -> list[str]:
     return ["/".join(names[:k]) for k, name in enumerate(names) if name == MASKS]
 
 
-def places(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:
+def output_names(files: Sequence[Path], images: str | Path | Sequence[str | Path]) -> list[str]:
     """A .png of its own below an output folder for each file: its path inside the folder it was found in."""
     given = [Path(os.path.expanduser(p)) for p in ([images] if isinstance(images, (str, Path)) else images)]
     roots = [path for path in given if path.is_dir()]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..text import brief, warn
-from .given_files import find_images, places
+from .given_files import find_images, output_names
 from .opening import open_dataset
 from .pages import LOOKS, Depth, darkness, depth_of
 from .pixels.images import BadImage, Range, decoding, of_array, open_image
@@ -54,7 +54,7 @@ def given_images(images: Images) -> list[Given]:
             named.append((Path(f"image {at}"), partial(contextlib.nullcontext, picture(item, at))))
     if not named:
         raise UserError(f"There is no image to predict. {TAKEN}")
-    below = places([name for name, _ in named], paths)
+    below = output_names([name for name, _ in named], paths)
     return [Given(name, place, how) for (name, how), place in zip(named, below, strict=True)]
 
 

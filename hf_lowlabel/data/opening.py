@@ -71,7 +71,7 @@ def open_dataset(
         UserError: it cannot be read; the message says why and what to do.
     """
     with uncollected():
-        return as_asked(found(dataset, targets, config, split, revision, image_column), value_range, pages)
+        return as_asked(opened(dataset, targets, config, split, revision, image_column), value_range, pages)
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def found(
+def opened(
     dataset: Any,
     targets: Targets,
     config: str | None,

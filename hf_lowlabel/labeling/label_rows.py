@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.files.table_files import decoded, read_table
-from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called, without_header
+from ..data.labels.columns import FILE_COLUMNS, PICTURES, cells_of, column_called, columns_of, without_header
 from ..data.labels.commas import at_commas
 from ..data.labels.labels import LabelRules, is_list, joined, label_column, label_text, parts_of, raw_parts
 from ..data.labels.multi_hot import multi_hot
@@ -22,7 +22,7 @@ from ..data.labels.ticks import (
     one_of_columns,
     refuse_strays,
     switches,
-    tell_unread,
+    warn_columns_unread,
     whole_answers,
     with_blanks,
     without_nothing,
@@ -56,10 +56,10 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
     if not rows:
         head = decoded(path).split("\n", 1)[0].strip() if path.suffix.lower() in (".csv", ".tsv") else ""
         raise UserError(f"There is no label in {path.name}: it has the columns {head or '(none)'}, and no row below.")
-    columns = list(dict.fromkeys(key for _, row in rows for key in row))
+    columns = columns_of(row for _, row in rows)
     files, labels = column_called(columns, FILE_COLUMNS) or of_pictures(columns, rows), label_column(columns, None)
     own = {"id": column_called(columns, ("id",)), "skipped": column_called(columns, ("skipped",))}
-    said = split_column({column: [row.get(column) for _, row in rows] for column in columns})
+    said = split_column(cells_of((row for _, row in rows), columns))
     of_split = said.columns if said else ()
     if files is None and without_header(columns):
         raise UserError(
@@ -79,8 +79,7 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
         def row_name(k: int) -> str:
             return f"Row {rows[k][0]}"
 
-        cells = {column: [row.get(column) for _, row in rows] for column in others}
-        cells = emptied(cells, rules.no_label)
+        cells = emptied(cells_of((row for _, row in rows), others), rules.no_label)
         refuse_strays(cells, path.name, row_name, one_each=not rules.several)
         found, texts = switches(cells), one_of_columns(cells)
         if not found or not rules.several and texts is None:
@@ -88,7 +87,7 @@ def read_rows(path: Path, rules: LabelRules) -> tuple[Rows, list[str]]:
             raise UserError(
                 f"{path.name} has the columns {', '.join(columns)}. Call the one with the classes label{more}."
             )
-        tell_unread(others, found, path.name)
+        warn_columns_unread(others, found, path.name)
         if rules.several:
             found = without_nothing(with_blanks(found, path.name), path.name, row_name)
             texts = of_several(path, found, lambda k: f"row {rows[k][0]}", rules)
@@ -127,7 +126,7 @@ def of_pictures(columns: Sequence[str], rows: Rows) -> str | None:
 def only_other(columns: Sequence[str], rows: Rows, own: Collection[str | None], where: str) -> str | None:
     """The column of labels where a table has no other besides those it is known to have; a warning names it."""
     others = [column for column in columns if column not in own]
-    if len(others) != 1 or "annotation_id" in columns or switches({others[0]: [row.get(others[0]) for _, row in rows]}):
+    if len(others) != 1 or "annotation_id" in columns or switches(cells_of((row for _, row in rows), others)):
         return None
     log.warning("the column %r of %s is read as the labels", others[0], where)
     return others[0]

@@ -8,7 +8,7 @@ from typing import Any
 from ..data.annotations.annotation_files import annotations_of, picture_of
 from ..data.files.table_files import plain_name
 from ..data.files.uploads import Uploads
-from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called
+from ..data.labels.columns import FILE_COLUMNS, PICTURES, column_called, columns_of
 from ..data.labels.labels import joined
 from ..errors import UserError
 from ..files import read_json
@@ -47,7 +47,7 @@ def is_export(path: Path) -> bool:
     except UserError:
         return True  # which says what is wrong with it
     rows = content if isinstance(content, list) and content and all(isinstance(row, dict) for row in content) else []
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     return bool(rows) and (any(map(is_task, rows)) or column_called(columns, FILE_COLUMNS) is None)
 
 

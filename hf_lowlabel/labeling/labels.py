@@ -13,7 +13,7 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from ..data.files.folders import EXTENSIONS
 from ..data.files.table_files import match_names, plain_name
 from ..data.files.uploads import Uploads
 from ..data.labels.labels import RULES, LabelRules, joined, parts_of, tell_dates
-from ..data.labels.several import contradicts, together
+from ..data.labels.several import contradicts, merged_labels
 from ..data.splits.split_names import split_named
 from ..errors import UserError, nearest
 from ..fields import check_types
@@ -154,12 +154,7 @@ def read_labels(
     ids = set(task.files.values())
     out, faults, seen, torn, shared = Labels(classes=names), [], dict[str, int](), set[str](), 0
     flags = set[str]()  # by which faults are left out
-    tell_dates([row["label"] for _, row in rows], path.name)
-    texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
-    texts = rules.without_none(texts, path.name)
-    if classes is not None and not names:  # on a page a class is added by its name
-        texts = numbered(texts, path.name, classes, rules.several, out.notes)
-        texts = between_commas(texts, rows, path.name, classes) if rules.several else texts
+    texts = texts_of(rows, path, None if names else classes, rules, out.notes)
     find_names(rows, by_file, ids, out.notes)
     for (line, row), text in zip(rows, texts):
         text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text
@@ -178,27 +173,24 @@ def read_labels(
             faults.append(f"row {line}: {known!r} is of split {part!r} here, and of {out.parts[known]!r} above")
         before = out.labels.get(known, "")
         if (
-            rules.several and known in seen and known not in torn and (both := together(before, label)) is not None
+            rules.several and known in seen and known not in torn and (both := merged_labels(before, label)) is not None
         ):  # one class a row
             if both:
                 out.labels[known] = both
                 out.skipped.discard(known)
             shared += both != before
             continue
-        if known in seen and before != label and rules.skip_conflicts:
-            out.left_out.append(
-                (known, f"row {line} says {label!r}, and row {seen[known]} {out.labels.pop(known, '')!r}")
-            )
-            torn.add(known)
+        if known in seen and before != label:
+            if rules.skip_conflicts:
+                why = f"row {line} says {label!r}, and row {seen[known]} {out.labels.pop(known, '')!r}"
+                out.left_out.append((known, why))
+                torn.add(known)
+            else:
+                hint = several_hint(before, label, rules.several)
+                faults.append(f"row {line}: {known!r} is {label!r} here and {before!r} in row {seen[known]}{hint}")
+                flags.add("skip_conflicts")
             continue
         if known in torn:
-            continue
-        if known in seen and before != label:
-            faults.append(
-                f"row {line}: {known!r} is {label!r} here and {before!r} in row {seen[known]}"
-                + several_hint(before, label, rules.several)
-            )
-            flags.add("skip_conflicts")
             continue
         seen[known] = line
         if label:
@@ -207,12 +199,7 @@ def read_labels(
             out.skipped.add(known)
             if (why := clean(row["skipped"])) != "x":
                 out.why[known] = why
-    missing = [id for id in task.files.values() if id not in seen]
-    if missing and not allow_missing:
-        faults.append(
-            f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an "
-            "empty label is fine), or give --allow-missing to leave them unlabeled"
-        )
+    faults += [] if allow_missing else missing_rows(task, seen)
     if shared:
         out.notes.append(f"{shared} rows name a further class of an image of another row; it has all of them")
     where = {id: f"row {line}" for id, line in seen.items()}
@@ -222,6 +209,30 @@ def read_labels(
     refuse(faults, path, flags)
     out.more = {name: cells for name, cells in out.more.items() if cells or not re.fullmatch(r"column \d+", name)}
     return out
+
+
+def texts_of(
+    rows: Sequence[tuple[int, dict]], path: Path, classes: list[str] | None, rules: LabelRules, notes: list[str]
+) -> list[str | None]:
+    """The label of each row as text, by the classes it may have; None: those of its columns, or any."""
+    tell_dates([row["label"] for _, row in rows], path.name)
+    texts = [cell_text(row["label"], f"row {line} of {path.name}", rules.several) for line, row in rows]
+    texts = rules.without_none(texts, path.name)
+    if classes is not None:  # on a page a class is added by its name
+        texts = numbered(texts, path.name, classes, rules.several, notes)
+        texts = between_commas(texts, rows, path.name, classes) if rules.several else texts
+    return texts
+
+
+def missing_rows(task: Asked, seen: Collection[str]) -> list[str]:
+    """What is wrong where chosen images have no row."""
+    missing = [id for id in task.files.values() if id not in seen]
+    if not missing:
+        return []
+    return [
+        f"{len(missing)} of {len(task.files)} images have no row, such as {missing[0]!r}; put the row back (an empty "
+        "label is fine), or give --allow-missing to leave them unlabeled"
+    ]
 
 
 def keep(more: dict[str, dict[str, str]], id: str, cells: dict[str, Any], once: Collection[str]) -> None:

@@ -17,7 +17,7 @@ from ..files import write_text
 from ..text import series
 from .class_names import check_text, typed
 from .labels import Asked, clean
-from .next_steps import told
+from .next_steps import settings_so_far
 from .server import only_one
 
 log = logging.getLogger("hf_lowlabel")
@@ -186,7 +186,7 @@ def of_the_data(folder: Path, asked: Asked) -> None:
 
 def shared_with_data(folder: Path, asked: Asked, given: tuple[list[str], Colors] | None = None) -> SharedList | None:
     """The list of a folder to label and of its data, where it is known where those are (`SharedList.join`)."""
-    dataset = told(folder, asked).get("dataset")
+    dataset = settings_so_far(folder, asked).get("dataset")
     if dataset is None:
         return None
     shared = SharedList(Path(dataset).expanduser())

@@ -27,9 +27,9 @@ USUAL = {"seed": 0, "max_bad": DataArguments.max_bad}  # of settings of a round 
 
 
 def given_to_select(data: DataArguments, model: str | None, **more: Any) -> dict[str, Any]:
-    """What selection.json remembers for `told`: nothing of data in memory, which no command can name, and no path that
-    leads out of the working directory, since the folder may go to somebody else. more: what holds for a run of those
-    labels too."""
+    """What selection.json remembers for `settings_so_far`: nothing of data in memory, which no command can name, and no
+    path that leads out of the working directory, since the folder may go to somebody else. more: what holds for a run
+    of those labels too."""
     if not isinstance(data.dataset, (str, Path)):
         return {}
     own = {"dataset": shared(str(data.dataset)), "model": model and (shared(model) or MODEL)}
@@ -87,7 +87,7 @@ def run_of(folder: Path) -> Path | None:
     return run if (run / "training.yaml").is_file() else None
 
 
-def told(folder: Path, asked: Asked, run: Path | None = None) -> dict[str, Any]:
+def settings_so_far(folder: Path, asked: Asked, run: Path | None = None) -> dict[str, Any]:
     """Settings by name, of the run that the folder belongs to or of `select`, as far as they still lead somewhere.
 
     Args:
@@ -130,7 +130,7 @@ def rounds(folder: Path, asked: Asked, run: Path | None) -> dict[str, Any]:
 
 def refuse_mixing(folder: Path, asked: Asked) -> None:
     """UserError where painted masks cannot lie among those of the data that a folder to label is about."""
-    if why := why_not_mixed(told(folder, asked), folder / "images"):
+    if why := why_not_mixed(settings_so_far(folder, asked), folder / "images"):
         raise UserError(why)
 
 
@@ -163,12 +163,12 @@ def declared_colors(data: DataArguments) -> Colors:
 
 def colored_by(folder: Path, asked: Asked) -> Path | None:
     """The file of the colours that the masks of a folder to label have; None where they are class numbers alone."""
-    return folder / CLASSES_FILE if told(folder, asked).get("mask_format") == "colors" else None
+    return folder / CLASSES_FILE if settings_so_far(folder, asked).get("mask_format") == "colors" else None
 
 
 def after_labels(folder: Path, asked: Asked, run: Path | None = None) -> str:
     """What takes the classes that were given in a folder."""
-    said = told(folder, asked, run)
+    said = settings_so_far(folder, asked, run)
     if "dataset" in said or kind_of(asked.task).several:
         run = run or run_of(folder)
         return auto_command(said, asked.task, labels=folder, output_dir=free(run) if run else None)
@@ -182,7 +182,7 @@ def after_masks(folder: Path, asked: Asked, missing: bool) -> str:
         folder: to label. asked: its selection.json.
         missing: images are left that have no mask.
     """
-    dataset = told(folder, asked).get("dataset")
+    dataset = settings_so_far(folder, asked).get("dataset")
     if dataset is None or not Path(dataset).expanduser().is_dir():
         dataset = UNKNOWN
     more = dict(dataset=dataset, allow_missing=missing, output=manifest())

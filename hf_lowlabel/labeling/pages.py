@@ -13,7 +13,7 @@ from .labels import Asked
 from .mask_classes import of_the_data
 from .mask_page import MaskSession, Shown
 from .mask_places import why_not_painted
-from .next_steps import refuse_mixing, told
+from .next_steps import refuse_mixing, settings_so_far
 from .page import Session
 from .predicted import after_corrections, name_classes
 from .server import serve
@@ -102,7 +102,7 @@ def session_of(
 
 def refuse_unpainted(folder: Path, asked: Asked) -> None:
     """UserError where masks that are painted in the folder of a selection could not be put beside the images."""
-    dataset = told(folder, asked).get("dataset")
+    dataset = settings_so_far(folder, asked).get("dataset")
     if why := why_not_painted(dataset, asked.split):
         raise UserError(why)
     if asked.report.get("not_painted") and dataset is None:  # `select` knew where they are, and said why

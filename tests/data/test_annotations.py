@@ -285,3 +285,54 @@ def test_a_reader_of_drawn_masks_travels_to_workers(tmp_path):
     coco_file(tmp_path / "a.json", [{"segmentation": [CORNER]}])
     source = pickle.loads(pickle.dumps(load_segmentation(tmp_path)))
     assert (source.mask(0) == corner()).all()
+
+
+# ---- files of YAML ---------------------------------------------------------------------------------------------------
+NO_YAML = pytest.mark.parametrize("said", [b"a: b: c", b"names: [" * 3000, b"at: 2024-13-45", b"names: [\xff]"])
+
+
+def outlined(root):
+    picture(root / "images/0.jpg")
+    (root / "labels").mkdir()
+    (root / "labels/0.txt").write_text("1 0 0 0.5 0 0.5 0.5 0 0.5\n")
+    return root
+
+
+@NO_YAML
+def test_notes_that_are_no_yaml_name_no_classes(tmp_path, said):
+    root = outlined(tmp_path / "outlined")
+    (root / "a.yaml").write_bytes(said)
+    (root / "data.yaml").write_text("names: [cat, dog]")
+    assert load_segmentation(root).class_names == ["background", "cat", "dog"]
+    picture(tmp_path / "plain/images/0.jpg")
+    (tmp_path / "plain/masks").mkdir()
+    (tmp_path / "plain/a.yaml").write_bytes(said)
+    assert not load_segmentation(tmp_path / "plain", classes=["a", "b"]).has_target.any()
+
+
+@NO_YAML
+@pytest.mark.filterwarnings("ignore:data.yaml is not read for splits")
+def test_a_data_yaml_that_is_none_leaves_no_class_without_its_name(tmp_path, said):
+    """classes.txt does not say whether boxes have points of a body, which would be drawn as outlines."""
+    (outlined(tmp_path) / "data.yaml").write_bytes(said)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(UserError, match="Mend data.yaml, which may name the classes"):
+        load_segmentation(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    assert load_segmentation(tmp_path).class_names == ["background", "cat", "dog"]
+
+
+def test_names_by_numbers_that_are_texts(tmp_path):
+    """Sorted as texts, 10 came before 2."""
+    (outlined(tmp_path) / "data.yaml").write_text("names:\n" + "".join(f"  '{k}': n{k}\n" for k in range(12)))
+    (tmp_path / "labels/0.txt").write_text("2 0 0 0.5 0 0.5 0.5 0 0.5\n")
+    source = load_segmentation(tmp_path)
+    assert source.class_names == ["background", *(f"n{k}" for k in range(12))] and source.mask(0).max() == 3
+
+
+@pytest.mark.parametrize("names", ["{0: cat, one: dog}", "{1: cat, 2: dog}", "{0: cat, '0': dog}"])
+def test_names_by_other_numbers_than_those_of_outlines_are_refused(tmp_path, names):
+    """Class 1 would have been called as another, or nothing would have been said but a traceback."""
+    (outlined(tmp_path) / "data.yaml").write_text(f"names: {names}")
+    with pytest.raises(UserError, match="Mend data.yaml, .* data.yaml numbers its 2 classes .*, not from 0 on"):
+        load_segmentation(tmp_path)

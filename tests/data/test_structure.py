@@ -21,6 +21,7 @@ PLAIN = (
     "table_writer",
     "text",
     "missing_inputs",
+    "yaml_files",
 )  # files beside data/
 FOLDER = Path(hf_lowlabel.data.__file__).parent
 ORDER = ("pixels", "labels", "files", "", "caches", "annotations", "splits", "masks", "sources")  # "": beside folders

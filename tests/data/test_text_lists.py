@@ -470,7 +470,7 @@ def test_yaml_files_of_other_programs_are_no_places(tmp_path, said):
 
 def test_a_data_yaml_nested_too_deep_is_told(tmp_path):
     yolo(tmp_path, "train: " + "[" * 3000, images__a=3)
-    with pytest.warns(UserWarning, match="data.yaml is not read for splits of images: .*recursion"):
+    with pytest.warns(UserWarning, match="data.yaml is not read for splits of images: .*nested too deep"):
         assert len(load_source(tmp_path)) == 3
 
 

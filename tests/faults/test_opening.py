@@ -30,7 +30,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "data/splits/split_lists.py": "read_text",
     "data/splits/split_tables.py": "read_text",  # COCO
     "data/splits/text_lists.py": "open read_text read_text read_text",  # lists, splits.json, CUB's
-    "data/splits/yolo_places.py": "read_text safe_load",  # data.yaml
+    "data/splits/yolo_places.py": "read_text",  # data.yaml
     "data/shrink_record.py": "open read_text",
     "data/shrinking.py": "open open open open open_image read_json",  # bytes to copy, those that are there, ours
     "data/splits/splits.py": "read_json",
@@ -93,7 +93,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "cli/auto.py": "read_json",  # ours
     "data/annotations/annotated.py": "open_image",
     "data/annotations/annotation_files.py": "read_text read_text",  # COCO, labelme, CVAT, YOLO, Label Studio
-    "data/annotations/annotations.py": "read_text read_text safe_load",  # names of classes
+    "data/annotations/annotations.py": "read_text read_text",  # names of classes
     "data/files/table_files.py": "DictReader read_bytes read_bytes",
     "data/masks/voc.py": "open_image read_text",  # the header of a mask
     "data/files/workbooks.py": "read_bytes",

@@ -278,13 +278,13 @@ def annotations_of(task: dict, where: str) -> list[dict]:
 def picture_of(task: dict) -> str | None:
     """The name of the picture of a task, with the folders of its address."""
     data = task.get("data", task)
-    names = [plain_name(v.rsplit("?d=", 1)[-1]) for v in (data.get("image"), *data.values()) if is_picture(v)]
-    if is_picture(data.get("image")):
+    names = [plain_name(v.rsplit("?d=", 1)[-1]) for v in (data.get("image"), *data.values()) if may_be_file_name(v)]
+    if may_be_file_name(data.get("image")):
         return names[0]
     return next((name for name in names if name.lower().endswith(PICTURES)), names[0] if names else None)
 
 
-def is_picture(value: Any) -> bool:
+def may_be_file_name(value: Any) -> bool:
     return isinstance(value, str) and "." in value.rsplit("/", 1)[-1]
 
 

@@ -13,21 +13,24 @@ except by the order of labelme and the layers of CVAT.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ...errors import UserError
 from ...files import read_text
-from ...text import warn
+from ...text import listed, warn
+from ...yaml_files import parsed
 from ..dataset import Reader
-from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, walked
+from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, path_inside, walked
 from ..files.uploads import Uploads
 from ..labels.labels import class_order, tell_alike
 from ..pixels.images import BadImage, decoding, turned, upright_size
@@ -111,7 +114,7 @@ def find_drawn(
     found = [*json_and_xml(path), *outlines_in_text(path, root, files)]
     if not found:
         return None
-    inside = root.relative_to(path).as_posix() if root != path else ""
+    inside = path_inside(path, root)
     every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
     objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[tuple[str, Annotations]]()
     lost, uploads = list[tuple[str, Annotations]](), Uploads(every.ids)
@@ -146,9 +149,9 @@ def find_drawn(
     tell_loose(placed, path)
     refuse_boxes(path, found, objects, left_out)
     files = files if kept is None else [file for file, here in zip(files, kept) if here]
-    ids = [f"{inside}/{file.id}" if inside else file.id for file in files]
+    ids = [f"{inside}{file.id}" for file in files]
     names, number = class_numbers(found, declared, instances)
-    of_images = [known(objects.get(id), number, id, left_out) for id in ids]
+    of_images = [with_number(objects.get(id), number, id, left_out) for id in ids]
     tell(left_out, path)
     reader = DrawnMasks(FileReader(root, [file.path for file in files]), of_images, number, [file.id for file in files])
     content = [f"{file.print}/{digest(drawn)}" for file, drawn in zip(files, of_images)]
@@ -181,12 +184,16 @@ def json_and_xml(path: Path) -> Iterator[Annotations]:
                     yield part
 
 
-def outlines_in_text(path: Path, root: Path, files: Sequence[ImageFile]) -> Iterator[Annotations]:
-    """YOLO's files: in labels/ where the images are in images/, or beside them."""
-    facts = yolo_facts(path)
-    for file in files:
-        image = root / file.path
-        if (text := text_of(path, image)) is not None:
+def outlines_in_text(
+    path: Path, root: Path, files: Sequence[ImageFile], skip_faults: bool = False
+) -> Iterator[Annotations]:
+    """YOLO's files: in labels/ where the images are in images/, or beside them. skip_faults: a text that is none may be
+    anything else, such as a caption."""
+    images = [root / file.path for file in files]
+    of_images = [(text, image) for image in images if (text := text_of(path, image)) is not None]
+    facts = yolo_facts(path) if of_images else ([], False)
+    for text, image in of_images:
+        with contextlib.suppress(*[UserError] if skip_faults else []):
             yield yolo(text, image.relative_to(path).as_posix(), *facts)
 
 
@@ -208,20 +215,34 @@ def text_places(path: Path, image: Path) -> list[Path]:
 
 def yolo_facts(path: Path) -> tuple[list[str], bool]:
     """(names, whether boxes have points of a body) by data.yaml (names: a list, or numbers with names), or classes.txt;
-    [] where neither is there."""
-    import yaml
+    [] where neither is there.
 
+    Raises UserError for a YAML file that cannot be read, where no other names them."""
+    fault = None
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
-        content = yaml.safe_load(read_text(file))
-        found = content.get("names") if isinstance(content, dict) else None
-        if isinstance(found, dict):
-            found = [found[k] for k in sorted(found)]
+        try:
+            content = parsed(read_text(file), file.name)
+            found = content.get("names") if isinstance(content, dict) else None
+            found = in_numbers(found, file.name) if isinstance(found, dict) else found
+        except UserError as error:
+            fault = fault or f"Mend {file.name}, which may name the classes, or take it elsewhere: {error}"
+            continue
         if isinstance(found, list):
             return [str(name) for name in found], "kpt_shape" in content
+    if fault is not None:  # it may say too that boxes have points, which are no outlines
+        raise UserError(fault)
     for file in (path / "classes.txt", path / "obj.names", path / "labels" / "classes.txt"):
         if file.is_file():
             return [line.strip() for line in read_text(file).splitlines() if line.strip()], False
     return [], False
+
+
+def in_numbers(names: dict[Any, Any], where: str) -> list[Any]:
+    """Names by their numbers. Raises UserError where these are not 0, 1, 2 ..., by which outlines name their class."""
+    of, numbers = {str(number).strip(): name for number, name in names.items()}, [*map(str, range(len(names)))]
+    if of.keys() != {*numbers}:
+        raise UserError(f"{where} numbers its {len(names)} classes {listed(map(str, names), 5)}, not from 0 on.")
+    return [of[number] for number in numbers]
 
 
 def in_order(part: Annotations, objects: Objects) -> Objects:
@@ -252,7 +273,9 @@ def class_numbers(
     return names, zero | {label: names.index(label) for label in objects if label in names}
 
 
-def known(objects: Objects | None, number: dict[str, int], id: str, left_out: list[tuple[str, str]]) -> Objects | None:
+def with_number(
+    objects: Objects | None, number: dict[str, int], id: str, left_out: list[tuple[str, str]]
+) -> Objects | None:
     """The objects whose class has a number."""
     if objects is None:
         return None

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...text import warn
+from ..files.folders import path_inside
 from ..files.split_words import split_said
 from ..files.table_files import ImageNames, folders_of, plain_name
 from ..files.uploads import Uploads
@@ -89,7 +90,9 @@ def place_images(parts: Sequence[Annotations], path: Path, every: Pictures, uplo
     A name without its folders means a picture only where these do not contradict: where they are not those of other
     images, and no other picture of the file (of all files of one picture each) is found by its folder.
     """
-    found = [(part, name, place) for part in parts for name, place in zip(part.images, places(part, path, every))]
+    found = [
+        (part, name, place) for part in parts for name, place in zip(part.images, find_pictures(part, path, every))
+    ]
     groups: dict[Path | None, list[Place]] = {}
     for part, _, place in found:
         groups.setdefault(None if part.otherwise else part.file, []).append(place)
@@ -117,7 +120,7 @@ def place_images(parts: Sequence[Annotations], path: Path, every: Pictures, uplo
 def moved_along(part: Annotations, id: str, path: Path) -> bool:
     """Whether a file of one picture lies in a folder that is called as its picture's, in one inside that, or beside its
     images/: what it says of folders is of before, where no picture is there."""
-    folder, here = PurePosixPath(id).parent, PurePosixPath(part.file.parent.relative_to(path).as_posix())
+    folder, here = PurePosixPath(id).parent, PurePosixPath(path_inside(path, part.file.parent))
     beside = bool(here.parent.name) and folder == here.parent / "images"
     return bool(part.otherwise and folder.name) and (beside or folder.name == here.name or folder == here.parent)
 
@@ -135,14 +138,13 @@ def folders_in(id: str) -> frozenset[str]:
     return frozenset(id.split("/")[:-1])
 
 
-def places(part: Annotations, path: Path, every: Pictures) -> list[Place]:
+def find_pictures(part: Annotations, path: Path, every: Pictures) -> list[Place]:
     """The place below `path` of each picture that a file names: by its folders beside the file, in images/ beside it or
     wherever it is; of a file of one picture, by the folders of the file, where it may be called as the file; else by
     its name alone. It is of the file's own split, where it says one. A picture without a folder is looked for elsewhere
     only where no images lie beside the file."""
     known, out = every.known, list[Place]()
-    here = part.file.parent.relative_to(path).as_posix()
-    here = "" if here == "." else f"{here}/"
+    here = path_inside(path, part.file.parent)
     among_images = here[:-1] in every.folders
     plain = [plain_name(name) for name in part.images]
     scope = every.beside(part, path)

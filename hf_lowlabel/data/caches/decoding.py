@@ -106,12 +106,12 @@ class Decoder(Dataset):
         bad: dict[int, str] = {}
         instead: dict[int, int] = {}
         try:
-            images, sizes = self.together(positions, (self.first_good(at, bad, instead) for at in positions))
+            images, sizes = self.as_batch(positions, (self.first_good(at, bad, instead) for at in positions))
         except UserError as error:
             return Decoded(torch.empty(0, *self.shape, dtype=torch.uint8), [], [], {}, lost=error)
         return Decoded(images, positions, self.named(bad), instead, sizes)
 
-    def together(self, positions: list[int], images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray | None]:
+    def as_batch(self, positions: list[int], images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray | None]:
         """The batch that `images` are, and their sizes where nobody knew them."""
         out = torch.empty(len(positions), *self.shape, dtype=torch.uint8)
         for row, image in zip(out, images, strict=True):

@@ -313,13 +313,10 @@ def resident(decoder: Decoder, device, threads: int, max_bad: float, skipped: li
     check_share(named, count + len(skipped), max_bad)
     if decoder.masks:
         source.masks.check(present, count - len(bad), source.name)
-    keep = np.setdiff1d(np.arange(count), list(bad)).astype(np.int64)
+    cache = ResidentCache(images, decoder.ids(), decoder.indices, named, decoder.sizes, source.file_of)
     if bad:
-        for to, row in enumerate(keep):  # in place: a second copy may not fit
-            if to != row:
-                images[to] = images[row]
-        images, decoder = images[: len(keep)], decoder.keep(keep)
-    return ResidentCache(images, decoder.ids(), decoder.indices, named, decoder.sizes, source.file_of)
+        cache.keep(np.setdiff1d(np.arange(count), list(bad)).astype(np.int64))
+    return cache
 
 
 def note_values(packed: Tensor, size: np.ndarray, present: np.ndarray, id: str) -> None:

@@ -61,7 +61,7 @@ class UnmeasuredDecoder(Decoder):
         height, width = self.sizes[place].tolist()
         return height, width
 
-    def together(self, positions: list[int], images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray]:
+    def as_batch(self, positions: list[int], images: Iterable[Tensor]) -> tuple[Tensor, np.ndarray]:
         images = list(images)  # which tells their sizes
         sizes = self.sizes[positions]
         out = torch.zeros(len(images), 3, *np.maximum(self.frame, sizes.max(0)).tolist(), dtype=torch.uint8)

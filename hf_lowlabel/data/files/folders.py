@@ -100,6 +100,11 @@ def parquet_files(folder: str | Path, below: bool = True) -> Iterator[str]:
         return
 
 
+def path_inside(path: Path, folder: Path) -> str:
+    """What the ids of a data set at `path` begin with that lie in a folder of it: "" in itself, else "folder/"."""
+    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"
+
+
 def image_files(root: Path) -> list[ImageFile]:
     """The images in a folder and those below it, by id. Raises UserError where there are none."""
     found = listing(root)
@@ -140,7 +145,7 @@ def walk(root: Path) -> Iterator[ImageFile]:
                 id = unicodedata.normalize("NFC", text)
             yield ImageFile(id, name, *size_and_print(f"{folder}{os.sep}{file}", ending))
     tell_left_out(root, unread, odd, ours)
-    if found := [path for path in bare[:SNIFFED] if is_picture(path)]:
+    if found := [path for path in bare[:SNIFFED] if begins_as_image(path)]:
         shown = as_text(os.path.relpath(found[0], root)) or "one whose name is no text"
         warn(
             f"{len(found)} files without an ending in {root.name!r} are images and are not read, such as {shown}. Give "
@@ -174,7 +179,7 @@ def holds_images(folder: Path) -> bool:
     return any(ending_of(file) in endings and file[0] != "." for _, _, files in walked(folder) for file in files)
 
 
-def is_picture(path: str) -> bool:
+def begins_as_image(path: str) -> bool:
     """Whether a file begins as JPEG, PNG, GIF, TIFF or WebP do."""
     try:
         if not os.path.isfile(path):  # a FIFO would never answer

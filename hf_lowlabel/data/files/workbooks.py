@@ -58,7 +58,7 @@ def filled_rows(sheet: Any) -> list[tuple[int, list]]:
     out = []
     for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         cells = [merged.get((number, column), cell) for column, cell in enumerate(cells, start=1)]
-        if any(map(told, cells)):
+        if any(map(is_filled, cells)):
             out.append((number, cells))
     return out
 
@@ -82,5 +82,5 @@ def refuse_formulas(formulas: Any, values: Any, path: Path) -> None:
                 )
 
 
-def told(cell: Any) -> bool:
+def is_filled(cell: Any) -> bool:
     return cell is not None and str(cell).strip() != ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...errors import UserError
@@ -22,6 +22,16 @@ def headers(names: Sequence[Any], where: str) -> list[str]:
     if twice := [name for name, count in Counter(out).items() if count > 1]:
         raise UserError(f"{where} has two columns called {twice[0]!r}. Rename one.")
     return out
+
+
+def columns_of(rows: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def cells_of(rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> dict[str, list]:
+    """The cells by column; None where a row has none."""
+    rows = list(rows)
+    return {column: [row.get(column) for row in rows] for column in columns}
 
 
 def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:

@@ -124,7 +124,7 @@ def lists_of(cells: Sequence[Any]) -> pa.Array:
         return pa.array([parts and [label_text(part) for part in parts] for parts in lists], pa.list_(pa.string()))
 
 
-def together(one: str, other: str) -> str | None:
+def merged_labels(one: str, other: str) -> str | None:
     """The classes of two labels of an image; None where only one of both says that no class applies."""
     label = ";".join(dict.fromkeys([*raw_parts(one), *raw_parts(other)]))
     return None if contradicts(label) else label

@@ -140,7 +140,7 @@ def without_nothing(found: Columns, where: str, row: Callable[[int], str]) -> Co
     return rest or found
 
 
-def tell_unread(columns: Iterable[str], found: Iterable[str], where: str) -> None:
+def warn_columns_unread(columns: Iterable[str], found: Iterable[str], where: str) -> None:
     """A warning of the columns that are no classes beside those that are."""
     found = set(found)
     if others := [str(column) for column in columns if column not in found]:

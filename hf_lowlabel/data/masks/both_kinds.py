@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UserError
 from ...text import warn
 from ..annotations.annotated import UNKNOWN, Annotations, Objects
-from ..annotations.annotation_files import yolo
-from ..annotations.annotations import json_and_xml, text_of, yolo_facts
+from ..annotations.annotations import json_and_xml, outlines_in_text
 from ..annotations.placing import Pictures, place_images
-from ..files.folders import EXTENSIONS, listing
+from ..files.folders import EXTENSIONS, listing, path_inside
 from ..files.uploads import Uploads
 from .mask_files import MaskFiles
 
@@ -57,10 +55,11 @@ def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
     """Images of the split for which annotations draw an object, with the name of the file; the first alone where each
     image has a picture of its mask."""
     files, drawn = list(found.files.values()), dict[str, str]()
-    inside = f"{found.images.root.relative_to(path).as_posix()}/" if found.images.root != path else ""
+    inside = path_inside(path, found.images.root)
     all_have = len(found.masks) == len(files)
     with contextlib.suppress(*[UserError] if all_have else []):  # a fault in what nobody needs
-        parts = (part for part in itertools.chain(json_and_xml(path), texts(path, found)) if some_drawn(part))
+        texts = outlines_in_text(path, found.images.root, files, skip_faults=True)
+        parts = (part for part in itertools.chain(json_and_xml(path), texts) if some_drawn(part))
         first = next(parts, None)
         if first is None:  # nobody needs the names of the images
             return drawn
@@ -73,16 +72,6 @@ def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
                 if all_have:
                     break
     return drawn
-
-
-def texts(path: Path, found: MaskFiles) -> Iterator[Annotations]:
-    """Outlines of YOLO; a text that is none may be anything else, such as a caption."""
-    images = [found.images.root / file.path for file in found.files.values()]
-    of_images = [(text, image) for image in images if (text := text_of(path, image)) is not None]
-    facts = yolo_facts(path) if of_images else ([], False)
-    for text, image in of_images:
-        with contextlib.suppress(UserError):
-            yield yolo(text, image.relative_to(path).as_posix(), *facts)
 
 
 def any_annotations(folder: Path, deep: int = 3) -> bool:

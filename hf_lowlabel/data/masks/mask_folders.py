@@ -24,9 +24,10 @@ from ..files.folders import ALIASES, holds_images, in_any_case, is_text, listing
 from ..files.mask_names import of_others
 from ..files.table_files import stem
 from ..pixels.masks import IGNORE, MaskFormat
+from ..splits.split_lists import ByName
 from ..splits.split_roots import only_train, split_root
 from .mask_files import MaskFiles, in_two, mask_files, within
-from .voc import Photos, listed_photos, meaning, refuse_two_lists, sole_list, tell_unlisted
+from .voc import listed_photos, meaning, refuse_two_lists, sole_list, tell_unlisted
 
 CITYSCAPES_CLASSES = [
     "road",
@@ -183,7 +184,7 @@ def voc(path: Path, split: str) -> MaskFiles:
     if masks is None:
         raise UserError(f"There is no SegmentationClass/ with VOC's masks beside JPEGImages/ in {str(path)!r}.")
     every = {stem(file.id): file for file in listing(photos)}
-    called = Photos(every)
+    called = ByName(every, "photos in JPEGImages/", "the lists")
     lists = {p.stem: listed_photos(p, called) for p in sorted(folder.glob("*.[tT][xX][tT]"))}
     name = sole_list(lists, split, path) or split_name(
         split, [*lists, "all"], path, " (lists in ImageSets/Segmentation)"

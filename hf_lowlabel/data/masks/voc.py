@@ -12,7 +12,7 @@ from ...text import warn
 from ..files.folders import ALIASES, SPLITS
 from ..pixels.images import BadImage, open_image
 from ..pixels.masks import MaskFormat, make_coding, read_classes
-from ..splits.split_lists import key, readings
+from ..splits.split_lists import ByName, readings
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -21,7 +21,7 @@ VOC_CLASSES = (
 NUMBER = re.compile(r"[-+]?\d*\.?\d*")  # or a sign alone
 
 
-def listed_photos(file: Path, photos: Photos) -> list[str]:
+def listed_photos(file: Path, photos: ByName) -> list[str]:
     """The ids in a list, each once: of whole lines, else of their words that are photos, where the first is one. What
     stands after a photo is no other where a bare number is among it, such as VOC's 1 and -1 for a class."""
     found: dict[str, None] = {}
@@ -35,25 +35,6 @@ def listed_photos(file: Path, photos: Photos) -> list[str]:
         else:
             found |= dict.fromkeys(id for id in map(photos.called, [first, *rest]) if id is not None)
     return list(found)
-
-
-class Photos:
-    """The ids of photos, to be found by their names in lists: whole, else as JPEGImages/1.jpg."""
-
-    def __init__(self, every: Collection[str]):
-        self.every, self.bare = every, dict[str, list[str]]()
-        for id in every:
-            self.bare.setdefault(key(id), []).append(id)
-
-    def called(self, name: str) -> str | None:
-        """The photo of this name. Raises UserError where there are several."""
-        found = [name] if name in self.every else self.bare.get(key(name), [])
-        if len(found) > 1:
-            raise UserError(
-                f"{len(found)} photos in JPEGImages/ are called {key(name)!r}. Write whole ids in the lists, "
-                f"such as {found[0]!r}."
-            )
-        return found[0] if found else None
 
 
 def refuse_two_lists(lists: Mapping[str, Sequence[str]]) -> None:

@@ -32,16 +32,16 @@ from ..files.folders import (
     as_text,
     image_files,
     metadata_file,
+    path_inside,
     subfolders,
 )
 from ..files.mask_names import masks_among
 from ..labels.columns import TEXT, column_called
 from ..labels.labels import LABEL_COLUMNS, RULES, LabelRules, class_indices, label_column, label_text, tell_dates
 from ..labels.numbers import of_numbers
-from ..labels.ticks import emptied, one_of_columns, switches, tell_unread
+from ..labels.ticks import emptied, one_of_columns, switches, warn_columns_unread
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
-from ..splits.split_columns import prefix
 from ..splits.split_roots import around_splits, refuse_held_among, split_folders
 from . import digits
 from .tables import ID_COLUMNS, PATH_COLUMNS, Table, is_image
@@ -81,7 +81,7 @@ class ClassTargets(Targets):
         else:
             above = around_splits(path)
             in_splits = own is None and bool(split_folders(above)[0])  # whose names are no classes
-            below = [id.removeprefix(prefix(path, above)).partition("/")[2] for id in ids] if in_splits else ids
+            below = [id.removeprefix(path_inside(path, above)).partition("/")[2] for id in ids] if in_splits else ids
             outer = {below[0].partition("/")[0]}
             depth = 0 if any(class_folders(other) - outer for other in siblings) else folders_around(below, path)
             texts = [folder_label(id.split("/", depth)[-1]) for id in below]
@@ -103,7 +103,7 @@ class ClassTargets(Targets):
         column = find_label(table.features, self.label_column)
         labels, names = np.full(len(ids), -1), []
         if column is not None:
-            labels, names = read_labels(table.column(column), table.features[column], column, ids, self.rules)
+            labels, names = labels_of_column(table.column(column), table.features[column], column, ids, self.rules)
         elif others := other_columns(table.features, reader.dataset.column_names):
             tell_unlabeled(f"the table {table.origin.name!r}", others, any(map(is_switch, table.features.values())))
         return make_dataset(table.origin, ids, labels, names, table.content(reader), reader)
@@ -153,7 +153,7 @@ def images_of(root: Path) -> list[ImageFile]:
 
 def refuse_masks(root: Path, ids: list[str]) -> None:
     """Folders of images and of their masks are no classes."""
-    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    names = folder_labels(ids)
     if is_of_masks(names) and metadata_file(root) is None:
         raise UserError(
             f"{' and '.join(f'{name}/' for name in names)} in {str(root)!r} look like images and their masks, not like "
@@ -163,7 +163,7 @@ def refuse_masks(root: Path, ids: list[str]) -> None:
 
 def tell_folders(table: Metadata, ids: list[str]) -> None:
     """Folders that might be classes say nothing beside a table, which may not be meant."""
-    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    names = folder_labels(ids)
     if len(names) > 1 and table.file.stem.lower() != METADATA[0]:
         warn(
             f"The labels are those of {table.file.name}, not the folders {', '.join(names[:5])}. Take the table "
@@ -174,6 +174,10 @@ def tell_folders(table: Metadata, ids: list[str]) -> None:
 def folder_label(id: str) -> str | None:
     first, _, rest = id.partition("/")
     return first if rest and first.lower() not in SPLITS[UNLABELED] else None
+
+
+def folder_labels(ids: Sequence[str]) -> list[str]:
+    return sorted({name for name in map(folder_label, ids) if name is not None})
 
 
 def folders_around(ids: Sequence[str], path: Path) -> int:
@@ -223,8 +227,8 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
     column = label_column(columns, asked, f" in {where}")
     ticks = emptied(table.cells(), rules.no_label) if column is None else {}
     if column is None and (found := one_of_columns(ticks)) is not None:
-        tell_unread(columns, switches(ticks), where)
-        return of_rows(table, found, rules)
+        warn_columns_unread(columns, switches(ticks), where)
+        return label_by_id(table, found, rules)
     if column is None and columns:
         tell_unlabeled(where, columns, bool(switches(ticks)))
     cells = [row.get(column) if column else None for _, row in table.rows]
@@ -237,7 +241,7 @@ def metadata_labels(table: Metadata, asked: str | None, rules: LabelRules) -> di
         )
     texts = [label_text(cell, f" in column {column!r} of {where}") for cell in cells]
     texts = rules.without_none(texts, f"{where}, column {column!r}")
-    return of_rows(table, numbered(texts, f"The column {column!r} of {where}"), rules)
+    return label_by_id(table, numbered(texts, f"The column {column!r} of {where}"), rules)
 
 
 def tell_unlabeled(where: str, columns: Sequence[str], several: bool) -> None:
@@ -255,7 +259,7 @@ def numbered(texts: Sequence[str | None], where: str) -> list[str | None]:
     return [text if text is None else read.get(text, text) for text in texts]
 
 
-def of_rows(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> dict[str, str | None]:
+def label_by_id(table: Metadata, texts: Sequence[str | None], rules: LabelRules) -> dict[str, str | None]:
     """id -> label of the rows of a table."""
     where = table.file.name
     labels: dict[str, str | None] = {}
@@ -297,7 +301,7 @@ def find_label(features, asked: str | None) -> str | None:
     return found or (declared[0] if declared else None)
 
 
-def read_labels(
+def labels_of_column(
     column: pa.ChunkedArray, feature, name: str, ids: list[str], rules: LabelRules
 ) -> tuple[np.ndarray, list[str]]:
     """(int64 [N], class names). Declared classes keep their numbers; other values are classes by their text."""

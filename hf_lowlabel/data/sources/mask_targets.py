@@ -194,7 +194,7 @@ class MaskTargets(Targets):
                 f"values up to {highest}: the names are not taken. Give all of them, in the order of the values, with "
                 "--classes."
             )
-        return [f"class {k}" for k in range(count_classes(name, seen))]
+        return [f"class {k}" for k in range(class_count(name, seen))]
 
 
 def find_mask(features, asked: str | None, in_memory: bool = False) -> str:
@@ -208,17 +208,6 @@ def find_mask(features, asked: str | None, in_memory: bool = False) -> str:
         f"There is no mask column among {', '.join(features)}: none called {', '.join(MASK_COLUMNS[:4])} ... holds "
         "images. Name it with --mask-column."
     )
-
-
-def count_classes(name: str, seen: list[int]) -> int:
-    """One more than the largest of the values `seen` in masks."""
-    if not seen:
-        raise UserError(
-            f"There is no mask in {name!r}. Put masks beside the images (masks/1.png of images/1.jpg, or 1_mask.png of "
-            "1.jpg), paint some by `hf-lowlabel label FOLDER --task segmentation`, or name the classes with --classes "
-            "where no mask is needed yet."
-        )
-    return class_count(name, seen)
 
 
 def present(name: str, ids: list[str], rows: np.ndarray, masks: Masks) -> list[int]:
@@ -243,8 +232,14 @@ def class_count(name: str, present: list[int]) -> int:
     """How many classes the values of masks make, where none has a name; 255 is none of them.
 
     Raises:
-        UserError: they look like something else than numbers of classes.
+        UserError: there is no mask, or they look like something else than numbers of classes.
     """
+    if not present:
+        raise UserError(
+            f"There is no mask in {name!r}. Put masks beside the images (masks/1.png of images/1.jpg, or 1_mask.png of "
+            "1.jpg), paint some by `hf-lowlabel label FOLDER --task segmentation`, or name the classes with --classes "
+            "where no mask is needed yet."
+        )
     values = [value for value in present if value != IGNORE]
     said = ", ".join(map(str, present[:10])) + (" ..." if len(present) > 10 else "")
     if len(values) > MOST_UNNAMED:

@@ -129,7 +129,7 @@ def of_frame(columns: dict[str, list], targets: Targets, image_column: str | Non
     image, mask = picture_column(columns, called), picture_column(columns, targets.mask_names())
     label, encoded = targets.label_in(columns), {}
     for name, values in columns.items():
-        if name in (image, mask) and any(map(is_picture, values)) or name != label and hold_pictures(values):
+        if name in (image, mask) and any(map(is_pixels_or_file, values)) or name != label and hold_pictures(values):
             encoded[name] = encoded_images(values, masks=name == mask)
     return of_columns(
         {name: encoded[name] if name in encoded else plain(values, name == label) for name, values in columns.items()}
@@ -139,11 +139,11 @@ def of_frame(columns: dict[str, list], targets: Targets, image_column: str | Non
 def picture_column(columns: dict[str, list], names: Sequence[str]) -> str | None:
     """The first of `names` that holds pictures, or text, which may be their paths."""
     return next(
-        (name for name in names if any(isinstance(v, str) or is_picture(v) for v in columns.get(name, ()))), None
+        (name for name in names if any(isinstance(v, str) or is_pixels_or_file(v) for v in columns.get(name, ()))), None
     )
 
 
-def is_picture(value) -> bool:
+def is_pixels_or_file(value) -> bool:
     """What is meant as a picture in a column of pictures, good or not."""
     return is_encoded(value) or len(getattr(value, "shape", ())) > 1
 

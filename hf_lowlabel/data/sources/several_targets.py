@@ -28,15 +28,23 @@ from ..labels.several import (
     list_fault,
     lists_among,
     lists_of,
+    merged_labels,
     of_declared,
-    together,
     without_none_class,
 )
-from ..labels.ticks import emptied, refuse_strays, switches, tell_unread, whole_answers, with_blanks, without_nothing
+from ..labels.ticks import (
+    emptied,
+    refuse_strays,
+    switches,
+    warn_columns_unread,
+    whole_answers,
+    with_blanks,
+    without_nothing,
+)
 from ..splits.division import of_split, read_division, split_of
 from ..splits.metadata import Metadata, read_metadata
 from . import shapes
-from .class_targets import folder_label, images_of, of_files, refuse_masks
+from .class_targets import folder_labels, images_of, of_files, refuse_masks
 from .tables import ID_COLUMNS, Table, is_image
 from .targets import Targets
 
@@ -79,7 +87,7 @@ class MultiLabelTargets(Targets):
                 continue
             two = [one.get(column) for one in (first, row)] if column else []
             texts = [] if any(is_hot(cell, f"image {id!r}") for cell in two) else [self.text_of(v, id) for v in two]
-            both = together(*texts) if texts else None
+            both = merged_labels(*texts) if texts else None
             if both is None:
                 twice[id] = None
             elif column is not None:
@@ -148,7 +156,7 @@ class MultiLabelTargets(Targets):
         cells = emptied(cells, self.rules.no_label)
         refuse_strays(cells, repr(where), lambda k: f"Image {ids[k]!r}")
         found = switches(cells)
-        tell_unread(cells, found, where)
+        warn_columns_unread(cells, found, where)
         found = without_nothing(with_blanks(found, where), where, lambda k: f"Image {ids[k]!r}")
         names = list(found)
         out = np.array([[-1 if v is None else v for v in found[c]] for c in names], np.int8).reshape(-1, len(ids)).T
@@ -162,7 +170,7 @@ class MultiLabelTargets(Targets):
 
 def tell_folders(ids: Sequence[str]) -> None:
     """A warning that folders that might be classes say nothing of several classes."""
-    names = sorted({name for name in map(folder_label, ids) if name is not None})
+    names = folder_labels(ids)
     if len(names) > 1:
         warn(
             f"--task multilabel reads labels from a table, such as metadata.csv: the folders {listed(names, 5)} are no "

@@ -13,11 +13,12 @@ import numpy as np
 
 from ...errors import MissingSplit, UserError
 from ...text import series, warn
-from ..files.folders import ALIASES, UNLABELED, WITH_MORE
+from ..files.folders import ALIASES, UNLABELED, WITH_MORE, path_inside
 from ..files.split_words import called_as_split
+from ..labels.columns import cells_of, columns_of
 from .metadata import no_image, tell_lost
 from .pool import Listed, Pool
-from .split_columns import HELD, SplitTable, called_so, cells_of, of_labels, prefix, said_by
+from .split_columns import HELD, SplitTable, label_table_with_splits, splits_of_images, tables_named_train_or_splits
 from .split_names import split_named
 from .split_roots import around_splits, split_folders, split_root
 from .split_tables import in_annotations, in_tables, left_to_folders, says_labels, tell_absent
@@ -60,7 +61,7 @@ def read_division(
     for name, part in parts.items():
         own = split_named(name)
         with contextlib.suppress(*[] if own == "train" else [UserError]):  # which is said where that is asked for
-            table = of_labels(part, own, masks, label)
+            table = label_table_with_splits(part, own, masks, label)
             inner = by_column(path, table, skip_missing, masks) if table is not None else Division({}, "")
             found += [inner] if {*HELD} & {*inner.of.values()} else []
     return joined(found) if found else None
@@ -69,15 +70,16 @@ def read_division(
 def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> list[Division]:
     """What is said by files that do not lie in the folder of a split. A column counts before names of files, and lists
     and annotations where no table holds anything out."""
-    table = of_labels(path, None, masks, label)
+    table = label_table_with_splits(path, None, masks, label)
     column = by_column(path, table, skip_missing, masks) if table is not None else None
     by_labels = column is not None and bool({*HELD} & {*column.of.values()})
     found = [column] if column is not None and by_labels else []
     pool = Pool(path)
-    for table in called_so(path, masks, label, pool.read):
+    for table in tables_named_train_or_splits(path, masks, label, pool.read):
         found.append(by_column(path, table, skip_missing, masks))
         ours = label is not None or not left_to_folders(table.file, pool.every.ids)
-        found[-1].labeled = not by_labels and ours and says_labels(cells_of(table.numbered), None, label)
+        cells = cells_of(table.rows, columns_of(table.rows))
+        found[-1].labeled = not by_labels and ours and says_labels(cells, None, label)
     if by_labels:
         return found
     tables = without_folds(list(in_tables(path, pool, label, masks)))
@@ -85,7 +87,7 @@ def at_top(path: Path, label: str | None, skip_missing: bool, masks: bool) -> li
         for part in tables:
             refuse_unlisted(said, part)
     if any(part.split in HELD for part in tables):
-        return [*found, together(tables, skip_missing, pool)]
+        return [*found, division_of_lists(tables, skip_missing, pool)]
     others = by_lists(path, pool, skip_missing) if not found else None
     return found or [one for one in [others or column] if one is not None]
 
@@ -115,18 +117,11 @@ def joined(said: Sequence[Division]) -> Division:
     return out
 
 
-def two_splits(id: str, one: str, other: str) -> UserError:
-    """The error for an image that two files put into different splits."""
-    return UserError(
-        f"{id!r} is in {one} and in {other}. Keep one of them: an image that is tested on must not be learned from."
-    )
-
-
 def by_column(path: Path, table: SplitTable, skip_missing: bool, masks: bool) -> Division:
     """By the column of a table in the data set, or in the folder of one of its splits."""
     file, folder = table.file, table.file.parent
     pool = Pool(folder)
-    said = said_by(table, pool, prefix(path, folder), skip_missing)
+    said = splits_of_images(table, pool, path_inside(path, folder), skip_missing)
     if said.lost and (folder == path or masks):  # else labels are read from it
         if not skip_missing:
             raise no_image(file, said.lost, pool.every.ids, said.name or "")
@@ -138,13 +133,13 @@ def by_lists(path: Path, pool: Pool, skip_missing: bool) -> Division | None:
     """By lists that are called as splits, else by splits.json, by data.yaml, or by annotations."""
     for found in map(list, (read(path, pool) for read in (in_lists, in_numbers, in_json, in_yaml, in_annotations))):
         if any(part.split in HELD for part in found):
-            out = together(found, skip_missing, pool)
+            out = division_of_lists(found, skip_missing, pool)
             if len(out.of) < len(pool.every.ids) or len({*out.of.values()}) > 1:  # else one file is of all images
                 return out
     return None
 
 
-def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Division:
+def division_of_lists(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Division:
     """What several files list. Raises UserError where an image is in two splits, or one that is held out is not
     found."""
     of, first = dict[str, str](), dict[str, Listed]()
@@ -159,7 +154,10 @@ def together(found: Sequence[Listed], skip_missing: bool, pool: Pool) -> Divisio
             tell_lost(part.file, lost)
         for id in (id for _, id in part.found if id is not None):
             if first.setdefault(id, part).split != part.split:
-                raise two_splits(id, first[id].where, part.where)
+                raise UserError(
+                    f"{id!r} is in {first[id].where} and in {part.where}. Keep one of them: an image that is tested on "
+                    "must not be learned from."
+                )
             of[id] = part.split
     fill_folders(of, pool)
     files = list(dict.fromkeys(part.file.name for part in found))
@@ -238,7 +236,7 @@ def of_split(
     """
     if division is None:
         return np.ones(len(ids), bool)
-    inside = prefix(path, root)
+    inside = path_inside(path, root)
     asked = split_named(split)
     opened = {folder.name: name for name, folder in split_folders(path)[0].items()}
     outside = [id for id, said in division.of.items() if said == asked and not id.startswith(inside)]
@@ -251,7 +249,7 @@ def of_split(
     if own is None:
         around = around_splits(path)
         opened = {folder.name: name for name, folder in split_folders(around)[0].items()}
-        usual = [of_folder(f"{inside}{id}".removeprefix(prefix(path, around)), opened) for id in ids]
+        usual = [of_folder(f"{inside}{id}".removeprefix(path_inside(path, around)), opened) for id in ids]
         if not opened:  # unlabeled/ beside folders of classes
             usual = ["train" if one == UNLABELED else one for one in usual]
     named = [division.of.get(f"{inside}{id}") or split_named(one) for id, one in zip(ids, usual)]

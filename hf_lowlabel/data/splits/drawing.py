@@ -51,7 +51,7 @@ def make_split(
         )
     at_least("seed", seed, 0, 2**32 - 1)
     has_target = np.flatnonzero(source.has_target)
-    one_class = source.masks is None and source.labels.ndim == 1
+    one_class = of_one_class(source)
     check_counts(source, num_labels, validation, test_fraction, has_target)
     if one_class:
         check_classes(source, num_labels, class_balanced, has_target)
@@ -60,39 +60,70 @@ def make_split(
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
     found = files_of(source.ids, source.file_of)
     files = None if found is None else np.array(found)
+    test = held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files)
+    rest = order[~np.isin(order, test)]
+    held = held_out(source, rest, validation, seed, "split/validation", files)
+    rest = rest[~np.isin(rest, held)]
+    wanted = label_budget(source, order, rest, test, held, num_labels, class_balanced)
+    if class_balanced and num_labels is not None:
+        chosen = balanced(source, rest, wanted, seed)
+    elif one_class:
+        chosen = rest[epoch_permutation(seed, "split/labeled", 0, wanted, len(rest))]
+    else:
+        chosen = rest[np.random.RandomState(seed).permutation(len(rest))[:wanted]]
+    labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
+    held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
+    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
 
-    def aside(among: np.ndarray, count: int, stream: str) -> np.ndarray:
-        draw = stratified if one_class else uniform
-        check_left(among, count, stream)
-        if files is None or not count:
-            out = draw(source, among, count, seed, stream)
-            if len(out) < count:
-                warn(
-                    f"The last label of a class is kept to learn from: {len(out)} images are held out for "
-                    f"{stream.removeprefix('split/')}, where {count} were asked for."
-                )
-            return out
-        firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
-        wanted = max(1, round(count * len(firsts) / len(among)))
-        if wanted >= len(firsts):
-            raise UserError(
-                f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
-                f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
-                "are held out together, and none would be left to learn from. Add files, or hold out fewer."
-            )
-        some = draw(source, firsts, wanted, seed, stream)
-        out = among[np.isin(files[among], files[some])]
-        if len(out) != count:
+
+def of_one_class(source: ImageDataset) -> bool:
+    return source.masks is None and source.labels.ndim == 1
+
+
+def held_out(
+    source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str, files: np.ndarray | None
+) -> np.ndarray:
+    """About `count` images to hold out. files: the number of the file that each image of `source` is a page of, where
+    some are."""
+    draw = stratified if of_one_class(source) else uniform
+    check_left(among, count, stream)
+    if files is None or not count:
+        out = draw(source, among, count, seed, stream)
+        if len(out) < count:
             warn(
-                f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
-                f"all of {wanted} of {len(firsts)} files, where {count} were asked for."
+                f"The last label of a class is kept to learn from: {len(out)} images are held out for "
+                f"{stream.removeprefix('split/')}, where {count} were asked for."
             )
         return out
+    firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
+    wanted = max(1, round(count * len(firsts) / len(among)))
+    if wanted >= len(firsts):
+        raise UserError(
+            f"The {len(among)} images to hold out {count} of for {stream.removeprefix('split/')} are the pages of "
+            f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
+            "are held out together, and none would be left to learn from. Add files, or hold out fewer."
+        )
+    some = draw(source, firsts, wanted, seed, stream)
+    out = among[np.isin(files[among], files[some])]
+    if len(out) != count:
+        warn(
+            f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
+            f"all of {wanted} of {len(firsts)} files, where {count} were asked for."
+        )
+    return out
 
-    test = aside(order, round(test_fraction * len(order)), "split/test")
-    rest = order[~np.isin(order, test)]
-    held = aside(rest, validation, "split/validation")
-    rest = rest[~np.isin(rest, held)]
+
+def label_budget(
+    source: ImageDataset,
+    order: np.ndarray,
+    rest: np.ndarray,
+    test: np.ndarray,
+    held: np.ndarray,
+    num_labels: int | None,
+    class_balanced: bool,
+) -> int:
+    """How many of the images that are left, `rest`, are labeled: all where no number is asked for, and with a warning
+    where there are fewer. Raises UserError where that is not possible."""
     wanted = len(rest) if num_labels is None else num_labels
     if len(rest) < wanted <= len(order) and len(rest) and not class_balanced:
         warn(
@@ -106,15 +137,7 @@ def make_split(
             f"{source.name!r} ({len(order)} less {len(test)} for test and {len(held)} for validation), and the label "
             f"budget is {max(wanted, 1)}. Ask for fewer labels, or for a smaller test or validation set."
         )
-    if class_balanced and num_labels is not None:
-        chosen = balanced(source, rest, wanted, seed)
-    elif one_class:
-        chosen = rest[epoch_permutation(seed, "split/labeled", 0, wanted, len(rest))]
-    else:
-        chosen = rest[np.random.RandomState(seed).permutation(len(rest))[:wanted]]
-    labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
-    held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
-    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
+    return wanted
 
 
 def check_counts(source: ImageDataset, num_labels, validation, test_fraction, has_target: np.ndarray) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from ...errors import UserError, nearest, unknown
 from ...text import warn
-from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file
+from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file, path_inside
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
-from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, column_called, without_header
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, Rows, cells_of, column_called, columns_of, without_header
 from ..labels.labels import LabelRules, label_column
 from ..labels.ticks import emptied, one_of_columns, refuse_strays, switches
 from .pool import Pool
-from .split_columns import SplitTable, called_so, images_named, prefix
+from .split_columns import SplitTable, images_named, tables_named_train_or_splits
 from .split_names import split_column, split_named
 from .split_tables import left_to_folders
 
@@ -33,7 +33,7 @@ class Metadata:
 
     def cells(self) -> dict[str, list]:
         """The cells by column."""
-        return {column: [row.get(column) for _, row in self.rows] for column in self.columns}
+        return cells_of([row for _, row in self.rows], self.columns)
 
 
 def read_metadata(
@@ -64,31 +64,19 @@ def read_metadata(
     Raises:
         UserError: the table cannot be read, or rows name no image.
     """
-    places = [(folder, more) for more in (False, True) for folder in dict.fromkeys((root, path))]
-    file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
-    if file is None:  # that of training may have all
-        named = split_named(split)
-        file = next((table.file for table in called_so(path, False, label, tell=False) if named in table.splits), None)
-    if file is None:
+    if (file := table_of(path, root, split, label)) is None:
         return None
     by_name = file.stem.lower() != METADATA[0]  # no file is called metadata by chance
     loose = label is None and file.stem.lower() in WITH_MORE
-    try:
-        numbered = read_table(file)
-    except UserError as error:
-        if not (loose or by_name and isinstance(error, NoTable)):
-            raise
-        warn(f"{file.name} is not read as a table of labels: {error}")
+    if (numbered := rows_in(file, loose, by_name)) is None:
         return None
-    if file.stem.lower() == METADATA[2]:
-        numbered = [(line, without_unlabeled(row)) for line, row in numbered]
-    columns = list(dict.fromkeys(key for _, row in numbered for key in row))
+    columns = columns_of(row for _, row in numbered)
     numbered = [(line, row) for line, row in numbered if any(cell not in (None, "") for cell in row.values())]
-    rows = [row for _, row in numbered]
+    rows, pool = [row for _, row in numbered], Pool(file.parent)
     name, named = column_called(columns, FILE_COLUMNS), None
-    splits = split_column({c: [row.get(c) for row in rows] for c in columns}, label, tell=False)  # the division tells
+    splits = split_column(cells_of(rows, columns), label, tell=False)  # the division tells
     if splits is not None:
-        named = images_named(SplitTable(file, numbered, splits), Pool(file.parent))
+        named = images_named(SplitTable(file, numbered, splits), pool)
         name = named.column
     names = [plain_name(row.get(name)) for row in rows] if name is not None else []
     if loose and (why := unfit(columns, names, ids, rules.skip_missing)):
@@ -100,14 +88,14 @@ def read_metadata(
             "such as file_name,label above it."
         )
     apart = {name, *(splits.columns if splits is not None else ())}  # what is no label
-    cells = {column: [row.get(column) for row in rows] for column in columns if column not in apart}
+    cells = cells_of(rows, [column for column in columns if column not in apart])
     ticks = emptied(cells, rules.no_label)
     in_columns = len(switches(ticks)) > 1 if several else one_of_columns(ticks) is not None
     by_label = label is not None or label_column(columns, None) is not None
     if name is not None and not by_label:
         refuse_strays(ticks, file.name, lambda k: f"Row {numbered[k][0]}", one_each=not several)
     labeled = by_label or in_columns
-    if labeled and label is None and not several and left_to_folders(file, Pool(file.parent).every.ids):
+    if labeled and label is None and not several and left_to_folders(file, pool.every.ids):
         what = "not read for labels of images" if loose else "read for the splits of images alone"
         warn(
             f"{file.name} is {what}: their labels are those of their folders. Give the label column (--label-column), "
@@ -137,6 +125,38 @@ def read_metadata(
     if splits is not None and not columns and label is None:  # it says nothing of labels, which folders may
         return None
     return Metadata(file, kept, columns, gone)
+
+
+def table_of(path: Path, root: Path, split: str, label: str | None) -> Path | None:
+    """The table that is of the images in the folder `root` of a split, in it or beside it."""
+    places = [(folder, more) for more in (False, True) for folder in dict.fromkeys((root, path))]
+    file = next((file for folder, more in places if (file := metadata_file(folder, split, more)) is not None), None)
+    if file is None:  # that of training may have all
+        named = split_named(split)
+        file = next(
+            (
+                table.file
+                for table in tables_named_train_or_splits(path, False, label, tell=False)
+                if named in table.splits
+            ),
+            None,
+        )
+    return file
+
+
+def rows_in(file: Path, loose: bool, by_name: bool) -> Rows | None:
+    """The rows of a table; None, with a warning, for one that may be something else and cannot be read: whatever it is
+    called as where it is `loose`, no table where it is so by its name alone."""
+    try:
+        numbered = read_table(file)
+    except UserError as error:
+        if not (loose or by_name and isinstance(error, NoTable)):
+            raise
+        warn(f"{file.name} is not read as a table of labels: {error}")
+        return None
+    if file.stem.lower() == METADATA[2]:
+        return [(line, without_unlabeled(row)) for line, row in numbered]
+    return numbered
 
 
 def unfit(columns: Sequence[str], names: Sequence[str], ids: Sequence[str], skip_missing: bool) -> str:
@@ -186,7 +206,7 @@ def placed(
     """The id that each name means; "" for an image of another split, None for none. of_column: the ids below the
     table's folder, where a column of splits tells apart what is called alike."""
     of_all = file.parent != root and (of_column is not None or file.stem.lower() in METADATA)
-    inside = prefix(file.parent, root) if of_all else ""
+    inside = path_inside(file.parent, root) if of_all else ""
     if of_column is not None:
         found, loose = of_column, sum(id not in (None, name) for name, id in zip(names, of_column))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from ...text import warn
 from ..annotations.placing import Pictures
 from ..files.folder_names import in_mask_folders
-from ..files.folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing
+from ..files.folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, path_inside
 from ..files.mask_names import masks_among
 from ..files.split_words import called_as_split, split_said
 from ..files.table_files import ImageNames, read_table, stem
@@ -50,7 +49,7 @@ class Pool:
         """What ids begin with in folders that are opened as splits, whatever the task."""
         folders = split_folders(self.path)[0]
         named = [folder for name, folder in folders.items() if name in ALIASES and name not in SPLITS[UNLABELED]]
-        return tuple(f"{unicodedata.normalize('NFC', folder.name)}/" for folder in named)
+        return tuple(path_inside(self.path, folder) for folder in named)
 
     @cached_property
     def all_in_splits(self) -> bool:
@@ -126,7 +125,7 @@ def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in names if is_text(name)]
 
 
-def tell_unread(file: Path, split: str, why: str) -> None:
+def warn_list_unread(file: Path, split: str, why: str) -> None:
     warn(
         f"{file.parent.name}/{file.name} is not read, though it may list the images of split {split!r}, which must not "
         f"be learned from: {why}."

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ...text import warn
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_file, metadata_files
 from ..files.table_files import TABLES, NoTable, plain_name, read_table
-from ..labels.columns import FILE_COLUMNS, Rows, column_called
+from ..labels.columns import FILE_COLUMNS, Rows, cells_of, column_called, columns_of
 from .pool import Pool
 from .split_names import OF_ALL, SplitColumn, refuse_two_splits, split_column, split_named
-from .split_tables import is_picture, tables_of_splits
+from .split_tables import named_as_image, tables_of_splits
 
 HELD = ("validation", "test")
 
@@ -27,11 +26,15 @@ class SplitTable(NamedTuple):
     said: SplitColumn
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for _, row in self.numbered]
+
+    @property
     def splits(self) -> list[str]:
         return [*map(split_named, self.said.said)]
 
 
-def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = None) -> SplitTable | None:
+def label_table_with_splits(folder: Path, own: str | None, masks: bool, label: str | None = None) -> SplitTable | None:
     """The table of labels in a folder, where it has a column of splits. own: the folder's split. label: the column that
     is asked for."""
     files = metadata_files(folder, own, more=True)
@@ -47,7 +50,7 @@ def of_labels(folder: Path, own: str | None, masks: bool, label: str | None = No
     return found[0] if found else None
 
 
-def called_so(
+def tables_named_train_or_splits(
     path: Path, masks: bool, label: str | None = None, read: Callable[[Path], Rows] = read_table, tell: bool = True
 ) -> list[SplitTable]:
     """The tables called train or splits whose column says another split than train. label: the label column that is
@@ -77,13 +80,9 @@ def with_splits(
             raise
         warn(f"{file.name} is not read for splits of images: {error}")
         return None
-    said = split_column(cells_of(numbered), label, tell)
+    rows = [row for _, row in numbered]
+    said = split_column(cells_of(rows, columns_of(rows)), label, tell)
     return SplitTable(file, numbered, said) if said is not None else None
-
-
-def cells_of(numbered: Rows) -> dict[str, list]:
-    columns = dict.fromkeys(key for _, row in numbered for key in row)
-    return {name: [row.get(name) for _, row in numbered] for name in columns}
 
 
 class Named(NamedTuple):
@@ -107,13 +106,13 @@ def images_named(table: SplitTable, pool: Pool) -> Named:
                 out[k] = id
         return out
 
-    return column_of_files([row for _, row in table.numbered], match)
+    return column_of_files(table.rows, match)
 
 
 def column_of_files(rows: Sequence[dict], match: Callable[[list[str]], list[str | None]]) -> Named:
     """The column that is called as one of file names; where it names no image, that of names of pictures which names
     most."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     called = column_called(columns, FILE_COLUMNS)
     names = [plain_name(row.get(called)) for row in rows] if called is not None else [""] * len(rows)
     ids = match(names)
@@ -122,7 +121,7 @@ def column_of_files(rows: Sequence[dict], match: Callable[[list[str]], list[str 
     found = []
     for column in columns:
         texts = [str(cell) for row in rows if (cell := row.get(column)) not in (None, "")]
-        if column != called and texts and all(is_picture(text.strip()) for text in texts):
+        if column != called and texts and all(named_as_image(text.strip()) for text in texts):
             others = [plain_name(row.get(column)) for row in rows]
             found.append(Named(column, others, match(others)))
     best = max(found, key=lambda one: sum(id is not None for id in one.ids), default=None)
@@ -138,7 +137,7 @@ class Said(NamedTuple):
     name: str | None
 
 
-def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> Said:
+def splits_of_images(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> Said:
     """What a column of splits says. inside: what ids begin with in the folder of the table.
 
     Raises UserError for an image of two splits, and where no column names the images that it is about."""
@@ -147,15 +146,15 @@ def said_by(table: SplitTable, pool: Pool, inside: str, skip_missing: bool) -> S
     ids = [None if id is None else f"{inside}{id}" for id in ids]
     refuse_two_splits(file, zip(lines, ids, splits))
     lost = [given for given, id, said in zip(names, ids, splits) if said in HELD and given and not id]
-    if name is None and {*splits} - {"train"} or lost and not (any(ids) or skip_missing or any(map(is_picture, names))):
+    if (
+        name is None
+        and {*splits} - {"train"}
+        or lost
+        and not (any(ids) or skip_missing or any(map(named_as_image, names)))
+    ):
         odd = f" ({name!r} says {lost[0]!r}, which no image is called)" if lost else ""
         raise UserError(
             f"The column {table.said.name!r} of {file.name} says the split of images, and no column names their "
             f"files{odd}. Add a column file_name with the name of the file in each row, or take the table elsewhere."
         )
     return Said({id: said for id, cell, said in zip(ids, table.said.said, splits) if id and cell}, lost, name)
-
-
-def prefix(path: Path, folder: Path) -> str:
-    """What the ids of a data set begin with that lie in a folder of it."""
-    return "" if folder == path else f"{unicodedata.normalize('NFC', folder.relative_to(path).as_posix())}/"

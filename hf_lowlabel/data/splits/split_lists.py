@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError, unknown
@@ -28,27 +28,38 @@ def match_ids(names: Sequence[str], source: ImageDataset) -> list[str]:
     """The source's ids for published names, which may be paths: "JPEGImages/2007_000032.jpg",
     "leftImg8bit/train/weimar/weimar_000085_000019_leftImg8bit.png". The whole line counts, else its first word; each
     matched whole, else by the bare file name."""
-    known, bare = set(source.ids), dict[str, list[str]]()
-    for id in source.ids:
-        bare.setdefault(key(id), []).append(id)
+    by_name = ByName(set(source.ids), f"images in {source.name!r}", "the list")
     lines = dict[str, str]()  # id -> the line that names it
     for line in names:
-        id = next((name for name in readings(line) if name in known), None)
+        id = next((name for name in readings(line) if name in by_name.every), None)
         if id is None:
-            found = next((name for name in readings(line) if key(name) in bare), None)
-            if found is None:
-                raise unknown(f"image of the list in {source.name!r}", key(readings(line)[0]), source.ids)
-            candidates = bare[key(found)]
-            if len(candidates) > 1:
-                raise UserError(
-                    f"{len(candidates)} images in {source.name!r} are called {key(found)!r}. Write whole ids in the "
-                    f"list, such as {candidates[0]!r}."
-                )
-            id = candidates[0]
+            id = next((id for name in readings(line) if (id := by_name.called(name)) is not None), None)
+        if id is None:
+            raise unknown(f"image of the list in {source.name!r}", bare_name(readings(line)[0]), source.ids)
         if id in lines:
             raise UserError(f"The list names the image {id!r} twice: {lines[id]!r} and {line!r}. List each once.")
         lines[id] = line
     return list(lines)
+
+
+class ByName:
+    """The ids of images, to be found by their names in lists: whole, else by the bare file name. images, lists: what
+    they are called in an error."""
+
+    def __init__(self, every: Collection[str], images: str, lists: str):
+        self.every, self.images, self.lists, self.bare = every, images, lists, dict[str, list[str]]()
+        for id in every:
+            self.bare.setdefault(bare_name(id), []).append(id)
+
+    def called(self, name: str) -> str | None:
+        """The image of this name. Raises UserError where there are several."""
+        found = [name] if name in self.every else self.bare.get(bare_name(name), [])
+        if len(found) > 1:
+            raise UserError(
+                f"{len(found)} {self.images} are called {bare_name(name)!r}. Write whole ids in {self.lists}, such as "
+                f"{found[0]!r}."
+            )
+        return found[0] if found else None
 
 
 def readings(line: str) -> list[str]:
@@ -59,7 +70,7 @@ def readings(line: str) -> list[str]:
     return [line, first] if whole else [first, line]
 
 
-def key(name: str) -> str:
+def bare_name(name: str) -> str:
     """The bare name of an image, without the ending of an image file alone: a dot may be part of an id."""
     path = PurePosixPath(name)
     return (path.stem if path.suffix.lower() in EXTENSIONS else path.name).removesuffix("_leftImg8bit")

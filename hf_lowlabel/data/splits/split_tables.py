@@ -21,11 +21,11 @@ from ..files.folder_names import MASK_FOLDERS
 from ..files.folders import ALIASES, WITH_MORE, is_text, metadata_files, parquet, subfolders
 from ..files.split_words import OF_IMAGES, called_as_split, is_called, split_said
 from ..files.table_files import TABLES, NoTable, plain_name, stem
-from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, column_called, without_header
+from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, PICTURES, cells_of, column_called, columns_of, without_header
 from ..labels.labels import LABEL_COLUMNS, NO_LABEL
 from ..labels.numbers import NUMBER
 from ..labels.ticks import emptied, one_of_columns
-from .pool import Listed, Pool, files_ending, tell_unread
+from .pool import Listed, Pool, files_ending, warn_list_unread
 from .split_names import OF_ALL, SplitColumn, split_column, split_named
 from .split_roots import split_folders
 
@@ -87,10 +87,11 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             of_all = file.stem.lower() in ALIASES or file.stem not in pool.stems  # else it may be of one image
             seems = of_all and split != "train" and not pool.all_in_splits
             if seems and (not is_json(file) or pictures_in(file) is None):
-                tell_unread(file, split, str(error))
+                warn_list_unread(file, split, str(error))
             continue
         except UserError as error:
-            folders = pool.lie_in(split, [id for id in pool.every.ids if of_top(id) == split])
+            top = [id for id in pool.every.ids if "/" in id and called_as_split(id.partition("/")[0]) == split]
+            folders = pool.lie_in(split, top)
             sure = file.stem.lower() in ALIASES  # what is held out must be known
             if sure and not (folders if split != "train" else masks):
                 raise
@@ -99,8 +100,8 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             continue
         if of_one_image(file, split, rows, pool):
             continue
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        cells = {key: [row.get(key) for row in rows] for key in columns}
+        columns = columns_of(rows)
+        cells = cells_of(rows, columns)
         said = split_column(cells, label, tell=False)  # a table that is called so needs no column
         if said is not None and split == "train" and {*map(split_named, said.said)} != {"train"}:
             continue  # its column counts
@@ -109,13 +110,13 @@ def in_tables(path: Path, pool: Pool, label: str | None, masks: bool = False) ->
             refuse_other_split(file, split, said, rows, column, pool)
         names = [name for row in rows if (name := plain_name(row.get(column)))] if column is not None else []
         found = list(zip(names, pool.match(names, split)))
-        if any(id is None and is_picture(name) for name, id in found):
+        if any(id is None and named_as_image(name) for name, id in found):
             found = below_folders(columns, rows, split, pool) or found
         there = sum(id is not None for _, id in found)
-        if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not any(map(is_picture, names)):
+        if file.stem.lower() not in ALIASES and 0 < there * 2 < len(names) and not any(map(named_as_image, names)):
             if split != "train":
-                tell_unread(file, split, f"{there} of {len(names)} names in its column {column!r} are of an image")
-        elif there or any(map(is_picture, names)):
+                warn_list_unread(file, split, f"{there} of {len(names)} names in its column {column!r} are of an image")
+        elif there or any(map(named_as_image, names)):
             labeled = says_labels(cells, column, label) and file in metadata_files(path, split, more=True)
             aside = file.stem.lower() in WITH_MORE and column_called(columns, BOX_COLUMNS) is not None
             ours = label is not None or not aside and not left_to_folders(file, pool.every.ids)
@@ -180,7 +181,7 @@ def refuse_other_split(file: Path, split: str, said: SplitColumn, rows: Sequence
 def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows: Sequence[dict], pool: Pool) -> None:
     """Raises UserError where a table lists images, and no column is called as one of file names."""
     if without_header(columns):
-        begins = next(column for column in columns if is_picture(column))
+        begins = next(column for column in columns if named_as_image(column))
         names = [plain_name(name) for name in (begins, *(row.get(begins) for row in rows)) if name]
         if passed_over(file, split, names, pool):
             return
@@ -192,7 +193,7 @@ def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows:
     for column in columns:
         names = [name for row in rows if (name := plain_name(row.get(column)))]
         if names and (
-            all(map(is_picture, names))
+            all(map(named_as_image, names))
             or not any(name.replace(".", "").isdigit() for name in names)
             and len({*names}) == len(names)
             and None not in pool.match(names, split)
@@ -206,7 +207,7 @@ def refuse_nameless_column(file: Path, split: str, columns: Sequence[str], rows:
             )
     usual = (*FOLDER_COLUMNS, *(() if is_json(file) else FILE_COLUMNS[:-1]))  # others may be questions, or scores
     if rows and column_called(list(rows[0]), usual) is not None and not passed and not pool.all_in_splits:
-        tell_unread(file, split, "no column of it names images or folders of them")
+        warn_list_unread(file, split, "no column of it names images or folders of them")
 
 
 def passed_over(file: Path, split: str, names: Sequence[str], pool: Pool) -> bool:
@@ -225,12 +226,7 @@ def tell_absent(file: Path, split: str, lost: Sequence[str]) -> None:
     )
 
 
-def of_top(id: str) -> str | None:
-    """The split that the uppermost folder of an image is called as."""
-    return called_as_split(id.partition("/")[0]) if "/" in id else None
-
-
-def is_picture(name: str) -> bool:
+def named_as_image(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
 

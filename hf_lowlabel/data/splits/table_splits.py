@@ -55,7 +55,9 @@ def rows_of_split(
             rows = opened("train")
         except MissingSplit:
             rows = None
-        column, named = of_rows(rows, label) if rows is not None and not (several or has_splits(rows)) else (None, [])
+        column, named = (
+            split_of_each_row(rows, label) if rows is not None and not (several or has_splits(rows)) else (None, [])
+        )
         asked = set(spellings(split))
         if not asked & {*named}:
             raise
@@ -69,7 +71,7 @@ def rows_of_split(
     if every:
         return Part(rows, called)
     if several or has_splits(rows):
-        tell_unread(rows, split, where, label)
+        warn_split_column_unread(rows, split, where, label)
         return Part(rows, called)
     return part(rows, split, where, called, label)
 
@@ -79,7 +81,7 @@ def has_splits(rows) -> bool:
     return len(rows.info.splits or ()) > 1 or not asked_in(str(rows.split or "train")) & {"train"}
 
 
-def of_rows(rows, label: str | None, tell: bool = True) -> tuple[str | None, list[str]]:
+def split_of_each_row(rows, label: str | None, tell: bool = True) -> tuple[str | None, list[str]]:
     """The column that says the split of each row, and that split; (None, []) where there is none. tell: as in
     `split_column`."""
     named = [column for name in MAY_SAY if (column := column_called(rows.column_names, (name,))) is not None]
@@ -122,7 +124,7 @@ def asked_in(split: str) -> set[str]:
 def part(rows, split: str, where: str, called: str, label: str | None) -> Part:
     """Those of a split by the column, all where there is none, or where it says one other split of all that are given
     for training, as what was cut out of a table does."""
-    column, named = of_rows(rows, label)
+    column, named = split_of_each_row(rows, label)
     asked = asked_in(split)
     if column is None or not asked & ALIASES:
         return Part(rows, called)
@@ -156,9 +158,9 @@ def unlabeled_too(named: Sequence[str], split: str) -> str:
     )
 
 
-def tell_unread(rows, split: str, where: str, label: str | None) -> None:
+def warn_split_column_unread(rows, split: str, where: str, label: str | None) -> None:
     """A warning where a column says other splits than those that the data has of its own."""
-    column, named = of_rows(rows, label, tell=False)
+    column, named = split_of_each_row(rows, label, tell=False)
     if others := sorted({*named} - asked_in(split)):
         warn(
             f"The column {column!r} of {where} is not read: the data has splits of its own, and rows of split "

@@ -15,9 +15,10 @@ from ...text import series, warn
 from ..files.folders import ALIASES, OTHER_TABLES, subfolders
 from ..files.split_words import is_called, splits_in
 from ..files.table_files import TABLES, NoTable, plain_name
-from .pool import Listed, Pool, files_ending, tell_unread
+from ..labels.columns import columns_of
+from .pool import Listed, Pool, files_ending, warn_list_unread
 from .split_names import OF_ALL, split_named
-from .split_tables import OF_TOOLS, is_json, is_picture, pictures_in
+from .split_tables import OF_TOOLS, is_json, named_as_image, pictures_in
 
 OF_LISTS = ("splits", "split", "lists", "imagesets", "meta", *OF_TOOLS)  # folders of lists
 FIRST = 50  # lines of a file that are looked at, which is no list by its name
@@ -34,7 +35,7 @@ def in_lists(path: Path, pool: Pool) -> Iterator[Listed]:
 
 def lists_in(folder: Path, pool: Pool, every: bool = True) -> list[Listed]:
     """The lists in a folder. every: those too that may be of a split by their lines, which are told."""
-    return [part for file in files_ending(folder, (".txt",)) if (part := listed(file, pool, every)) is not None]
+    return [part for file in files_ending(folder, (".txt",)) if (part := list_of_split(file, pool, every)) is not None]
 
 
 def lists_below(folder: Path, pool: Pool) -> list[Listed]:
@@ -59,12 +60,12 @@ def tell_tables(path: Path, folder: Path, pool: Pool) -> None:
         split, called = min(held), len(held) == 1 and is_called(file.stem, *held)
         if file.suffix.lower() in OTHER_TABLES:
             if called:
-                tell_unread(file, split, "save it as .xlsx or 'CSV UTF-8'")
+                warn_list_unread(file, split, "save it as .xlsx or 'CSV UTF-8'")
         elif folder != path:
             if called:
-                tell_unread(file, split, f"tables are read in {path.name}/ itself")
+                warn_list_unread(file, split, f"tables are read in {path.name}/ itself")
         elif not called and table_names_images(file, pool):
-            tell_unread(file, split, f"its name says more; call it {split}{file.suffix} if that is meant")
+            warn_list_unread(file, split, f"its name says more; call it {split}{file.suffix} if that is meant")
 
 
 def table_names_images(file: Path, pool: Pool) -> bool:
@@ -73,8 +74,7 @@ def table_names_images(file: Path, pool: Pool) -> bool:
         rows = [row for _, row in pool.read(file)[:FIRST]]
     except (NoTable, UserError):
         return False
-    columns = dict.fromkeys(key for row in rows for key in row)
-    cells = [[name for row in rows if (name := plain_name(row.get(column)))] for column in columns]
+    cells = [[name for row in rows if (name := plain_name(row.get(column)))] for column in columns_of(rows)]
     texts = [names for names in cells if any(not name.replace(".", "").isdigit() for name in names)]
     return any(None not in pool.every.match(names)[0] for names in texts)
 
@@ -90,7 +90,7 @@ def in_numbers(path: Path, pool: Pool) -> Iterator[Listed]:
     called = {number: plain_name(name) for number, *rest in names for name in rest}
     said = [(number, "".join(rest).strip()) for number, *rest in flags]
     if odd := next((number for number, flag in said if flag not in ("0", "1") or number not in called), None):
-        tell_unread(file, "test", f"{odd!r} has no 0 or 1 in it, or no image in images.txt")
+        warn_list_unread(file, "test", f"{odd!r} has no 0 or 1 in it, or no image in images.txt")
         return
     for split, flag in (("train", "1"), ("test", "0")):
         some = [called[number] for number, given in said if given == flag]
@@ -120,17 +120,17 @@ def in_json(path: Path, pool: Pool) -> Iterator[Listed]:
             split, names = split_named(key), some if isinstance(some, list) else []
             if not isinstance(some, list) or not all(isinstance(name, (str, int)) for name in names):
                 if split != "train":
-                    tell_unread(file, split, f"{key!r} in it is no list of names of images")
+                    warn_list_unread(file, split, f"{key!r} in it is no list of names of images")
                 continue
             plain = list(filter(None, map(plain_name, names)))
             found = list(zip(plain, pool.match(plain, split)))
-            if any(id for _, id in found) or any(map(is_picture, plain)):
+            if any(id for _, id in found) or any(map(named_as_image, plain)):
                 yield Listed(split, file, found, key="" if each else key)
             elif plain and split != "train":
-                tell_unread(file, split, f"no image is called {plain[0]!r}")
+                warn_list_unread(file, split, f"no image is called {plain[0]!r}")
 
 
-def listed(file: Path, pool: Pool, every: bool) -> Listed | None:
+def list_of_split(file: Path, pool: Pool, every: bool) -> Listed | None:
     """What a text file lists; None where it is no list of a split. One that might be of images which are held out is
     told. every: also where its name says more than its split."""
     said = splits_in(file.stem)
@@ -141,13 +141,13 @@ def listed(file: Path, pool: Pool, every: bool) -> Listed | None:
     split = min(said - {"train"}, default="train")
     if len(said) > 1 or not is_called(file.stem, split):
         if every and "train" not in said and names_images(file, split, pool):
-            tell_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
+            warn_list_unread(file, split, f"its name says more; call it {split}.txt if that is meant")
         return None
     found = lines_of(file, split, pool)
-    if any(id for _, id in found) or any(is_picture(name) for name, _ in found):
+    if any(id for _, id in found) or any(named_as_image(name) for name, _ in found):
         return Listed(split, file, found)
     if found and split != "train" and not pool.all_in_splits and all(" " not in name for name, _ in found):
-        tell_unread(file, split, f"no image and no folder of images is called {found[0][0]!r}")
+        warn_list_unread(file, split, f"no image and no folder of images is called {found[0][0]!r}")
     return None
 
 
@@ -179,7 +179,7 @@ def lines_of(file: Path, split: str, pool: Pool) -> list[tuple[str, str | None]]
     out: list[tuple[str, str | None]] = []
     for line, word, id in zip(lines, first, match_lines(lines, first, split, pool)):
         below = [] if id is not None else pool.below(line) or pool.below(word)
-        out += [(word, one) for one in below] or [(word if id is not None or is_picture(word) else line, id)]
+        out += [(word, one) for one in below] or [(word if id is not None or named_as_image(word) else line, id)]
     return out
 
 
@@ -204,7 +204,7 @@ def match_lines(lines: Sequence[str], first: Sequence[str], split: str, pool: Po
     Both are looked for only where one is not found: there may be a line for each of many images."""
 
     def with_blanks(line: str, word: str) -> bool:
-        return line in pool.every.known or not is_picture(word) and line.rpartition("/")[2] in pool.every.by_base
+        return line in pool.every.known or not named_as_image(word) and line.rpartition("/")[2] in pool.every.by_base
 
     whole = [with_blanks(line, word) for line, word in zip(lines, first)]
     found = pool.match([line if one else word for line, word, one in zip(lines, first, whole)], split)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,8 @@ from typing import Any, NamedTuple
 from ...errors import UserError
 from ...files import read_text
 from ...text import series, warn
-from ..files.folders import ALIASES
+from ...yaml_files import parsed
+from ..files.folders import ALIASES, path_inside
 from ..files.split_words import split_said
 from ..files.table_files import plain_name
 from .pool import Listed, Pool, files_ending
@@ -52,11 +52,7 @@ def in_yaml(path: Path, pool: Pool) -> Iterator[Listed]:
             refuse_in_training(file, place, pool)
     deepest = {place.where: len(place.where.parts) for place in kept if place.where.is_dir()}
     for place in kept:
-        inner = [
-            f"{unicodedata.normalize('NFC', one.relative_to(path).as_posix())}/"
-            for one in deepest
-            if place.where in one.parents
-        ]
+        inner = [path_inside(path, one) for one in deepest if place.where in one.parents]
         beside = (*pool.in_splits, *inner)  # a folder in it is the place of another split
         found = [(name, id) for name, id in place.found if id is None or not id.startswith(beside)]
         if found:
@@ -105,16 +101,14 @@ def the_file(path: Path, pool: Pool) -> tuple[Path, dict[Any, Any]] | None:
 
 def content(file: Path, tell: bool) -> dict[Any, Any] | None:
     """What a file of YAML says by its keys; None where it says nothing, with a warning of one that cannot be read."""
-    import yaml
-
     try:
         if not tell and file.stat().st_size > LARGEST:
             return None
         text = read_text(file)
         if not tell and len({*SPLIT_KEYS.findall(text)}) < 2:  # of another program, or one of many beside images
             return None
-        said = yaml.safe_load(text)
-    except (yaml.YAMLError, UserError, ValueError, RecursionError) as error:
+        said = parsed(text, file.name)
+    except UserError as error:
         if tell:
             warn(f"{file.name} is not read for splits of images: {' '.join(str(error).split())}")
         return None
