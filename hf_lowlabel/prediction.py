@@ -207,9 +207,9 @@ def predict(
     One process of a launch may call it alone without `output`; with one all do, and the first writes.
 
     Args:
-        images: files or folders, searched through; PIL images or uint8 arrays [H, W, 3] or [H, W], which the rows call
-            "image 0", "image 1", ...; a list of any of these; or a datasets.Dataset or DataFrame with a column of
-            images, whose rows have their ids.
+        images: files or folders, searched through; PIL images, uint8 arrays or tensors [H, W, 3] or [H, W], in the rows
+            "image 0", "image 1", ...; several as one [N, H, W, 3] or a list of any of these; or a datasets.Dataset or
+            DataFrame with a column of images, whose rows have their ids.
         model: a run folder, a finished run, a saved model, a Hub id at `revision`, or a model in memory.
         output: where to write as well: a .csv or .parquet of a classifier; a folder of a segmenter, with masks/,
             overlays/ and masks.csv. None: nothing is written.

@@ -17,12 +17,13 @@ from ..text import brief, warn
 from .given_files import find_images, output_names
 from .opening import open_dataset
 from .pages import LOOKS, Depth, darkness, depth_of
+from .pixels.encoded import of_tensor
 from .pixels.images import BadImage, Range, decoding, of_array, open_image
 from .sources.targets import ImagesAlone
 
 Images = str | Path | Image.Image | np.ndarray | Iterable[Any]  # `TAKEN` says what of
 TAKEN = (
-    "Give files or folders of images, PIL images, uint8 arrays [H, W, 3] or [H, W], a list of such, or a "
+    "Give files or folders of images, PIL images, uint8 arrays or tensors [H, W, 3] or [H, W], a list of such, or a "
     "datasets.Dataset with a column of images."
 )
 
@@ -74,7 +75,9 @@ def of_file(file: Path) -> Image.Image:
 
 
 def items(images: Images) -> list:
-    if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)) or is_table(images):
+    if getattr(images, "ndim", 0) == 4:
+        return [*images]
+    if isinstance(of_tensor(images), (str, os.PathLike, Image.Image, np.ndarray)) or is_table(images):
         return [images]
     if isinstance(images, dict) or not isinstance(images, Iterable):
         raise UserError(f"Images cannot be read from {brief(images)}. {TAKEN}")
@@ -90,6 +93,7 @@ def is_table(item: Any) -> bool:
 def picture(item: Any, at: int) -> Image.Image:
     if isinstance(item, Image.Image):
         return item
+    item = of_tensor(item)
     if not isinstance(item, np.ndarray):
         raise UserError(f"Image {at} is {brief(item)}. {TAKEN}")
     return of_array(item, f"Image {at}")

@@ -222,7 +222,10 @@ def test_masks_in_memory_are_arrays_too(make):
             [np.zeros((3, 9, 9), np.uint8)] * 2,
             r"Image 0 is an array of uint8 of the shape \(3, 9, 9\). Give uint8 arrays",
         ),
-        ([torch.zeros(3, 9, 9)] * 2, r"Image 0 is a Tensor of shape \(3, 9, 9\). Give files, PIL images, uint8 arrays"),
+        (
+            [torch.zeros(3, 9, 9).bfloat16()] * 2,
+            r"array of float32 of .* of numbers from 0 to 1 \(255 \* x\).round\(\) as",
+        ),
         ([Image.new("L", (9, 9)), 3], "Image 1 is 3. Give files"),
     ],
 )
@@ -230,6 +233,22 @@ def test_what_is_no_image_in_a_column_is_said(images, words):
     with warnings.catch_warnings(), pytest.raises(UserError, match=words):
         warnings.simplefilter("error")
         load_source(pd.DataFrame({"image": images, "label": ["a", "b"]}))
+
+
+def test_tensors_are_images_as_arrays_are():
+    """With the channels last, or first where that cannot be mistaken."""
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 8, 9, 3), dtype=np.uint8)
+    last, first = torch.from_numpy(pixels), torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    for made in (list, lambda images: pd.DataFrame({"image": [*images], "label": [*"aba"]})):
+        assert len({load_source(made(images)).fingerprint for images in (pixels, last, first)}) == 1
+    for images in (pixels, last, first, last[1], first[1]):
+        given = given_images(images)
+        assert len(given) == (3 if images.ndim == 4 else 1)
+        with given[-1 if images.ndim == 4 else 0].open() as shown:
+            assert np.array_equal(shown, pixels[2 if images.ndim == 4 else 1])
+    gray = load_source([torch.zeros(8, 9, dtype=torch.uint8), torch.zeros(3, 9, 3, dtype=torch.uint8)])
+    with gray.image(0) as a, gray.image(1) as b:
+        assert a.size == (9, 8) and b.size == (9, 3)  # [H, W, 3] where both fit
 
 
 def test_vectors_in_a_column_are_no_images(make):

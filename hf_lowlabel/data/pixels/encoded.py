@@ -20,7 +20,7 @@ WRITTEN = {"HSV": "RGB", "RGBa": "RGBA", "La": "LA", "I;16N": "I"}  # modes that
 
 
 def encoded_images(images: Sequence, masks: bool = False) -> pa.ChunkedArray:
-    """A column of images for a table: of paths, encoded bytes, PIL images, arrays or {bytes, path}; None is none.
+    """A column of images for a table: of paths, bytes, PIL images, arrays, tensors or {bytes, path}; None is none.
 
     Args:
         images: the images.
@@ -40,8 +40,7 @@ def encoded_image(image: Any, what: str, mask: bool) -> dict:
     """See `encoded_images`; what: the image, for the message of a UserError."""
     if isinstance(image, dict):
         return image
-    if mask and hasattr(image, "detach"):  # of PyTorch; of pictures nobody knows where the channels are
-        image = np.asarray(image.detach().cpu().tolist())
+    image = of_tensor(image)
     if isinstance(image, np.ndarray):
         image = of_array(image, what, mask)
     if isinstance(image, (str, Path)):
@@ -50,9 +49,20 @@ def encoded_image(image: Any, what: str, mask: bool) -> dict:
         image = bytes_of(image, what)
     if not isinstance(image, bytes):
         raise UserError(
-            f"{what} is {brief(image)}. Give files, PIL images, uint8 arrays [H, W, 3] or [H, W], or encoded bytes."
+            f"{what} is {brief(image)}. Give files, PIL images, uint8 arrays or tensors [H, W, 3] or [H, W], or "
+            "encoded bytes."
         )
     return {"bytes": image, "path": None}
+
+
+def of_tensor(image: Any) -> Any:
+    """The array [H, W, 3] or [H, W] of a tensor of PyTorch, also of [3, H, W], where that cannot be [H, W, 3] as well;
+    anything else as it is."""
+    if not hasattr(image, "detach"):
+        return image
+    image = image.detach().cpu()
+    array = (image.float() if image.is_floating_point() else image).numpy()  # numpy has no bfloat16
+    return array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 != array.shape[2] else array
 
 
 def bytes_of(image: Image.Image, what: str) -> bytes:

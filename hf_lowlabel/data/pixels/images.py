@@ -111,7 +111,7 @@ def of_array(array: np.ndarray, what: str, mask: bool = False) -> Image.Image:
     if not (of_mask or array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3)):
         raise UserError(
             f"{what} is an array of {array.dtype} of the shape {array.shape}. Give uint8 arrays [H, W, 3] or [H, W], "
-            "PIL images, or files."
+            "PIL images, or files; of numbers from 0 to 1 (255 * x).round() as uint8."
         )
     return Image.fromarray(np.ascontiguousarray(array, np.uint8))
 

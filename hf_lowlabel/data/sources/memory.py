@@ -19,7 +19,7 @@ from ...text import brief, warn, was_in_memory
 from ..dataset import Origin
 from ..files.folders import spellings
 from ..labels.labels import label_text
-from ..pixels.encoded import encoded_images
+from ..pixels.encoded import encoded_images, of_tensor
 from ..splits.table_splits import rows_of_split
 from .tables import IMAGE_COLUMNS, PATH_COLUMNS, Table, find_split
 from .targets import Targets
@@ -107,13 +107,13 @@ def of_columns(columns: dict):
 
 
 def of_list(items: Sequence, targets: Targets):
-    """Images, or pairs of an image and a target, where None is none; images are paths, of PIL, or arrays."""
+    """Images, or pairs of an image and a target, where None is none; images are paths, of PIL, arrays or tensors."""
     pairs = [item if isinstance(item, (list, tuple)) else (item, None) for item in items]
     for pair in pairs:
-        if len(pair) != 2 or not isinstance(pair[0], (str, Path, Image.Image, np.ndarray)):
+        if len(pair) != 2 or not isinstance(of_tensor(pair[0]), (str, Path, Image.Image, np.ndarray)):
             raise UserError(
                 f"A list of images holds images or (image, label) pairs, not {brief(pair)}. An image is a path, a PIL "
-                "image, or a uint8 array [H, W, 3] or [H, W]."
+                "image, or a uint8 array or tensor [H, W, 3] or [H, W]."
             )
     name, values = targets.pairs([value for _, value in pairs])
     return of_columns({"image": encoded_images([path for path, _ in pairs]), name: values})
