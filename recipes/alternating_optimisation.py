@@ -24,7 +24,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from data_sets import arguments, common, for_pretrain, name_of, source_of
+from data_sets import arguments, common, folder_of, for_pretrain, name_of, source_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.data.splits.splits import Split
@@ -64,10 +64,11 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.02, help="learning rate of phase two")
     args = parser.parse_args()
 
-    folder = Path(args.output_dir) / f"{name_of(args)}-{args.num_labels}-{args.seed}"
+    refined = ["refine"] if args.refine else []
+    folder = folder_of(args, name_of(args), args.num_labels, *refined)
     shared = dict(common(args), image_size=args.image_size)
     prepared = args.refine or args.backbone or rotnet(args, shared, folder / "rotnet")
-    once = {k: v for k, v in shared.items() if k not in ("resume", "precision")}
+    once = {k: v for k, v in shared.items() if k != "precision"}
     labels = dict(num_labels=args.num_labels, class_balanced=True)
     if args.refine:
         labels = dict(split=str(Path(args.refine, "split.json")))

@@ -7,8 +7,14 @@ set, whose columns and splits have to be the same.
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 from hf_lowlabel import load_source, pretrain
+from hf_lowlabel.commands import slug
+from hf_lowlabel.distributed import rank
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.files import read_json, write_json
 
 DATA: dict[str, dict] = {
     "cifar10": dict(dataset="uoft-cs/cifar10"),
@@ -24,6 +30,8 @@ SMALL: dict[str, dict] = {
     "svhn": dict(model="wrn_28_2", image_size=32),
     "stl10": dict(model="wrn_37_2", image_size=96),
 }
+# flags that say where, and not what is computed
+PLACE = {"output_dir", "resume", "dry_run", "workers", "published"}
 # how Xu et al. finetune on masks (section 4.2)
 XU_MASKS: dict = dict(
     optimizer="adam",
@@ -76,7 +84,42 @@ def is_own(args: argparse.Namespace) -> bool:
 
 def name_of(args: argparse.Namespace) -> str:
     """The data set, in names of folders and in results."""
-    return "own" if is_own(args) else args.benchmark
+    return f"own-{slug(args.dataset)}" if is_own(args) else args.benchmark
+
+
+def folder_of(args: argparse.Namespace, *names: object, stages: tuple[str, ...] = ()) -> Path:
+    """The folder of the runs of these data, this start and this seed.
+
+    A note in it keeps the flags, so that a run of other ones is never gone on with, nor taken for one of these.
+
+    Args:
+        args: the flags of a recipe.
+        names: what the folder is called after, beside start and seed.
+        stages: flags that stand in the names of its run folders, or that a run compares itself when it is resumed.
+
+    Returns:
+        The folder, which a dry run does not make.
+
+    Raises:
+        UserError: its runs are of other flags.
+    """
+    given = {name: value for name, value in vars(args).items() if name not in PLACE}
+    start = next((slug(given[name]) for name in ("refine", "backbone", "model") if given.get(name)), None)
+    scratch = "from-scratch" if given.get("from_scratch") else None
+    folder = Path(
+        args.output_dir, "-".join(str(part) for part in (*names, start, scratch, args.seed) if part is not None)
+    )
+    if args.dry_run:
+        return folder
+    given = json.loads(json.dumps({name: value for name, value in given.items() if name not in stages}))
+    note = folder / "recipe.json"
+    known = read_json(note) if note.is_file() else given
+    if other := [name for name in given if known.get(name) != given[name]]:
+        flag, was, now = f"--{other[0].replace('_', '-')}", known.get(other[0]), given[other[0]]
+        raise UserError(f"{folder} holds runs of {flag} {was}, and this is {now}. Give {was}, or another --output-dir.")
+    if rank() == 0:
+        write_json(note, given)
+    return folder
 
 
 def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import METHODS, find
 from hf_lowlabel.tasks import get_task
 
@@ -450,3 +451,27 @@ def test_the_visible_loop_trains_on_labels_alone_too(tmp_path, monkeypatch, caps
     tiny = ("--model", "cnn6_16", "--num-labels", 20, "--batch-size", 4, "--unlabeled-ratio", 1, "--method")
     run(monkeypatch, tmp_path, "visible_loop", *tiny, "supervised", "--dry-run")
     assert "step 2/2" in capsys.readouterr().out
+
+
+ALTERNATE = ("--benchmark", "cifar10", "--model", "wrn_10_2", "--num-labels", 6, "--image-size", 16, "--cycles", 1)
+ALTERNATE = (*ALTERNATE, "--pretrain-epochs", 1, "--batch-size", 8, "--whole", 0)
+
+
+def test_a_cycle_of_other_flags_is_not_taken_for_one_of_these(copies, tmp_path, monkeypatch, capsys):
+    """Another rate is refused before anything is computed; a refinement, another start, has a folder of its own."""
+    flags = (*ALTERNATE, "--dataset", copies["cifar10"])
+    run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for flag, was, now in (("--epochs", 1.0, 2.0), ("--learning-rate", 0.02, 0.5), ("--freeze", 2, 1)):
+        said = f"holds runs of {flag} {was}, and this is {now}. Give {was}, or another --output-dir"
+        with pytest.raises(UserError, match=re.escape(said)):
+            run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, flag, now, "--resume")
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    start = next(tmp_path.rglob("phase-2"))
+    capsys.readouterr()
+    run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, "--refine", start)
+    folders = sorted(p.parents[1] for p in tmp_path.rglob("phase-2"))
+    assert len(folders) == 2 and all((p / "cycle-01/phase-2/metrics.json").is_file() for p in folders)
+    (start.parent / "phase-1" / "metrics.json").unlink()  # as if killed there
+    run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, "--resume")
+    assert capsys.readouterr().out.count("cycle 1: test accuracy") == 2
