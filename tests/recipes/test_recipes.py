@@ -193,6 +193,13 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
     run(monkeypatch, tmp_path, "transfer_matrix", *arguments)
     assert capsys.readouterr().out.splitlines()[-3:] == first.splitlines()[-3:]
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
+    for flag, was, now in (("--max-steps", 2, 3), ("--pretrain-epochs", 1.0, 2.0), ("--image-size", 16, 24)):
+        with pytest.raises(UserError, match=f"holds runs of {flag} {was}, and this is {now}"):
+            run(monkeypatch, tmp_path, "transfer_matrix", *arguments, flag, now)
+    run(monkeypatch, tmp_path, "transfer_matrix", *arguments, "--seed", 1, "--sources", "none", "--targets", "svhn")
+    assert {p.parents[1].name: p.parent.name for p in {*tmp_path.rglob("metrics.json")} - {*before}} == {
+        "wrn-10-2-from-scratch-1": "none-svhn"
+    }
 
 
 def fewer_labels(source, number, **kwargs):
