@@ -18,9 +18,8 @@ The nearest architecture in timm is resnetv2_50x3_bit; --model takes any. --dry-
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from data_sets import arguments, common, source_of
+from data_sets import arguments, common, folder_of, name_of, source_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
@@ -49,7 +48,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    folder = Path(args.output_dir)
+    folder = folder_of(args, name_of(args), args.num_labels)
     shared = dict(common(args), image_size=args.image_size, stored_size=args.stored_size)
     first, second, third = args.epochs
 

@@ -235,7 +235,7 @@ def test_moam_in_three_steps(copies, tmp_path, monkeypatch, capsys):
         20,
     )
     assert len(re.findall(r"step \d: top-5", capsys.readouterr().out)) == 3
-    splits = [Split.load(p / "split.json") for p in sorted((tmp_path / "runs" / "moam").glob("?-*"))]
+    splits = [Split.load(p / "split.json") for p in sorted((tmp_path / "runs" / "moam").glob("*/?-*"))]
     assert [len(s.labeled) for s in splits] == [6, 24, 6] and splits[2].labeled == splits[0].labeled
     assert all(splits[1].labeled[id] == name for id, name in splits[0].labeled.items())
 
@@ -391,9 +391,16 @@ def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
         0,
     )
     run(monkeypatch, tmp_path, "imagenet", *tiny, "--method", "supervised")
-    run(monkeypatch, tmp_path, "imagenet", *tiny, "--label-with", "runs/imagenet/supervised-10-0")
+    run(
+        monkeypatch,
+        tmp_path,
+        "imagenet",
+        *tiny,
+        "--label-with",
+        "runs/imagenet/own-imagenet-wrn-10-2-0/supervised-6-labels",
+    )
     assert capsys.readouterr().out.count("top-1") == 2
-    assert (tmp_path / "runs" / "imagenet" / "self-training-10-0" / "model.safetensors").is_file()
+    assert next(tmp_path.rglob("self-training-of-supervised-6-labels/model.safetensors"))
 
 
 def test_every_recipe_that_takes_a_benchmark_is_tested_here():
@@ -482,3 +489,26 @@ def test_a_cycle_of_other_flags_is_not_taken_for_one_of_these(copies, tmp_path, 
     (start.parent / "phase-1" / "metrics.json").unlink()  # as if killed there
     run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, "--resume")
     assert capsys.readouterr().out.count("cycle 1: test accuracy") == 2
+
+
+def test_commands_of_other_data_starts_and_methods_follow_each_other(copies, tmp_path, monkeypatch):
+    """None is in the way of another; pretraining of other flags is not gone on with."""
+    small_batches(monkeypatch)
+    flags = ("--model", "wrn_10_2", "--num-labels", 6, "--image-size", 16, "--max-steps", 2, "--pretrain-epochs", 1)
+    flags = (*flags, "--from-scratch", "--dataset", copies["cifar10"])
+    for more in (
+        ("--benchmark", "cifar10"),
+        ("--benchmark", "cifar10", "--pretrain", "none"),
+        ("--benchmark", "cifar10", "--method", "supervised", "--resume"),  # which takes the BYOL of the first
+        ("--benchmark", "cifar10", "--pretrain", "none", "--seed", 1),
+    ):
+        run(monkeypatch, tmp_path, "target_pretraining", *flags, *more)
+    assert {str(p.parent.relative_to(tmp_path / "runs/target-pretraining")) for p in tmp_path.rglob("run.json")} == {
+        "cifar10-wrn-10-2-from-scratch-0/byol",
+        "cifar10-wrn-10-2-from-scratch-0/byol-fixmatch-6",
+        "cifar10-wrn-10-2-from-scratch-0/fixmatch-6",
+        "cifar10-wrn-10-2-from-scratch-0/byol-supervised-6",
+        "cifar10-wrn-10-2-from-scratch-1/fixmatch-6",
+    }
+    with pytest.raises(UserError, match="holds runs of --pretrain-epochs 1.0, and this is 3.0"):
+        run(monkeypatch, tmp_path, "target_pretraining", *flags, "--pretrain-epochs", 3, *more[:2], "--resume")
