@@ -24,7 +24,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from data_sets import arguments, common, folder_of, for_pretrain, name_of, source_of
+from data_sets import arguments, common, folder_of, for_pretrain, held_out, name_of, source_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.data.splits.splits import Split
@@ -104,7 +104,8 @@ def rotnet(args: argparse.Namespace, shared: dict, folder: Path) -> str:
     """A run folder of RotNet on all images."""
     network = dict(model=args.model, from_scratch=True)
     how = dict(method="rotnet", preset="cifar", epochs=args.pretrain_epochs, output_dir=str(folder))
-    return str(pretrain(**for_pretrain(shared), **network, **how).folder)
+    shown = for_pretrain(shared) | held_out(args, folder.parent)
+    return str(pretrain(**shown, **network, **how).folder)
 
 
 def phase_two(args: argparse.Namespace) -> dict:

@@ -11,10 +11,12 @@ import json
 from pathlib import Path
 
 from hf_lowlabel import load_source, pretrain
+from hf_lowlabel.arguments import DataArguments
 from hf_lowlabel.commands import slug
-from hf_lowlabel.distributed import rank
+from hf_lowlabel.distributed import barrier, rank
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.files import read_json, write_json
+from hf_lowlabel.tasks import get_task
 
 DATA: dict[str, dict] = {
     "cifar10": dict(dataset="uoft-cs/cifar10"),
@@ -136,6 +138,18 @@ def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:
 def run_settings(args: argparse.Namespace) -> dict:
     """Settings that say how the stages run, whatever the data."""
     return dict(seed=args.seed, precision=args.precision, resume=args.resume, dry_run=args.dry_run)
+
+
+def held_out(args: argparse.Namespace, folder: Path) -> dict:
+    """Settings that keep from pretraining those of one's own images that `finetune` will draw to test on."""
+    if not is_own(args) or args.dry_run:
+        return {}
+    manifest = folder / "held-out.json"
+    if rank() == 0 and not manifest.is_file():  # the test set is one of the seed, whatever is labeled
+        task, data = get_task("classification"), DataArguments(dataset=args.dataset)
+        task.choose_split(data, args.seed, task.open(data)).split.save(manifest)
+    barrier()
+    return dict(split=str(manifest))
 
 
 def for_pretrain(settings: dict) -> dict:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, folder_of, for_pretrain, name_of, pretrained, source_of
+from data_sets import arguments, common, folder_of, for_pretrain, held_out, name_of, pretrained, source_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
@@ -63,7 +63,8 @@ def main() -> None:
     if args.pretrain != "none":
         preset = "imagenet" if "imagenet" in find(args.pretrain).presets else None
         where = str(folder / args.pretrain)
-        start = pretrained(start, **for_pretrain(shared), method=args.pretrain, preset=preset, output_dir=where)
+        shown = for_pretrain(shared) | held_out(args, folder)
+        start = pretrained(start, **shown, method=args.pretrain, preset=preset, output_dir=where)
     labels, method = dict(num_labels=number, class_balanced=True), args.method
     name = f"{method}-{f'{number}-labels' if args.num_labels else args.percent}"
     if args.label_with:

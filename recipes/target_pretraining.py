@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_sets import arguments, common, folder_of, name_of, pretrained
+from data_sets import arguments, common, folder_of, held_out, name_of, pretrained
 
 from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
@@ -57,6 +57,7 @@ def main() -> None:
         start = pretrained(
             start,
             **shared,
+            **held_out(args, folder),
             method=args.pretrain,
             preset="target",
             epochs=args.pretrain_epochs,

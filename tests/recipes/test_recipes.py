@@ -1,6 +1,7 @@
 """Every recipe runs on generated images in the columns and splits of the published data sets."""
 
 import importlib
+import json
 import re
 import runpy
 from pathlib import Path
@@ -94,17 +95,46 @@ def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("recipe", ["moam", "vpet"])
-def test_own_photos_need_no_columns_and_splits_of_a_benchmark(recipe, tmp_path_factory, tmp_path, monkeypatch):
+def own_photos(folder: Path) -> Path:
+    """24 images of noise in two folders of classes."""
     from PIL import Image
 
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / "ab"[i % 2] / f"{i}.png")
+    return folder
+
+
+OWN = {
+    "target_pretraining": ("--image-size", 16, "--from-scratch", "--pretrain-epochs", 1, "--max-steps", 1),
+    "from_scratch": ("--pretrain", "simsiam", "--pretrain-epochs", 1, "--max-steps", 1),
+    "imagenet": ("--image-size", 16, "--pretrain", "byol", "--method", "fixmatch", "--epochs", 1, "--workers", 0),
+    "alternating_optimisation": ("--image-size", 16, "--pretrain-epochs", 1, "--cycles", 1, "--epochs", 1),
+}
+
+
+@pytest.mark.parametrize("recipe", OWN)
+def test_own_photos_that_are_tested_on_are_not_pretrained_on(recipe, tmp_path_factory, tmp_path, monkeypatch):
+    """Whatever is labeled: the test images are those of the seed."""
+    small_batches(monkeypatch)
+    monkeypatch.setitem(find("byol").presets["imagenet"], "epochs", 1)
+    photos = own_photos(tmp_path_factory.mktemp("own"))
+    flags = ("--dataset", photos, "--seed", 1, "--model", "wrn_10_2", "--num-labels", 6, *OWN[recipe])
+    run(monkeypatch, tmp_path, recipe, *flags)
+    runs = [p.parent for p in tmp_path.rglob("run.json")]
+    held = {tuple(sorted(json.loads((p / "split.json").read_text())["test"])) for p in runs}
+    assert len(held) == 1 and len(held.pop()) == 5
+    assert len(runs) == (3 if recipe == "alternating_optimisation" else 2)
+    assert not any(stage["saw_test"] for p in runs for stage in json.loads((p / "run.json").read_text())["lineage"])
+
+
+@pytest.mark.parametrize("recipe", ["moam", "vpet"])
+def test_own_photos_need_no_columns_and_splits_of_a_benchmark(recipe, tmp_path_factory, tmp_path, monkeypatch):
     from hf_lowlabel.models import create_backbone
 
     small_batches(monkeypatch)
-    photos, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
-    for i in range(24):
-        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(photos / "ab"[i % 2] / f"{i}.png")
+    photos = own_photos(tmp_path_factory.mktemp("own"))
     flags = TINY
     if recipe == "vpet":
         size = dict(depth=1, embed_dim=24, num_heads=2, patch_size=4)
