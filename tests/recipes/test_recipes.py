@@ -268,6 +268,8 @@ def test_moam_in_three_steps(copies, tmp_path, monkeypatch, capsys):
     splits = [Split.load(p / "split.json") for p in sorted((tmp_path / "runs" / "moam").glob("*/?-*"))]
     assert [len(s.labeled) for s in splits] == [6, 24, 6] and splits[2].labeled == splits[0].labeled
     assert all(splits[1].labeled[id] == name for id, name in splits[0].labeled.items())
+    last = next(tmp_path.rglob("3-labels/training.yaml")).read_text()
+    assert re.search(r"method_args:\n +strong: false\n", last)  # crops and mirrored images alone
 
 
 def test_alternating_cycles_reset_and_keep_two_thirds(copies, tmp_path, monkeypatch, capsys):
