@@ -34,15 +34,6 @@ SMALL: dict[str, dict] = {
 }
 # flags that say where, and not what is computed
 PLACE = {"output_dir", "resume", "dry_run", "workers", "published"}
-# how Xu et al. finetune on masks (section 4.2)
-XU_MASKS: dict = dict(
-    optimizer="adam",
-    learning_rate=1e-5,
-    head_lr=1.0,
-    weight_decay=0.0,
-    lr_scheduler_type="constant",
-    unlabeled_ratio=1,
-)
 
 
 def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) -> None:
@@ -59,8 +50,15 @@ def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) ->
     _ending(parser, output)
 
 
-def mask_arguments(parser: argparse.ArgumentParser, output: str, seed: int = 0) -> None:
-    """The flags that every recipe of segmentation ends with."""
+def mask_arguments(parser: argparse.ArgumentParser, output: str, *, batch: int, steps: int, epochs: int, seed: int = 0):
+    """The flags that every recipe of segmentation ends with; epochs: of pretraining."""
+    parser.add_argument("--model", default="resnet50", help="timm name, Hub id or folder with pretrained weights")
+    parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
+    parser.add_argument(
+        "--pretrain-epochs", type=float, default=epochs, help="passes over all training images; 0 leaves it out"
+    )
+    parser.add_argument("--max-steps", type=int, default=steps, help="steps of finetuning")
+    parser.add_argument("--batch-size", type=int, default=batch, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=seed)
     _ending(parser, output)
@@ -166,6 +164,15 @@ def pretrained(start: dict, **settings) -> dict:
 def without_strong_views(method: str) -> dict:
     """A method of segmentation without strong views: CutMix sees none, neither does its baseline."""
     return dict(method=method, method_args=dict(strong=False) if method == "supervised" else {})
+
+
+def before_masks(args: argparse.Namespace, folder: Path, method: str, **settings) -> dict:
+    """What finetuning on masks starts from: the network, after `method` on all images unless --pretrain-epochs is 0."""
+    start = dict(model=args.model, from_scratch=args.from_scratch)
+    if not args.pretrain_epochs:
+        return start
+    more = dict(preset="target", epochs=args.pretrain_epochs, output_dir=str(folder / method))
+    return pretrained(start, **settings, **more, method=method)
 
 
 def source_of(settings: dict):
