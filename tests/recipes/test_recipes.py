@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -436,7 +437,7 @@ def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
 
 
 def test_every_recipe_that_takes_a_benchmark_is_tested_here():
-    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet"}
+    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet", "byol_fixmatch_digits"}
     takes = {
         p.stem
         for p in RECIPES.glob("*.py")
@@ -544,3 +545,21 @@ def test_commands_of_other_data_starts_and_methods_follow_each_other(copies, tmp
     }
     with pytest.raises(UserError, match="holds runs of --pretrain-epochs 1.0, and this is 3.0"):
         run(monkeypatch, tmp_path, "target_pretraining", *flags, "--pretrain-epochs", 3, *more[:2], "--resume")
+
+
+def test_digits_start_and_go_on(tmp_path, monkeypatch, capsys):
+    """A dry run keeps nothing; a chain that was stopped goes on, of the same flags alone."""
+    from hf_lowlabel import demo_stages
+
+    for settings in (demo_stages.DIGITS_FINETUNE, demo_stages.DIGITS_PRETRAIN["byol"]):
+        monkeypatch.setitem(settings, "max_steps", 2)
+    monkeypatch.setitem(demo_stages.DIGITS_SHARED, "model", "cnn6_16")
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--dry-run")
+    assert not list(tmp_path.iterdir())
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits")
+    first = capsys.readouterr().out
+    shutil.rmtree(next(tmp_path.rglob("model")))  # as if stopped before it
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--resume")
+    assert capsys.readouterr().out == first and "BYOL, priors, FlexMatch: " in first
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--num-labels", 10)
+    assert len([*tmp_path.rglob("model/run.json")]) == 2
