@@ -437,7 +437,7 @@ def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
 
 
 def test_every_recipe_that_takes_a_benchmark_is_tested_here():
-    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet", "byol_fixmatch_digits"}
+    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet", "byol_fixmatch_digits", "as3l_cifar10"}
     takes = {
         p.stem
         for p in RECIPES.glob("*.py")
@@ -563,3 +563,24 @@ def test_digits_start_and_go_on(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == first and "BYOL, priors, FlexMatch: " in first
     run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--num-labels", 10)
     assert len([*tmp_path.rglob("model/run.json")]) == 2
+
+
+def test_as3l_goes_on_with_the_labels_that_it_chose(copies, tmp_path_factory, tmp_path, monkeypatch, capsys):
+    """Another strategy has a folder of its own; other flags are refused in this one."""
+    small_batches(monkeypatch)
+    from hf_lowlabel.models import create_backbone
+
+    start = tmp_path_factory.mktemp("start")
+    create_backbone("wrn_10_2", pretrained=False, image_size=16).save_pretrained(start)
+    flags = ("--dataset", copies["cifar10"], "--num-labels", 6, "--backbone", start, "--max-steps", 2)
+    run(monkeypatch, tmp_path, "as3l_cifar10", *flags)
+    first = capsys.readouterr().out.splitlines()[-1]
+    chosen = {p: p.read_bytes() for p in tmp_path.rglob("split.json")}
+    shutil.rmtree(next(tmp_path.rglob("flexmatch")))  # as if stopped before it
+    run(monkeypatch, tmp_path, "as3l_cifar10", *flags, "--resume")
+    assert capsys.readouterr().out.splitlines()[-1] == first
+    assert chosen == {p: p.read_bytes() for p in tmp_path.rglob("split.json")}
+    with pytest.raises(UserError, match="holds runs of --prior-until"):
+        run(monkeypatch, tmp_path, "as3l_cifar10", *flags, "--resume", "--prior-until", 0.5)
+    run(monkeypatch, tmp_path, "as3l_cifar10", *flags, "--strategy", "random", "--no-priors")
+    assert len([*tmp_path.rglob("flexmatch/run.json")]) == 2
