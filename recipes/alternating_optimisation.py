@@ -24,7 +24,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from data_sets import arguments, common, for_pretrain, name_of, source_of
+from data_sets import arguments, common, folder_of, for_pretrain, held_out, name_of, source_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.data.splits.splits import Split
@@ -64,10 +64,11 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.02, help="learning rate of phase two")
     args = parser.parse_args()
 
-    folder = Path(args.output_dir) / f"{name_of(args)}-{args.num_labels}-{args.seed}"
+    refined = ["refine"] if args.refine else []
+    folder = folder_of(args, name_of(args), args.num_labels, *refined)
     shared = dict(common(args), image_size=args.image_size)
     prepared = args.refine or args.backbone or rotnet(args, shared, folder / "rotnet")
-    once = {k: v for k, v in shared.items() if k not in ("resume", "precision")}
+    once = {k: v for k, v in shared.items() if k != "precision"}
     labels = dict(num_labels=args.num_labels, class_balanced=True)
     if args.refine:
         labels = dict(split=str(Path(args.refine, "split.json")))
@@ -103,7 +104,8 @@ def rotnet(args: argparse.Namespace, shared: dict, folder: Path) -> str:
     """A run folder of RotNet on all images."""
     network = dict(model=args.model, from_scratch=True)
     how = dict(method="rotnet", preset="cifar", epochs=args.pretrain_epochs, output_dir=str(folder))
-    return str(pretrain(**for_pretrain(shared), **network, **how).folder)
+    shown = for_pretrain(shared) | held_out(args, folder.parent)
+    return str(pretrain(**shown, **network, **how).folder)
 
 
 def phase_two(args: argparse.Namespace) -> dict:

@@ -1,6 +1,6 @@
 """CIFAR-10 with 10 or 40 labels, chosen by AS3L (Wen et al. 2024): SimSiam, selection, priors, FlexMatch.
 
-    accelerate launch recipes/as3l_cifar10.py --num-labels 10 --output-dir runs/as3l-10
+    accelerate launch recipes/as3l_cifar10.py --num-labels 10
     accelerate launch recipes/as3l_cifar10.py --num-labels 40 --strategy random --no-priors    # the baseline of table 5
 
 Expected of WRN-28-2 after 2^20 steps with the weights that Sel picks (table 2, 3 runs; random labels in brackets):
@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data_sets import arguments, folder_of, run_settings
+
 from hf_lowlabel import finetune, load_source, pretrain
 from hf_lowlabel.demo_active import answer
 from hf_lowlabel.distributed import barrier, rank
@@ -27,6 +29,7 @@ from hf_lowlabel.selection.verbs import select
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments(parser, [], "runs/as3l-cifar10")
     parser.add_argument("--dataset", default="uoft-cs/cifar10", help="Hub id or a local copy")
     parser.add_argument("--num-labels", type=int, default=10)
     parser.add_argument(
@@ -41,23 +44,15 @@ def main() -> None:
     parser.add_argument(
         "--prior-until", type=float, default=60 / 1024, help="share of the steps that priors guide (section 5.1.2)"
     )
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output-dir", default="runs/as3l-cifar10")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="two steps of SimSiam (with --backbone: of FlexMatch), which show memory and time; nothing is kept",
-    )
     args = parser.parse_args()
 
-    folder = Path(args.output_dir)
-    shared = dict(dataset=args.dataset, precision=args.precision, seed=args.seed)
+    folder = folder_of(args, args.strategy, args.num_labels, *([] if args.priors else ["no-priors"]))
+    shared = dict(run_settings(args), dataset=args.dataset)
     flexmatch = dict(method="flexmatch", preset="cifar", max_steps=args.max_steps)
     backbone = args.backbone or simsiam(args, shared, folder / "simsiam")
     if args.dry_run:
         if args.backbone:  # labels at random take as long as chosen ones
-            finetune(**shared, **flexmatch, model=backbone, num_labels=args.num_labels, dry_run=True)
+            finetune(**shared, **flexmatch, model=backbone, num_labels=args.num_labels)
         return
     split = str(label_chosen(args, backbone, folder))
     run = finetune(
@@ -75,12 +70,14 @@ def main() -> None:
 def simsiam(args: argparse.Namespace, shared: dict, folder: Path) -> str:
     """A run folder of SimSiam on all images."""
     network = dict(model="wrn_28_2", from_scratch=True, image_size=32)
-    length = dict(epochs=args.pretrain_epochs, dry_run=args.dry_run)
-    return str(pretrain(**shared, **network, **length, method="simsiam", preset="cifar", output_dir=str(folder)).folder)
+    how = dict(method="simsiam", preset="cifar", epochs=args.pretrain_epochs, output_dir=str(folder))
+    return str(pretrain(**shared, **network, **how).folder)
 
 
 def label_chosen(args: argparse.Namespace, backbone: str, folder: Path) -> Path:
-    """The manifest of labels of the images that the strategy chooses."""
+    """The manifest of labels of the images that the strategy chooses, or has chosen in the run that goes on."""
+    if args.resume and (folder / "split.json").is_file():
+        return folder / "split.json"
     to_label, how = folder / "to_label", dict(budget=args.num_labels, strategy=args.strategy, seed=args.seed)
     select(backbone, args.dataset, output=str(to_label), **how)
     if rank() == 0:
@@ -94,6 +91,9 @@ def label_chosen(args: argparse.Namespace, backbone: str, folder: Path) -> Path:
 def guide(args: argparse.Namespace, backbone: str, split: str, folder: Path) -> dict:
     """Prior pseudo-labels, as settings of finetuning."""
     prior, features = str(folder / "priors.safetensors"), str(folder / "to_label" / "features.safetensors")
+    if rank() == 0:
+        Path(prior).unlink(missing_ok=True)  # of a run that goes on: they are computed again
+    barrier()
     worth = priors(backbone, args.dataset, split=split, output=prior, seed=args.seed, features=features)
     print("priors: " + ", ".join(f"{k} {v:.4g}" for k, v in worth.items()))
     return dict(prior=prior, prior_until=args.prior_until)

@@ -7,8 +7,16 @@ set, whose columns and splits have to be the same.
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 from hf_lowlabel import load_source, pretrain
+from hf_lowlabel.arguments import DataArguments
+from hf_lowlabel.commands import slug
+from hf_lowlabel.distributed import barrier, rank
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.files import read_json, write_json
+from hf_lowlabel.tasks import get_task
 
 DATA: dict[str, dict] = {
     "cifar10": dict(dataset="uoft-cs/cifar10"),
@@ -24,15 +32,8 @@ SMALL: dict[str, dict] = {
     "svhn": dict(model="wrn_28_2", image_size=32),
     "stl10": dict(model="wrn_37_2", image_size=96),
 }
-# how Xu et al. finetune on masks (section 4.2)
-XU_MASKS: dict = dict(
-    optimizer="adam",
-    learning_rate=1e-5,
-    head_lr=1.0,
-    weight_decay=0.0,
-    lr_scheduler_type="constant",
-    unlabeled_ratio=1,
-)
+# flags that say where, and not what is computed
+PLACE = {"output_dir", "resume", "dry_run", "workers", "published"}
 
 
 def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) -> None:
@@ -49,8 +50,15 @@ def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) ->
     _ending(parser, output)
 
 
-def mask_arguments(parser: argparse.ArgumentParser, output: str, seed: int = 0) -> None:
-    """The flags that every recipe of segmentation ends with."""
+def mask_arguments(parser: argparse.ArgumentParser, output: str, *, batch: int, steps: int, epochs: int, seed: int = 0):
+    """The flags that every recipe of segmentation ends with; epochs: of pretraining."""
+    parser.add_argument("--model", default="resnet50", help="timm name, Hub id or folder with pretrained weights")
+    parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
+    parser.add_argument(
+        "--pretrain-epochs", type=float, default=epochs, help="passes over all training images; 0 leaves it out"
+    )
+    parser.add_argument("--max-steps", type=int, default=steps, help="steps of finetuning")
+    parser.add_argument("--batch-size", type=int, default=batch, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seed", type=int, default=seed)
     _ending(parser, output)
@@ -76,7 +84,42 @@ def is_own(args: argparse.Namespace) -> bool:
 
 def name_of(args: argparse.Namespace) -> str:
     """The data set, in names of folders and in results."""
-    return "own" if is_own(args) else args.benchmark
+    return f"own-{slug(args.dataset)}" if is_own(args) else args.benchmark
+
+
+def folder_of(args: argparse.Namespace, *names: object, stages: tuple[str, ...] = ()) -> Path:
+    """The folder of the runs of these data, this start and this seed.
+
+    A note in it keeps the flags, so that a run of other ones is never gone on with, nor taken for one of these.
+
+    Args:
+        args: the flags of a recipe.
+        names: what the folder is called after, beside start and seed.
+        stages: flags that stand in the names of its run folders, or that a run compares itself when it is resumed.
+
+    Returns:
+        The folder, which a dry run does not make.
+
+    Raises:
+        UserError: its runs are of other flags.
+    """
+    given = {name: value for name, value in vars(args).items() if name not in PLACE}
+    start = next((slug(given[name]) for name in ("refine", "backbone", "model") if given.get(name)), None)
+    scratch = "from-scratch" if given.get("from_scratch") else None
+    folder = Path(
+        args.output_dir, "-".join(str(part) for part in (*names, start, scratch, args.seed) if part is not None)
+    )
+    if args.dry_run:
+        return folder
+    given = json.loads(json.dumps({name: value for name, value in given.items() if name not in stages}))
+    note = folder / "recipe.json"
+    known = read_json(note) if note.is_file() else given
+    if other := [name for name in given if known.get(name) != given[name]]:
+        flag, was, now = f"--{other[0].replace('_', '-')}", known.get(other[0]), given[other[0]]
+        raise UserError(f"{folder} holds runs of {flag} {was}, and this is {now}. Give {was}, or another --output-dir.")
+    if rank() == 0:
+        write_json(note, given)
+    return folder
 
 
 def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:
@@ -95,6 +138,18 @@ def run_settings(args: argparse.Namespace) -> dict:
     return dict(seed=args.seed, precision=args.precision, resume=args.resume, dry_run=args.dry_run)
 
 
+def held_out(args: argparse.Namespace, folder: Path) -> dict:
+    """Settings that keep from pretraining those of one's own images that `finetune` will draw to test on."""
+    if not is_own(args) or args.dry_run:
+        return {}
+    manifest = folder / "held-out.json"
+    if rank() == 0 and not manifest.is_file():  # the test set is one of the seed, whatever is labeled
+        task, data = get_task("classification"), DataArguments(dataset=args.dataset)
+        task.choose_split(data, args.seed, task.open(data)).split.save(manifest)
+    barrier()
+    return dict(split=str(manifest))
+
+
 def for_pretrain(settings: dict) -> dict:
     """The part of them that `pretrain` takes."""
     return {k: v for k, v in settings.items() if k != "test_dataset_split"}
@@ -109,6 +164,15 @@ def pretrained(start: dict, **settings) -> dict:
 def without_strong_views(method: str) -> dict:
     """A method of segmentation without strong views: CutMix sees none, neither does its baseline."""
     return dict(method=method, method_args=dict(strong=False) if method == "supervised" else {})
+
+
+def before_masks(args: argparse.Namespace, folder: Path, method: str, **settings) -> dict:
+    """What finetuning on masks starts from: the network, after `method` on all images unless --pretrain-epochs is 0."""
+    start = dict(model=args.model, from_scratch=args.from_scratch)
+    if not args.pretrain_epochs:
+        return start
+    more = dict(preset="target", epochs=args.pretrain_epochs, output_dir=str(folder / method))
+    return pretrained(start, **settings, **more, method=method)
 
 
 def source_of(settings: dict):

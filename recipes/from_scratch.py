@@ -28,9 +28,8 @@ CIFAR-10, 354 h for CIFAR-100 on one RTX 3090.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from data_sets import SMALL, arguments, common, name_of, pretrained
+from data_sets import SMALL, arguments, common, folder_of, held_out, name_of, pretrained
 
 from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("--model", help="another architecture")
     args = parser.parse_args()
 
-    folder = Path(args.output_dir) / f"{name_of(args)}-{args.seed}"
+    folder = folder_of(args, name_of(args), stages=("method", "num_labels", "pretrain", "max_steps"))
     number, shared = args.num_labels or LABELS[args.benchmark][0], dict(common(args), **SMALL[args.benchmark])
     shared["model"] = args.model or shared["model"]
     start = dict(from_scratch=True)
@@ -60,6 +59,7 @@ def main() -> None:
         start = pretrained(
             start,
             **shared,
+            **held_out(args, folder),
             method=args.pretrain,
             preset=preset,
             epochs=args.pretrain_epochs,

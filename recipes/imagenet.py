@@ -4,7 +4,8 @@
     accelerate launch recipes/imagenet.py --percent 10 --method s4l-rotation
     accelerate launch recipes/imagenet.py --percent 1 --method fixmatch-eman --backbone runs/byol-eman     # SelfMatch
     accelerate launch recipes/imagenet.py --percent 1 --method fixmatch-eman --pretrain byol-eman
-    accelerate launch recipes/imagenet.py --percent 10 --label-with runs/imagenet/supervised-10-0       # Pseudo-Label
+    accelerate launch recipes/imagenet.py --percent 10 --method supervised
+    accelerate launch recipes/imagenet.py --percent 10 --label-with runs/imagenet/imagenet-resnet50-0/supervised-10
 
 ResNet-50 at 224 px, each method's own preset (imagenet-1, imagenet-10 or imagenet). 13 images of every class are 1 %,
 128 are 10 %.
@@ -18,7 +19,8 @@ Expected top-1 / top-5 in percent:
     Wen et al., AS3L, table 4         byol -> flexmatch 1 % 57.3 / 80.1   byol-eman -> fixmatch-eman 1 % 59.6 / 81.6
 
 Cost: SsCL trains on 32 V100s; fixmatch-eman here is 50 epochs from a pretrained backbone (Wen et al., section 5.2).
-The data set asks for an agreement on the Hub; a local copy in the same columns does as well (--dataset).
+The last is Pseudo-Label. The data set asks for an agreement on the Hub; a local copy in the same columns and splits
+does as well (--benchmark imagenet --dataset copy/).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, for_pretrain, pretrained, source_of
+from data_sets import arguments, common, folder_of, for_pretrain, held_out, name_of, pretrained, source_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
@@ -53,17 +55,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8, help="processes that decode images")
     args = parser.parse_args()
 
-    folder, shared = Path(args.output_dir), dict(common(args), image_size=args.image_size, workers=args.workers)
+    stages = ("percent", "num_labels", "method", "pretrain", "label_with", "epochs")
+    folder = folder_of(args, name_of(args), stages=stages)
+    shared = dict(common(args), image_size=args.image_size, workers=args.workers)
     number = args.num_labels or 1000 * PER_CLASS[args.percent]
     start = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
     if args.pretrain != "none":
         preset = "imagenet" if "imagenet" in find(args.pretrain).presets else None
         where = str(folder / args.pretrain)
-        start = pretrained(start, **for_pretrain(shared), method=args.pretrain, preset=preset, output_dir=where)
+        shown = for_pretrain(shared) | held_out(args, folder)
+        start = pretrained(start, **shown, method=args.pretrain, preset=preset, output_dir=where)
     labels, method = dict(num_labels=number, class_balanced=True), args.method
+    name = f"{method}-{f'{number}-labels' if args.num_labels else args.percent}"
     if args.label_with:
         given = Path(args.label_with, "split.json")
-        prior = folder / "pseudo-labels.safetensors"
+        name = f"self-training-of-{Path(args.label_with).name}"
+        prior = folder / f"pseudo-labels-of-{Path(args.label_with).name}.safetensors"
         pseudo_labels([args.label_with], source_of(shared), Split.load(given), prior)
         labels = dict(split=str(given), prior=str(prior))
         method = "self-training"
@@ -78,7 +85,7 @@ def main() -> None:
         **labels,
         method=method,
         preset=preset,
-        output_dir=str(folder / f"{method}-{args.percent}-{args.seed}"),
+        output_dir=str(folder / (name if args.pretrain == "none" else f"{args.pretrain}-{name}")),
     )
     print(
         f"{args.percent} % of the labels: top-1 {run.metrics['accuracy']:.2%}, top-5 {run.metrics['top5_accuracy']:.2%}"

@@ -5,17 +5,16 @@
     accelerate launch recipes/pixpro_cutmix_camvid.py --dataset camvid/ --dry-run
 
 camvid/ holds parquet files with an image and a mask column, or images/ and masks/ per split. A row with + starts from
-target pretraining. No paper reports CamVid at 20 masks: the settings are those of the VOC recipe with a learning rate
-that a shorter run needs, and there is no number to compare with but the other rows. Cost: a row is 4,000 steps of 8 + 8
+target pretraining. No paper reports CamVid at 20 masks: the settings are the defaults of each method, with one learning
+rate for all, and there is no number to compare with but the other rows. Cost: a row is 4,000 steps of 8 + 8
 crops of 320 px.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from data_sets import mask_arguments, pretrained, run_settings, without_strong_views
+from data_sets import before_masks, folder_of, mask_arguments, run_settings, without_strong_views
 
 from hf_lowlabel import finetune
 
@@ -40,32 +39,22 @@ def main() -> None:
     parser.add_argument("--dataset", default="camvid", help="folder, parquet or Hub id")
     parser.add_argument("--rows", nargs="+", default=["cutmix+"], choices=ROWS, help="+: after target pretraining")
     parser.add_argument("--num-labels", type=int, default=20, help="masks")
-    parser.add_argument("--model", default="resnet50", help="timm name, Hub id or folder with pretrained weights")
-    parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument("--architecture", default="deeplabv3plus-os16")
-    parser.add_argument("--pretrain-epochs", type=float, default=200, help="passes of PixPro over the training images")
     parser.add_argument("--output-stride", type=int, default=16, help="px per cell of the pretrained map: 8, 16 or 32")
-    parser.add_argument("--max-steps", type=int, default=4000, help="steps of each row")
-    parser.add_argument("--batch-size", type=int, default=8, help="labeled images per step, and as many unlabeled")
     parser.add_argument("--image-size", type=int, default=320, help="side of a crop in px")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="of Adam")
-    mask_arguments(parser, "runs/pixpro-cutmix-camvid")
+    mask_arguments(parser, "runs/pixpro-cutmix-camvid", batch=8, steps=4000, epochs=200)
     args = parser.parse_args()
+    if not args.pretrain_epochs and any(row.endswith("+") for row in args.rows):
+        parser.error("found --pretrain-epochs 0 and a row with +; expected rows without it, or epochs")
 
-    folder = Path(args.output_dir)
+    stages = ("rows", "num_labels", "max_steps", "batch_size", "learning_rate", "architecture")
+    folder = folder_of(args, stages=stages)
     shared = dict(run_settings(args), task="segmentation", dataset=args.dataset, classes=CLASSES, mask_ignore=[11])
     start = after = dict(model=args.model, from_scratch=args.from_scratch)
     if any(row.endswith("+") for row in args.rows):
-        after = pretrained(
-            start,
-            **shared,
-            method="pixpro-affine",
-            preset="target",
-            epochs=args.pretrain_epochs,
-            output_stride=args.output_stride,
-            image_size=min(224, args.image_size),
-            output_dir=str(folder / "pixpro"),
-        )
+        small = dict(output_stride=args.output_stride, image_size=min(224, args.image_size))
+        after = before_masks(args, folder, "pixpro-affine", **shared, **small)
     for row in args.rows:
         run = finetune(
             **shared,
@@ -77,7 +66,7 @@ def main() -> None:
             batch_size=args.batch_size,
             image_size=args.image_size,
             max_steps=args.max_steps,
-            output_dir=str(folder / row),
+            output_dir=str(folder / f"{row}-{args.num_labels}"),
         )
         print(
             f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, "

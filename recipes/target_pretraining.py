@@ -23,9 +23,8 @@ Far cheaper, and common in the literature: recipes/from_scratch.py.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from data_sets import arguments, common, name_of, pretrained
+from data_sets import arguments, common, folder_of, held_out, name_of, pretrained
 
 from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
@@ -49,7 +48,8 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=2**20, help="steps of finetuning")
     args = parser.parse_args()
 
-    folder = Path(args.output_dir)
+    stages = ("method", "num_labels", "pretrain", "learning_rate", "max_steps")
+    folder = folder_of(args, name_of(args), stages=stages)
     number = args.num_labels or LABELS[args.benchmark][0]
     shared = dict(common(args), image_size=args.image_size)
     start = dict(model=args.model, from_scratch=args.from_scratch)
@@ -57,6 +57,7 @@ def main() -> None:
         start = pretrained(
             start,
             **shared,
+            **held_out(args, folder),
             method=args.pretrain,
             preset="target",
             epochs=args.pretrain_epochs,
@@ -75,7 +76,7 @@ def main() -> None:
         num_labels=number,
         class_balanced=True,
         max_steps=args.max_steps,
-        output_dir=str(folder / f"{args.method}-{number}"),
+        output_dir=str(folder / f"{'' if args.pretrain == 'none' else args.pretrain + '-'}{args.method}-{number}"),
     )
     print(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
 

@@ -12,15 +12,15 @@ Supervised finetuning on 40, 400 and 40 labels. Expected accuracy in percent (ta
     SVHN                     24.91            12.12      35.82
 
 Cost: three times the BYOL of recipes/target_pretraining.py (48 to 72 h each on one V100, from table 5), 12 short runs.
-A finished run is not run again; the matrix is printed from the run folders.
+A finished run is not run again: the matrix is printed from the run folders of the same flags, and each start and seed
+has its own.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from data_sets import arguments, common
+from data_sets import arguments, common, folder_of
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.records import RunRecord
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=float, default=300, help="passes of BYOL over the images")
     parser.add_argument("--max-steps", type=int, default=20_000, help="steps of finetuning")
     args = parser.parse_args()
-    local, root = dict(pair.split("=", 1) for pair in args.local), Path(args.output_dir)
+    local, root = dict(pair.split("=", 1) for pair in args.local), folder_of(args, stages=("sources", "targets"))
 
     def settings(name: str) -> dict:
         where = dict(dataset=local[name], dataset_config=None) if name in local else {}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, name_of, source_of
+from data_sets import arguments, common, folder_of, name_of, source_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
@@ -48,7 +48,7 @@ def main() -> None:
     if not adapters:
         parser.error("found neither --ranks nor --widths; expected at least one adapter")
 
-    folder = Path(args.output_dir) / f"{name_of(args)}-{args.num_labels}-{args.seed}"
+    folder = folder_of(args, name_of(args), args.num_labels)
     shared = dict(
         common(args),
         image_size=args.image_size,

@@ -31,9 +31,16 @@ class Supervised(FinetuneObjective):
     needs = "nothing"
     tasks = ("classification", "segmentation")
     defaults = dict(learning_rate=0.03, batch_size=64)
-    # S4L section 4.1
+    # S4L section 4.1: crops and mirrored images at 10 %; at 1 % its colours change too, which is the strong view's part
     presets = {
-        "imagenet-10": dict(S4L_STEPS, learning_rate=0.1, weight_decay=1e-3, warmup_ratio=0.025, max_steps=100_000),
+        "imagenet-10": dict(
+            S4L_STEPS,
+            learning_rate=0.1,
+            weight_decay=1e-3,
+            warmup_ratio=0.025,
+            max_steps=100_000,
+            method_args=dict(strong=False),
+        ),
         "imagenet-1": dict(S4L_STEPS, learning_rate=0.01, weight_decay=1e-2, warmup_ratio=0.01, max_steps=50_000),
     }
 

@@ -1,13 +1,16 @@
 """Every recipe runs on generated images in the columns and splits of the published data sets."""
 
 import importlib
+import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import METHODS, find
 from hf_lowlabel.tasks import get_task
 
@@ -93,17 +96,46 @@ def test_dry_run_of_the_published_schema(recipe, benchmark, arguments, copies, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("recipe", ["moam", "vpet"])
-def test_own_photos_need_no_columns_and_splits_of_a_benchmark(recipe, tmp_path_factory, tmp_path, monkeypatch):
+def own_photos(folder: Path) -> Path:
+    """24 images of noise in two folders of classes."""
     from PIL import Image
 
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / "ab"[i % 2] / f"{i}.png")
+    return folder
+
+
+OWN = {
+    "target_pretraining": ("--image-size", 16, "--from-scratch", "--pretrain-epochs", 1, "--max-steps", 1),
+    "from_scratch": ("--pretrain", "simsiam", "--pretrain-epochs", 1, "--max-steps", 1),
+    "imagenet": ("--image-size", 16, "--pretrain", "byol", "--method", "fixmatch", "--epochs", 1, "--workers", 0),
+    "alternating_optimisation": ("--image-size", 16, "--pretrain-epochs", 1, "--cycles", 1, "--epochs", 1),
+}
+
+
+@pytest.mark.parametrize("recipe", OWN)
+def test_own_photos_that_are_tested_on_are_not_pretrained_on(recipe, tmp_path_factory, tmp_path, monkeypatch):
+    """Whatever is labeled: the test images are those of the seed."""
+    small_batches(monkeypatch)
+    monkeypatch.setitem(find("byol").presets["imagenet"], "epochs", 1)
+    photos = own_photos(tmp_path_factory.mktemp("own"))
+    flags = ("--dataset", photos, "--seed", 1, "--model", "wrn_10_2", "--num-labels", 6, *OWN[recipe])
+    run(monkeypatch, tmp_path, recipe, *flags)
+    runs = [p.parent for p in tmp_path.rglob("run.json")]
+    held = {tuple(sorted(json.loads((p / "split.json").read_text())["test"])) for p in runs}
+    assert len(held) == 1 and len(held.pop()) == 5
+    assert len(runs) == (3 if recipe == "alternating_optimisation" else 2)
+    assert not any(stage["saw_test"] for p in runs for stage in json.loads((p / "run.json").read_text())["lineage"])
+
+
+@pytest.mark.parametrize("recipe", ["moam", "vpet"])
+def test_own_photos_need_no_columns_and_splits_of_a_benchmark(recipe, tmp_path_factory, tmp_path, monkeypatch):
     from hf_lowlabel.models import create_backbone
 
     small_batches(monkeypatch)
-    photos, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
-    for i in range(24):
-        (photos / "ab"[i % 2]).mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(photos / "ab"[i % 2] / f"{i}.png")
+    photos = own_photos(tmp_path_factory.mktemp("own"))
     flags = TINY
     if recipe == "vpet":
         size = dict(depth=1, embed_dim=24, num_heads=2, patch_size=4)
@@ -192,6 +224,13 @@ def test_transfer_matrix_is_printed_and_goes_on(copies, tmp_path, monkeypatch, c
     run(monkeypatch, tmp_path, "transfer_matrix", *arguments)
     assert capsys.readouterr().out.splitlines()[-3:] == first.splitlines()[-3:]
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
+    for flag, was, now in (("--max-steps", 2, 3), ("--pretrain-epochs", 1.0, 2.0), ("--image-size", 16, 24)):
+        with pytest.raises(UserError, match=f"holds runs of {flag} {was}, and this is {now}"):
+            run(monkeypatch, tmp_path, "transfer_matrix", *arguments, flag, now)
+    run(monkeypatch, tmp_path, "transfer_matrix", *arguments, "--seed", 1, "--sources", "none", "--targets", "svhn")
+    assert {p.parents[1].name: p.parent.name for p in {*tmp_path.rglob("metrics.json")} - {*before}} == {
+        "wrn-10-2-from-scratch-1": "none-svhn"
+    }
 
 
 def fewer_labels(source, number, **kwargs):
@@ -227,9 +266,11 @@ def test_moam_in_three_steps(copies, tmp_path, monkeypatch, capsys):
         20,
     )
     assert len(re.findall(r"step \d: top-5", capsys.readouterr().out)) == 3
-    splits = [Split.load(p / "split.json") for p in sorted((tmp_path / "runs" / "moam").glob("?-*"))]
+    splits = [Split.load(p / "split.json") for p in sorted((tmp_path / "runs" / "moam").glob("*/?-*"))]
     assert [len(s.labeled) for s in splits] == [6, 24, 6] and splits[2].labeled == splits[0].labeled
     assert all(splits[1].labeled[id] == name for id, name in splits[0].labeled.items())
+    last = next(tmp_path.rglob("3-labels/training.yaml")).read_text()
+    assert re.search(r"method_args:\n +strong: false\n", last)  # crops and mirrored images alone
 
 
 def test_alternating_cycles_reset_and_keep_two_thirds(copies, tmp_path, monkeypatch, capsys):
@@ -383,13 +424,20 @@ def test_pseudo_label_in_two_steps(copies, tmp_path, monkeypatch, capsys):
         0,
     )
     run(monkeypatch, tmp_path, "imagenet", *tiny, "--method", "supervised")
-    run(monkeypatch, tmp_path, "imagenet", *tiny, "--label-with", "runs/imagenet/supervised-10-0")
+    run(
+        monkeypatch,
+        tmp_path,
+        "imagenet",
+        *tiny,
+        "--label-with",
+        "runs/imagenet/own-imagenet-wrn-10-2-0/supervised-6-labels",
+    )
     assert capsys.readouterr().out.count("top-1") == 2
-    assert (tmp_path / "runs" / "imagenet" / "self-training-10-0" / "model.safetensors").is_file()
+    assert next(tmp_path.rglob("self-training-of-supervised-6-labels/model.safetensors"))
 
 
 def test_every_recipe_that_takes_a_benchmark_is_tested_here():
-    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet"}
+    tested = {name for name, *_ in DRY} | {"transfer_matrix", "vpet", "byol_fixmatch_digits", "as3l_cifar10"}
     takes = {
         p.stem
         for p in RECIPES.glob("*.py")
@@ -450,3 +498,89 @@ def test_the_visible_loop_trains_on_labels_alone_too(tmp_path, monkeypatch, caps
     tiny = ("--model", "cnn6_16", "--num-labels", 20, "--batch-size", 4, "--unlabeled-ratio", 1, "--method")
     run(monkeypatch, tmp_path, "visible_loop", *tiny, "supervised", "--dry-run")
     assert "step 2/2" in capsys.readouterr().out
+
+
+ALTERNATE = ("--benchmark", "cifar10", "--model", "wrn_10_2", "--num-labels", 6, "--image-size", 16, "--cycles", 1)
+ALTERNATE = (*ALTERNATE, "--pretrain-epochs", 1, "--batch-size", 8, "--whole", 0)
+
+
+def test_a_cycle_of_other_flags_is_not_taken_for_one_of_these(copies, tmp_path, monkeypatch, capsys):
+    """Another rate is refused before anything is computed; a refinement, another start, has a folder of its own."""
+    flags = (*ALTERNATE, "--dataset", copies["cifar10"])
+    run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for flag, was, now in (("--epochs", 1.0, 2.0), ("--learning-rate", 0.02, 0.5), ("--freeze", 2, 1)):
+        said = f"holds runs of {flag} {was}, and this is {now}. Give {was}, or another --output-dir"
+        with pytest.raises(UserError, match=re.escape(said)):
+            run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, flag, now, "--resume")
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    start = next(tmp_path.rglob("phase-2"))
+    capsys.readouterr()
+    run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, "--refine", start)
+    folders = sorted(p.parents[1] for p in tmp_path.rglob("phase-2"))
+    assert len(folders) == 2 and all((p / "cycle-01/phase-2/metrics.json").is_file() for p in folders)
+    (start.parent / "phase-1" / "metrics.json").unlink()  # as if killed there
+    run(monkeypatch, tmp_path, "alternating_optimisation", *flags, "--epochs", 1, "--resume")
+    assert capsys.readouterr().out.count("cycle 1: test accuracy") == 2
+
+
+def test_commands_of_other_data_starts_and_methods_follow_each_other(copies, tmp_path, monkeypatch):
+    """None is in the way of another; pretraining of other flags is not gone on with."""
+    small_batches(monkeypatch)
+    flags = ("--model", "wrn_10_2", "--num-labels", 6, "--image-size", 16, "--max-steps", 2, "--pretrain-epochs", 1)
+    flags = (*flags, "--from-scratch", "--dataset", copies["cifar10"])
+    for more in (
+        ("--benchmark", "cifar10"),
+        ("--benchmark", "cifar10", "--pretrain", "none"),
+        ("--benchmark", "cifar10", "--method", "supervised", "--resume"),  # which takes the BYOL of the first
+        ("--benchmark", "cifar10", "--pretrain", "none", "--seed", 1),
+    ):
+        run(monkeypatch, tmp_path, "target_pretraining", *flags, *more)
+    assert {str(p.parent.relative_to(tmp_path / "runs/target-pretraining")) for p in tmp_path.rglob("run.json")} == {
+        "cifar10-wrn-10-2-from-scratch-0/byol",
+        "cifar10-wrn-10-2-from-scratch-0/byol-fixmatch-6",
+        "cifar10-wrn-10-2-from-scratch-0/fixmatch-6",
+        "cifar10-wrn-10-2-from-scratch-0/byol-supervised-6",
+        "cifar10-wrn-10-2-from-scratch-1/fixmatch-6",
+    }
+    with pytest.raises(UserError, match="holds runs of --pretrain-epochs 1.0, and this is 3.0"):
+        run(monkeypatch, tmp_path, "target_pretraining", *flags, "--pretrain-epochs", 3, *more[:2], "--resume")
+
+
+def test_digits_start_and_go_on(tmp_path, monkeypatch, capsys):
+    """A dry run keeps nothing; a chain that was stopped goes on, of the same flags alone."""
+    from hf_lowlabel import demo_stages
+
+    for settings in (demo_stages.DIGITS_FINETUNE, demo_stages.DIGITS_PRETRAIN["byol"]):
+        monkeypatch.setitem(settings, "max_steps", 2)
+    monkeypatch.setitem(demo_stages.DIGITS_SHARED, "model", "cnn6_16")
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--dry-run")
+    assert not list(tmp_path.iterdir())
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits")
+    first = capsys.readouterr().out
+    shutil.rmtree(next(tmp_path.rglob("model")))  # as if stopped before it
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--resume")
+    assert capsys.readouterr().out == first and "BYOL, priors, FlexMatch: " in first
+    run(monkeypatch, tmp_path, "byol_fixmatch_digits", "--num-labels", 10)
+    assert len([*tmp_path.rglob("model/run.json")]) == 2
+
+
+def test_as3l_goes_on_with_the_labels_that_it_chose(copies, tmp_path_factory, tmp_path, monkeypatch, capsys):
+    """Another strategy has a folder of its own; other flags are refused in this one."""
+    small_batches(monkeypatch)
+    from hf_lowlabel.models import create_backbone
+
+    start = tmp_path_factory.mktemp("start")
+    create_backbone("wrn_10_2", pretrained=False, image_size=16).save_pretrained(start)
+    flags = ("--dataset", copies["cifar10"], "--num-labels", 6, "--backbone", start, "--max-steps", 2)
+    run(monkeypatch, tmp_path, "as3l_cifar10", *flags)
+    first = capsys.readouterr().out.splitlines()[-1]
+    chosen = {p: p.read_bytes() for p in tmp_path.rglob("split.json")}
+    shutil.rmtree(next(tmp_path.rglob("flexmatch")))  # as if stopped before it
+    run(monkeypatch, tmp_path, "as3l_cifar10", *flags, "--resume")
+    assert capsys.readouterr().out.splitlines()[-1] == first
+    assert chosen == {p: p.read_bytes() for p in tmp_path.rglob("split.json")}
+    with pytest.raises(UserError, match="holds runs of --prior-until"):
+        run(monkeypatch, tmp_path, "as3l_cifar10", *flags, "--resume", "--prior-until", 0.5)
+    run(monkeypatch, tmp_path, "as3l_cifar10", *flags, "--strategy", "random", "--no-priors")
+    assert len([*tmp_path.rglob("flexmatch/run.json")]) == 2

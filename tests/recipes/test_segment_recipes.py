@@ -1,14 +1,17 @@
 """Each recipe of segmentation starts, on generated images in the layout of its data set: two steps of every stage."""
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hf_lowlabel.data.masks.mask_folders import CITYSCAPES_IDS
+from hf_lowlabel.methods import find
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["--model=test_resnet", "--from-scratch", "--max-steps=100", "--batch-size=2"]
@@ -98,3 +101,47 @@ def test_dry_run(name, build, tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "masks: mean IoU" in text
     assert not (tmp_path / "runs").exists()  # a dry run leaves nothing
+
+
+@pytest.mark.parametrize("method", ["cutmix", "supervised"])
+@pytest.mark.parametrize("name", ["voc", "cityscapes"])
+def test_settings_are_those_of_the_preset(name, method, tmp_path, monkeypatch):
+    """`finetune --method cutmix --preset` and the recipe are one way; the baseline is trained as CutMix is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(RECIPES))
+    calls = []
+
+    def note(**settings):
+        calls.append(settings)
+        masks = SimpleNamespace(split=SimpleNamespace(labeled={}))
+        return SimpleNamespace(recorder=masks, metrics={"miou": 0.0})
+
+    monkeypatch.setattr(importlib.import_module("pixpro_cutmix"), "finetune", note)
+    for more in ([], ["--from-scratch"]):
+        monkeypatch.setattr(sys, "argv", [name, "--pretrain-epochs", "0", "--method", method, *more])
+        runpy.run_path(str(RECIPES / f"pixpro_cutmix_{name}.py"), run_name="__main__")
+    preset = dict(find("cutmix").presets[name])
+    colors = preset.pop("method_args")
+    arguments = colors if method == "cutmix" else dict(strong=False)
+    told, scratch = calls
+    assert {k: told[k] for k in preset} == preset and told["method_args"] == arguments
+    assert not scratch["freeze_norm"] and told["output_dir"] != scratch["output_dir"]
+
+
+def test_masks_of_other_numbers_and_starts_follow_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(RECIPES))
+    own = [*isic(tmp_path / "data"), "--dataset", str(tmp_path / "data"), *SMALL, "--max-steps=1"]
+    for more in (
+        ["--pretrain-epochs=1"],
+        ["--pretrain-epochs=1", "--num-labels=4", "--resume"],
+        ["--pretrain-epochs=0"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["byol_cutmix_isic", *own, *more])
+        runpy.run_path(str(RECIPES / "byol_cutmix_isic.py"), run_name="__main__")
+    assert {str(p.parent.relative_to(tmp_path / "runs/byol-cutmix-isic")) for p in tmp_path.rglob("run.json")} == {
+        "byol-test-resnet-from-scratch-12345/byol",
+        "byol-test-resnet-from-scratch-12345/cutmix-3",
+        "byol-test-resnet-from-scratch-12345/cutmix-4",
+        "test-resnet-from-scratch-12345/cutmix-3",
+    }
