@@ -155,7 +155,7 @@ function count() {
   $("bar").max = n;
   $("bar").value = state.review ? at + 1 : done;
   const open = mask.values ? mask.open() : 1, counts = mask.values ? mask.counts(state.classes.length) : [];
-  $("open").textContent = mask.values ? `${Math.round(100 * open)} % unpainted` + (draft ? ", a model's mask that nobody has accepted" : "") : "";
+  $("open").textContent = mask.values ? `${Math.round(100 * open)} % unpainted` + (draft ? ", a model's mask that nobody has accepted: Enter or a stroke accepts all of it, z takes it away" : "") : "";
   $("accept").firstChild.textContent = draft ? "right, next" : here().mask ? "next" : "next without a mask";
   $("undo").disabled = !mask.past || !mask.past.length;
   $("redo").disabled = !mask.future || !mask.future.length;

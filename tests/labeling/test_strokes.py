@@ -285,7 +285,7 @@ def test_a_model_s_mask_that_is_taken_back_and_brought_back_is_not_accepted(tmp_
     with painting(browser, tmp_path, model=Halves()) as hand:
         opened = hand.page.locator("#open")
         for _ in range(2):
-            expect(opened).to_contain_text("that nobody has accepted")
+            expect(opened).to_contain_text("nobody has accepted: Enter or a stroke accepts all of it, z takes it away")
             hand.press("z")
             expect(opened).to_have_text("100 % unpainted")
             hand.press("y")
