@@ -28,7 +28,6 @@ from ..selection.by_model import said_of_each, spread_out
 from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
 from ..tasks.uncertainty import Doubt
-from ..text import listed
 from ..training import frozen
 from ..training.folder import SEARCH
 from ..training.preparing import Prepared
@@ -183,8 +182,8 @@ def with_all_labels(
 
 
 def said_later(later: Mapping[str, int]) -> str:
-    each = listed([f"{name} (from about --minutes {least})" for name, least in later.items()], 5)
-    return f"There was no time for {each}: a new search in another --output-dir tries it."
+    each = "; ".join(f"{name} (from about --minutes {least})" for name, least in later.items())
+    return f"There was no time for {each}. A new search in another --output-dir tries it."
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------

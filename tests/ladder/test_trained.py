@@ -329,7 +329,7 @@ def test_the_side_that_is_asked_for_is_the_one_that_the_model_sees(network, disc
     assert 16 <= side <= 19  # images of 32 x 32 and 32 x 28 px
     card, trained_on = (tmp_path / "run" / "README.md").read_text(), " (trained on crops of 16 px)"
     was_trained = bool(best.run.recorder.record.steps)
-    assert f"seen at {side} px of the longer side{trained_on * was_trained}." in card and was_trained <= train
+    assert f"seen at {side} px on the longer side{trained_on * was_trained}." in card and was_trained <= train
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["scored_at_px"] == side
 
 
@@ -392,7 +392,7 @@ def test_what_there_was_no_time_for_is_told_with_its_command(network, discs, tmp
     printed, plan = capsys.readouterr().out, json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())
     assert set(plan["later"]) == {"CutMix", "supervised"}
     said = re.search(
-        r"There was no time for CutMix \(from about --minutes (\d+)\), supervised \(from .* (\d+)\):", printed
+        r"There was no time for CutMix \(from about --minutes (\d+)\); supervised \(from .* (\d+)\)\.", printed
     )
     assert int(said[1]) > int(said[2]) and said[0] in (tmp_path / "run" / "advice.html").read_text()
     line = next(line for line in printed.splitlines() if line.startswith("with more time: hf-lowlabel auto "))
