@@ -632,6 +632,17 @@ def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 5
 
 
+def test_networks_that_there_was_no_time_for_are_told_beside_a_frozen_head(
+    network, colours, tmp_path, short, monkeypatch
+):
+    monkeypatch.setattr(trained.Trials, "seconds", lambda self, attempt, most: 1000.0)
+    given = dict(num_labels=12, class_balanced=True, image_size=16, to_label=0, minutes=2)
+    best = auto(colours, network, output_dir=tmp_path / "run", **given)
+    assert set(best.advice.later) == {"self-training", "FixMatch"} and min(best.advice.later.values()) > 2
+    said = [s for s in best.advice.sentences if s.startswith("There was no time for FixMatch (from about --minutes ")]
+    assert len(said) == 1 and said[0] in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, tmp_path, short, monkeypatch):
     """And training.yaml names the priors that it started from."""
     from hf_lowlabel.ladder import finetuned
