@@ -415,14 +415,18 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
         patch.setattr(on_training.frozen, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
             auto(discs, network, output_dir=tmp_path / "run", **short_of_time)
-    plan = tmp_path / "run" / "trials" / "plan.json"
-    assert "CutMix" not in plan.read_text() and "CutMix would need about" in caplog.text
+
+    def planned():
+        return json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())["attempts"]
+
+    assert "CutMix" not in planned() and "CutMix would need about" in caplog.text
     with pytest.raises(UserError, match="was tried with other labels"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
-    assert "CutMix" not in plan.read_text()
+    assert "CutMix" not in planned()
     best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
     assert "was planned for 0.02 minutes" in caplog.text
-    assert "CutMix" in {one.name for one in best.ladder} and "CutMix" in plan.read_text()
+    assert "CutMix" in {one.name for one in best.ladder} and "CutMix" in planned()
+    assert not best.advice.later
 
 
 def test_a_class_that_one_mask_shows(network, discs, tmp_path):
