@@ -29,9 +29,9 @@ from .finetuned import Finetuned, FromFrozen, finetune_from, sentence, trained_o
 from .frozen import climb, rounds_of
 from .image_side import rebuilt
 from .last_run import first_that_ends, said_diverged
-from .report import Advice, advise, said_tested
+from .report import Advice, advise, said_later, said_tested
 from .rungs import Tried
-from .search_state import ENCODERS, ROUNDS, features_of_encoder, note, noted
+from .search_state import ENCODERS, ROUNDS, features_of_encoder, no_time_for, note, noted
 
 log = logging.getLogger("hf_lowlabel")
 CLIMB = 0.5  # share of the time left that the frozen rungs may take
@@ -99,6 +99,8 @@ def from_features(
         if names is not None:
             advice.sentences.append(names.sentence(tried))
         advice.sentences += [*(sentence(one) for one, _ in found), *said_diverged(gone)]
+        advice.later = no_time_for(ready.folder) if train else {}
+        advice.sentences += said_later(advice.later)
         ready.recorder.ladder += [row_of_halves(one, better is not None and one is better[0]) for one, _ in found]
         if adapted is not None:
             advice.sentences.append(adapted.sentence())

@@ -3,7 +3,6 @@ ordinary run."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,9 +27,7 @@ from ..selection.by_model import said_of_each, spread_out
 from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
 from ..tasks.uncertainty import Doubt
-from ..text import listed
 from ..training import frozen
-from ..training.folder import SEARCH
 from ..training.preparing import Prepared
 from ..training.run import train as train_network
 from . import advice as find
@@ -43,8 +40,8 @@ from .folds import spread_over_folds
 from .image_side import at_fitting_side
 from .last_run import first_that_ends, said_diverged
 from .planning import FOLDS
-from .report import HELP, Advice, between, said_images, said_unlike
-from .search_state import TRIALS, features_of_encoder, read_kept, readable
+from .report import HELP, Advice, between, said_images, said_later, said_unlike
+from .search_state import TRIALS, features_of_encoder, no_time_for, readable
 from .trained import Trials, hushed
 from .trials import Trial, gain_over, ranked, score_interval
 
@@ -156,10 +153,7 @@ def with_all_labels(
         for t in shown
     ]
     advice = advise(ready, tried, plan, train, copied=not trials.once.all())
-    if later := plan.get("later"):  # of an older version none
-        minutes = read_kept(ready.folder / SEARCH)["minutes"]
-        advice.later = {name: math.ceil(minutes + more) for name, more in later.items()}
-        said = [*said, said_later(advice.later)]
+    advice.later = no_time_for(ready.folder) if train else {}
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
     if ready.labeled.targets is not None:  # masks are judged by `review`, pixel by pixel
@@ -168,6 +162,7 @@ def with_all_labels(
         *said_unlike(likeness_of(ready, trials.once, known)),
         *said_diverged(gone),
         *said,
+        *said_later(advice.later),
         *said_images(ready, advice, []),
     ]
     recorder.advice = list(advice.sentences)
@@ -180,11 +175,6 @@ def with_all_labels(
     advice.next, x = next_to_label(last, run.model, to_label, known)
     chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
     return run, shown, advice, chosen
-
-
-def said_later(later: Mapping[str, int]) -> str:
-    each = listed([f"{name} (from about --minutes {least})" for name, least in later.items()], 5)
-    return f"There was no time for {each}: a new search in another --output-dir tries it."
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------

@@ -185,6 +185,11 @@ def said_unlike(found: Likeness | None) -> list[str]:
     return [found.sentence] if found is not None and found.sentence else []
 
 
+def said_later(later: Mapping[str, int]) -> list[str]:
+    each = "; ".join(f"{name} (from about --minutes {least})" for name, least in later.items())
+    return [f"There was no time for {each}. A new search in another --output-dir tries it."] if later else []
+
+
 def said_images(ready: Prepared, out: Advice, confused: list[tuple[str, str, float]]) -> list[str]:
     lines = []
     if confused and confused[0][2] > 0.01:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from ..training.stopping import Interrupted
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
 OTHER = {"words": "class names, prompts or text model", "images": "images or labels beside them"}  # facts in words
+PLAN = "plan.json"  # among the trials
 ENCODERS, ROUNDS = "encoders", "rounds"  # that there was time for
 
 
@@ -229,6 +231,13 @@ def note(folder: Path, what: str, count: int) -> None:
     if is_main_process():
         write_json(folder / SEARCH, {**read_kept(folder / SEARCH), what: count})
     barrier()
+
+
+def no_time_for(folder: Path) -> dict[str, int]:
+    """Attempts that the plan of a search left out, and from how many minutes of a new one they are tried."""
+    path = folder / TRIALS / PLAN
+    later = read_kept(path).get("later", {}) if path.is_file() else {}
+    return {name: math.ceil(read_kept(folder / SEARCH)["minutes"] + more) for name, more in later.items()}
 
 
 def forget_trials(folder: Path) -> None:

@@ -38,7 +38,7 @@ from ..training.run import fitted
 from .clock import Clock
 from .folds import spread_over_folds
 from .planning import FOLDS, SPENT, settle
-from .search_state import read_kept
+from .search_state import PLAN, read_kept
 from .trials import Trial, left_of_error
 
 log = logging.getLogger("hf_lowlabel")
@@ -174,7 +174,7 @@ class Trials:
 
     def plan(self, seconds: float) -> dict[str, Any]:
         """How many folds and steps fit, and which attempts; from the disk where a search was begun."""
-        path = self.folder / "plan.json"
+        path = self.folder / PLAN
         if path.is_file():
             return read_kept(path)
         each, fits, left = self.looked(seconds)

@@ -59,7 +59,7 @@ def seen_at(record: RunRecord) -> str:
     if not record.image_size:
         return ""
     side = record.hyperparameters.get("stored_size")
-    return f"{side} px of the longer side" if side else "their own size"
+    return f"{side} px on the longer side" if side else "their own size"
 
 
 def limits(record: RunRecord) -> list[str]:

@@ -178,7 +178,7 @@ def test_segmenters_are_compared_by_mean_iou(tmp_path):
     assert "Mean IoU in percent on 7 test images" in text and "Mean IoU minus that of supervised" in text
     assert "cnn6_16 at their own size, on" in text
     other = dict(same, hyperparameters={"stored_size": 128})
-    with pytest.raises(UserError, match="differ in their size of images .*128 px of the longer side"):
+    with pytest.raises(UserError, match="differ in their size of images .*128 px on the longer side"):
         methods_table([*runs, folder(tmp_path, "knn", 20, 0, 0.0, **other)])
     searched = dict(same, metrics={}, ladder=[dict(name="linear probe", by_labels=0.68, score=0.68, kept=True)])
     with pytest.raises(UserError, match=r"has no miou on test images.*\(cross-validated: 68.0 %.*--test-fraction"):

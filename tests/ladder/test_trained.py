@@ -329,7 +329,7 @@ def test_the_side_that_is_asked_for_is_the_one_that_the_model_sees(network, disc
     assert 16 <= side <= 19  # images of 32 x 32 and 32 x 28 px
     card, trained_on = (tmp_path / "run" / "README.md").read_text(), " (trained on crops of 16 px)"
     was_trained = bool(best.run.recorder.record.steps)
-    assert f"seen at {side} px of the longer side{trained_on * was_trained}." in card and was_trained <= train
+    assert f"seen at {side} px on the longer side{trained_on * was_trained}." in card and was_trained <= train
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["scored_at_px"] == side
 
 
@@ -392,7 +392,7 @@ def test_what_there_was_no_time_for_is_told_with_its_command(network, discs, tmp
     printed, plan = capsys.readouterr().out, json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())
     assert set(plan["later"]) == {"CutMix", "supervised"}
     said = re.search(
-        r"There was no time for CutMix \(from about --minutes (\d+)\), supervised \(from .* (\d+)\):", printed
+        r"There was no time for CutMix \(from about --minutes (\d+)\); supervised \(from .* (\d+)\)\.", printed
     )
     assert int(said[1]) > int(said[2]) and said[0] in (tmp_path / "run" / "advice.html").read_text()
     line = next(line for line in printed.splitlines() if line.startswith("with more time: hf-lowlabel auto "))
@@ -415,8 +415,10 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
         patch.setattr(on_training.frozen, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
             auto(discs, network, output_dir=tmp_path / "run", **short_of_time)
-    plan = tmp_path / "run" / "trials" / "plan.json"
-    planned = lambda: json.loads(plan.read_text())["attempts"]  # noqa: E731
+
+    def planned():
+        return json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())["attempts"]
+
     assert "CutMix" not in planned() and "CutMix would need about" in caplog.text
     with pytest.raises(UserError, match="was tried with other labels"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
@@ -424,6 +426,7 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
     best = auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "to_label": 0})
     assert "was planned for 0.02 minutes" in caplog.text
     assert "CutMix" in {one.name for one in best.ladder} and "CutMix" in planned()
+    assert not best.advice.later
 
 
 def test_a_class_that_one_mask_shows(network, discs, tmp_path):
@@ -631,6 +634,17 @@ def test_networks_are_trained_on_from_the_frozen_head(network, tmp_path, short):
     assert sum(s.startswith("Finetuning the network") for s in best.advice.sentences) == 2
     plain = auto("digits", network, output_dir=tmp_path / "plain", train=False, **given)
     assert not (tmp_path / "plain" / "trials").exists() and len(plain.ladder) == 5
+
+
+def test_networks_that_there_was_no_time_for_are_told_beside_a_frozen_head(
+    network, colours, tmp_path, short, monkeypatch
+):
+    monkeypatch.setattr(trained.Trials, "seconds", lambda self, attempt, most: 1000.0)
+    given = dict(num_labels=12, class_balanced=True, image_size=16, to_label=0, minutes=2)
+    best = auto(colours, network, output_dir=tmp_path / "run", **given)
+    assert set(best.advice.later) == {"self-training", "FixMatch"} and min(best.advice.later.values()) > 2
+    said = [s for s in best.advice.sentences if s.startswith("There was no time for FixMatch (from about --minutes ")]
+    assert len(said) == 1 and said[0] in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, tmp_path, short, monkeypatch):
