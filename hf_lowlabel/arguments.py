@@ -41,7 +41,7 @@ class DataArguments:
     pages: bool = setting(False, "TIFF pages and GIF frames are images, held out by file; else only the first")
     no_label: list[str] = setting([], "words in a table that mean no label; default: nan none null na n/a <na>")
     skip_missing: bool = setting(
-        False, "leave out and list rows of a table, or masks, that belong to no image, and labels of some classes alone"
+        False, "leave out and list rows of a table, or masks, that belong to no image; pass over labels of some classes"
     )
     skip_conflicts: bool = setting(False, "leave images unlabeled if table rows or copies disagree on the label")
     mask_column: str | None = setting(None, "column that holds the mask; None: detected", of_task=True)

@@ -116,8 +116,8 @@ def pretrain(
         value_range: Black and white values of images of more than 8 bits: 0 4095.
         pages: TIFF pages and GIF frames are images, held out by file; else only the first.
         no_label: Words in a table that mean no label; default: nan none null na n/a <na>.
-        skip_missing: Leave out and list rows of a table, or masks, that belong to no image, and labels of some
-            classes alone.
+        skip_missing: Leave out and list rows of a table, or masks, that belong to no image; pass over labels of
+            some classes.
         skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
         mask_column: Column that holds the mask; None: detected.
         classes: Mask classes in the order of their values, or a text file of them.

@@ -334,5 +334,7 @@ def test_names_by_numbers_that_are_texts(tmp_path):
 def test_names_by_other_numbers_than_those_of_outlines_are_refused(tmp_path, names):
     """Class 1 would have been called as another, or nothing would have been said but a traceback."""
     (outlined(tmp_path) / "data.yaml").write_text(f"names: {names}")
-    with pytest.raises(UserError, match="Mend data.yaml, .* data.yaml numbers its 2 classes .*, not from 0 on"):
+    with pytest.raises(
+        UserError, match="Mend data.yaml, .* data.yaml numbers its 2 classes .*, not 0, 1, 2 .*each once"
+    ):
         load_segmentation(tmp_path)

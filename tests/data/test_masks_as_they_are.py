@@ -178,8 +178,42 @@ def test_values_to_ignore_in_masks_without_values(tmp_path, given):
 def test_values_to_ignore_in_masks_of_colours(tmp_path):
     masked(tmp_path, [np.dstack([CORNER * 200] * 3)])
     (tmp_path / "classes.txt").write_text("sky #000000\nroad #c8c8c8\n")
-    with pytest.raises(UserError, match="no value 128 to ignore. Leave out --mask-ignore, and .* 'ignore #rrggbb'"):
+    with pytest.warns(UserWarning, match="no value 128 to ignore. Give the colour .* 'ignore #rrggbb'"):
         load_segmentation(tmp_path, classes=str(tmp_path / "classes.txt"), mask_format="colors", mask_ignore=[128])
+
+
+@pytest.mark.parametrize("text", ["names: {1: a, 2: b}", "- a\n---\n- b", "names: [1, 2"])
+def test_a_yaml_file_of_something_else_beside_masks_and_captions(tmp_path, text):
+    masked(tmp_path, [CORNER] * 2)
+    save(tmp_path / "images/2.png")
+    (tmp_path / "images/2.txt").write_text("a caption")
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_segmentation(tmp_path, classes=["a", "b"]).has_target.tolist() == [True, True, False]
+
+
+def test_coloured_objects_on_a_transparent_ground(tmp_path):
+    pixels = np.dstack([CORNER * 255, CORNER * 0, CORNER * 0, CORNER * 255])
+    pixels[20:, 30:] = (0, 255, 0, 255)
+    masked(tmp_path, [pixels])
+    assert (load_segmentation(tmp_path, instances=True).mask(0) == (pixels[..., 3] > 0)).all()
+
+
+@pytest.mark.parametrize("color", [None, 0])
+def test_values_that_are_ignored_beside_a_transparent_colour(tmp_path, color):
+    """That of a palette, or of gray."""
+    values = CORNER * np.uint8(1 if color is None else 255)
+    values[24:] = 2 if color is None else 128
+    image = Image.fromarray(values)
+    if color is None:
+        image = image.convert("P")
+        image.putpalette([0, 0, 0, 255, 255, 255, 128, 128, 128])
+    save(tmp_path / "images/0.png")
+    (tmp_path / "masks").mkdir()
+    image.save(tmp_path / "masks/0.png", transparency=0)
+    ignored = 2 if color is None else 128
+    wanted = CORNER.copy()
+    wanted[24:] = 255
+    assert (load_segmentation(tmp_path, mask_format="binary", mask_ignore=[ignored]).mask(0) == wanted).all()
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])

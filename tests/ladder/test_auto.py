@@ -239,7 +239,7 @@ def test_images_without_masks_are_chosen_and_the_page_is_opened(network, tmp_pat
         m.setattr("hf_lowlabel.labeling.pages.serve", lambda session, *_: print(session.parting()))
         assert main([*argv, "--image-size", "32"]) == 0
         said = capsys.readouterr().out
-        assert "No image of 'flat' has masks: 9 are chosen" in said and "0 of 9 images have a mask" in said
+        assert "No image of 'flat' has masks: up to 9 are chosen" in said and "0 of 9 images have a mask" in said
     monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", paint)
     assert main([*argv, "--image-size", "32"]) == 0  # the same page
     then = shlex.split(capsys.readouterr().out.partition("; next: ")[2])
@@ -265,8 +265,6 @@ def test_one_refusal_says_the_whole_commands(network, tmp_path, monkeypatch, cap
         assert f"no masks of {' '.join(more)}. Draw these with another tool" in said and "`" not in said
     assert main(select) == 0 and label == ["label", "to_label"] and len(Asked.load("to_label").files) == 9
     assert loop == ["loop", "flat", "--task", "segmentation", "--model", str(network)]
-    (tmp_path / "flat" / "blue-07_mask.png").write_bytes((tmp_path / "flat" / "blue-00.png").read_bytes())
-    assert main(argv) == 2 and "No image of" not in capsys.readouterr().err  # a mask that fits none is not passed over
 
 
 def table(tmp_path, data, labels):

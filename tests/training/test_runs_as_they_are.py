@@ -292,7 +292,7 @@ def test_data_of_one_split_is_scored_by_a_model_of_no_run(trained, tmp_path, cap
             )
     run = finetune(frame[:6].assign(label=["cat", "dog"] * 3), test_fraction=0.0, output_dir=tmp_path / "run", **SMALL)
     assert evaluate(run, frame)["images"] == 10
-    with pytest.raises(UserError, match=r'no labeled test or validation split.*dataset_split="train"'):
+    with pytest.raises(UserError, match="no labeled test or validation split.*--dataset-split train results on images"):
         evaluate(run, frame[:6].assign(label=["cat", "dog"] * 3))  # its own
 
 

@@ -191,7 +191,9 @@ def outlines_in_text(
     anything else, such as a caption."""
     images = [root / file.path for file in files]
     of_images = [(text, image) for image in images if (text := text_of(path, image)) is not None]
-    facts = yolo_facts(path) if of_images else ([], False)
+    facts: tuple[list[str], bool] = ([], False)
+    with contextlib.suppress(*[UserError] if skip_faults else []):
+        facts = yolo_facts(path) if of_images else facts
     for text, image in of_images:
         with contextlib.suppress(*[UserError] if skip_faults else []):
             yield yolo(text, image.relative_to(path).as_posix(), *facts)
@@ -241,7 +243,9 @@ def in_numbers(names: dict[Any, Any], where: str) -> list[Any]:
     """Names by their numbers. Raises UserError where these are not 0, 1, 2 ..., by which outlines name their class."""
     of, numbers = {str(number).strip(): name for number, name in names.items()}, [*map(str, range(len(names)))]
     if of.keys() != {*numbers}:
-        raise UserError(f"{where} numbers its {len(names)} classes {listed(map(str, names), 5)}, not from 0 on.")
+        raise UserError(
+            f"{where} numbers its {len(names)} classes {listed(map(str, names), 5)}, not 0, 1, 2 ... each once."
+        )
     return [of[number] for number in numbers]
 
 

@@ -108,10 +108,11 @@ def of_array(array: np.ndarray, what: str, mask: bool = False) -> Image.Image:
     of_mask = mask and array.ndim == 2 and array.dtype.kind in "iu" and 0 <= array.min() <= array.max() <= 255
     if array.ndim == 2 and array.dtype == bool:
         return Image.fromarray(np.ascontiguousarray(array))
+    scaled = "; of numbers from 0 to 1 (255 * x).round() as uint8" if array.dtype.kind == "f" and not mask else ""
     if not (of_mask or array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3)):
         raise UserError(
             f"{what} is an array of {array.dtype} of the shape {array.shape}. Give uint8 arrays [H, W, 3] or [H, W], "
-            "PIL images, or files; of numbers from 0 to 1 (255 * x).round() as uint8."
+            f"PIL images, or files{scaled}."
         )
     return Image.fromarray(np.ascontiguousarray(array, np.uint8))
 

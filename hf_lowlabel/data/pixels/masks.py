@@ -23,7 +23,7 @@ from PIL import Image
 from ...errors import UserError, unknown
 from ...files import read_text
 from ...mask_palette import IGNORE as IGNORE, RGB
-from ...text import series
+from ...text import series, warn
 from .mask_colors import Colors, MaskFault, from_colors
 
 FORMATS = ("index", "binary", "colors", "instances")
@@ -61,11 +61,6 @@ class MaskFormat:
         wrong = [v for v in self.ignore if not 0 <= v <= 255]
         if wrong:
             raise UserError(f"The ignored mask value {wrong[0]} is not in 0..255.")
-        if self.kind == "colors" and self.ignore:
-            raise UserError(
-                f"Masks of colours have no value {self.ignore[0]} to ignore. Leave out --mask-ignore, and give the "
-                f"colour that takes no part a line in the file of classes: '{IGNORED_NAMES[0]} #rrggbb'."
-            )
 
     def class_colors(self) -> list[list[int]] | None:
         """The first colour of each class, in order, where masks are of colours."""
@@ -130,11 +125,13 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
     )
 
 
-def _plain(image: Image.Image, id: str) -> np.ndarray:
-    """The numbers [H, W], also of gray written as RGB, else the colours [H, W, C], without a transparency."""
+def _plain(image: Image.Image, id: str, objects: bool = False) -> np.ndarray:
+    """The numbers [H, W], also of gray written as RGB, else the colours [H, W, C], without a transparency.
+    objects: they may be drawn on transparent black, which is no object either way."""
     values = np.asarray(image)
     if "A" in image.getbands():
-        if values[..., -1].min() != values[..., -1].max():
+        clear = values[..., -1] == 0
+        if values[..., -1].min() != values[..., -1].max() and (not objects or values[clear].any()):
             raise NoNumbers(
                 f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index.",
                 "Declare mask format 'binary' if the object is what is opaque, or save the masks as indices.",
@@ -161,7 +158,7 @@ def _transparency(image: Image.Image, id: str) -> np.ndarray | None:
 
 
 def _from_instances(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
-    values = _plain(image, id)
+    values = _plain(image, id, objects=True)
     out = ((values != 0).any(-1) if values.ndim == 3 else values != 0).astype(np.uint8)
     return np.where(_ignored(image, coding, id), np.uint8(IGNORE), out)
 
@@ -189,7 +186,7 @@ def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
     numbers or colours, and the object would be lost."""
     ignored, drawn = _ignored(image, coding, id), _transparency(image, id)
     if drawn is not None:
-        return drawn
+        return np.where(ignored, np.uint8(IGNORE), drawn)
     gray, found = np.asarray(image.convert("L")), None
     counted = gray[~ignored]
     if (
@@ -267,6 +264,11 @@ def make_coding(
             )
         pairs = [(color, k) for k, n in enumerate(names) for color in colors[n]]
         pairs += [(color, IGNORE) for n in colors if n in IGNORED_NAMES and n not in names for color in colors[n]]
+        if ignored := [*ignore]:
+            warn(
+                f"Masks of colours have no value {ignored[0]} to ignore. Give the colour that takes no part a line in "
+                f"the file of classes: '{IGNORED_NAMES[0]} #rrggbb'."
+            )
         twice = [c for c, _ in pairs if [p for p, _ in pairs].count(c) > 1]
         if twice:
             raise UserError(f"The colour {twice[0]} stands for two classes. Give each its own.")

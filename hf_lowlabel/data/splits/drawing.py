@@ -108,7 +108,9 @@ def held_out(
     if len(out) != count:
         warn(
             f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
-            f"all of {wanted} of {len(firsts)} files, where {count} were asked for."
+            f"all of {len(some)} of {len(firsts)} files, where {count} were asked for."
+            + " The last label of a class is kept to learn from."
+            * (len(some) < wanted)
         )
     return out
 

@@ -28,7 +28,7 @@ def match_ids(names: Sequence[str], source: ImageDataset) -> list[str]:
     """The source's ids for published names, which may be paths: "JPEGImages/2007_000032.jpg",
     "leftImg8bit/train/weimar/weimar_000085_000019_leftImg8bit.png". The whole line counts, else its first word; each
     matched whole, else by the bare file name."""
-    by_name = ByName(set(source.ids), f"images in {source.name!r}", "the list")
+    by_name = ByName(dict.fromkeys(source.ids), f"images in {source.name!r}", "the list")
     lines = dict[str, str]()  # id -> the line that names it
     for line in names:
         id = next((name for name in readings(line) if name in by_name.every), None)
