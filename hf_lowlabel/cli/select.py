@@ -200,8 +200,9 @@ def select(argv: list[str]) -> int:
         return 0
     facts = done.report
     if facts.get("copies"):
+        held = f", {count} of them of held-out images" if (count := facts["copies_of_held_out"]) else ""
         say(
-            f"left out {facts['copies']} copies of other images, such as {facts['copies_shown'][0][0]} of "
+            f"left out {facts['copies']} copies of other images{held}, such as {facts['copies_shown'][0][0]} of "
             f"{facts['copies_shown'][0][1]}"
         )
     for id, others in list(facts.get("near_copies", {}).items())[:5]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
-from ..data.splits.splits import Split
+from ..data.splits.splits import Split, manifest
 from ..errors import UserError
 from ..labeling.answer_kinds import Kind
 from ..labeling.importing import import_labels
@@ -25,8 +26,8 @@ def labels_so_far(
     kind: Kind,
     data: DataArguments,
 ) -> tuple[Split | None, list[tuple[str, str]]]:
-    """The images that need no label any more, and those held out: of --split, else of --labels and of a finished run;
-    and which of these labels were left out, and why.
+    """The images that need no label any more, and those held out: of --split, or of a finished run and --labels; and
+    which of these labels were left out, and why.
 
     Raises:
         UserError: both are given, or they cannot be read.
@@ -40,32 +41,31 @@ def labels_so_far(
             "Masks are read beside the images, where `hf-lowlabel split --task segmentation --from` puts them: images "
             "that have one are not chosen again. Leave out --labels."
         )
-    known = of_run(run, source)
-    if labels:
-        how = dict(new_classes=True, allow_missing=True, rules=label_rules(data), several=kind.several)
-        made, found = import_labels(labels, source=source, **how)
-        for note in found.notes:
-            log.warning("%s", note)
-        return made if known is None else joined(made, known), found.left_out
-    return known, []
+    own = of_run(run, source)
+    if not labels:
+        return own, []
+    how = dict(new_classes=True, allow_missing=True, rules=label_rules(data), several=kind.several)
+    made, found = import_labels(labels, source=source, **how)
+    for note in found.notes:
+        log.warning("%s", note)
+    if own is None or own.class_names and made.class_names and {*own.class_names}.isdisjoint(made.class_names):
+        return made, found.left_out  # another question about the same images
+    return joined(own, made, source, {*found.skipped, *made.passed_over}), found.left_out
 
 
 def of_run(run: str | None, source: ImageDataset) -> Split | None:
-    """What a run has labels of and holds out, where all of it is in these data, if others may have come since."""
-    own = Path(run, "split.json") if run else None
-    if own is None or not own.is_file():
+    """The manifest of a run, as one of `source`: also where images were added since, for those that it names."""
+    file = Path(run, "split.json") if run else None
+    if file is None or not file.is_file():
         return None
-    known, there = Split.load(own), {*source.ids}
+    known, there = Split.load(file), {*source.ids}
     named = {*known.labeled, *known.validation, *known.test}
     if known.fingerprint == source.fingerprint:
         return known
-    if named <= there:
-        log.warning(
-            "%s is not as it was for %s: the images of that run, which are all there by name, are taken for the same",
-            source.name,
-            run,
-        )
-        return replace(known, fingerprint=None)
+    same = known.fingerprint is None or known.dataset == source.name  # numbers of rows are ids in any table
+    if same and named <= there:
+        passed = [id for id in known.passed_over if id in there]
+        return replace(known, fingerprint=source.fingerprint, passed_over=passed)
     if named & there:
         log.warning(
             "%s differs from the data of %s: what that run has labels of or tests on is not left out. Give --split or "
@@ -76,19 +76,21 @@ def of_run(run: str | None, source: ImageDataset) -> Split | None:
     return None
 
 
-def joined(made: Split, known: Split) -> Split:
-    """Labels that a person has given since a run, and what that run had: its images that are held out stay so."""
-    if made.class_names and set(made.class_names).isdisjoint(known.class_names):
-        return made  # another question about the same images: they may be asked again
-    taken = {*made.labeled, *made.validation, *made.test}
-    rest = {part: [id for id in getattr(known, part) if id not in taken] for part in ("labeled", "validation", "test")}
-    held = {*rest["validation"], *rest["test"]}
-    return replace(
-        made,
-        class_names=list(dict.fromkeys([*known.class_names, *made.class_names])),
-        labeled={**{id: known.labeled[id] for id in rest["labeled"]}, **made.labeled},
-        validation=[*made.validation, *rest["validation"]],
-        test=[*made.test, *rest["test"]],
-        held_labels={**{id: of for id, of in known.held_labels.items() if id in held}, **made.held_labels},
-        passed_over=[id for id in dict.fromkeys([*known.passed_over, *made.passed_over]) if id not in made.labeled],
+def joined(own: Split, since: Split, source: ImageDataset, cleared: Collection[str]) -> Split:
+    """What a run knows, and labels given since: they correct its own, but what either tests on stays apart. cleared:
+    images that have got no label since."""
+    held = {part: list(dict.fromkeys([*getattr(since, part), *getattr(own, part)])) for part in ("validation", "test")}
+    held["validation"] = [id for id in held["validation"] if id not in {*held["test"]}]
+    before = {id: label for id, label in own.labeled.items() if id not in cleared}
+    labels, apart = {**before, **since.labeled}, {*held["validation"], *held["test"]}
+    given = {id: label for id, label in labels.items() if id in apart and label is not None}
+    passed = [*own.passed_over, *since.passed_over]
+    return manifest(
+        source,
+        {id: label for id, label in labels.items() if id not in apart},
+        **held,
+        seed=since.seed,
+        class_names=list(dict.fromkeys([*own.class_names, *since.class_names])),
+        held_labels={**own.held_labels, **since.held_labels, **given},
+        passed_over=[id for id in dict.fromkeys(passed) if id not in labels],
     )

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,14 @@ class Features:
         where = np.searchsorted(self.indices, indices)
         where = np.minimum(where, len(self.indices) - 1)
         return where[self.indices[where] == indices]
+
+
+def with_more(found: Features, more: Features) -> Features:
+    """The features of two sets of images, in the order of the source."""
+    indices = np.concatenate([found.indices, more.indices])
+    order = np.argsort(indices)
+    values = np.concatenate([found.values, more.values])[order]
+    return replace(found, values=values, indices=indices[order], skipped=[*found.skipped, *more.skipped])
 
 
 def file_in(folder: Path, architecture: str, model: str) -> Path:

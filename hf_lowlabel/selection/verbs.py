@@ -37,7 +37,7 @@ from .already_labeled import labels_so_far
 from .by_class import within_classes
 from .by_model import BY_MODEL, as_trained, is_finished, look, said_of_each, strategies_of
 from .clustering import backend
-from .feature_file import Features
+from .feature_file import Features, with_more
 from .features import extract
 from .reasons import reasons
 from .strategies import STRATEGIES, choose, identical
@@ -138,10 +138,14 @@ def select(
     how = dict(revision=model_revision, device=device)
     every = np.arange(len(source))  # also those that are held out, whose copies are not asked for either
     looked = look(of, model, replace(data, max_bad=max_bad), source, every, strategy, **how) if asks else None
+    held = np.setdiff1d(every, members)
     path = features or folder / "features.safetensors"
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
-    found = looked.found if looked else extract(model, source, every, **how, **more)
-    x, free, known, seen = unit(found.values, in_place=True), found.rows(free), found.rows(labeled), found.rows(members)
+    found = looked.found if looked else extract(model, source, members, **how, **more)
+    if looked is None and len(held):  # apart, so that the file is of what others ask for too
+        found = with_more(found, extract(model, source, held, image_size=image_size, max_bad=1.0, **how))
+    x, free, seen = unit(found.values, in_place=True), found.rows(free), found.rows(members)
+    known = found.rows(np.intersect1d(labeled, members))  # held-out images have masks too
     believed = np.zeros((len(x), len(names)), np.float32)
     if prior:
         believed[seen] = load_priors(prior, [source.ids[i] for i in found.indices[seen]], names).numpy()
@@ -161,6 +165,7 @@ def select(
     distinct = free[first == free]
     if at_most and len(distinct):
         budget = min(budget, len(distinct))
+        check_budget(budget, len(distinct), names, base, kind)
     if budget > len(distinct):
         raise too_few(len(distinct), len(free), int((~np.isin(first, free)).sum()))
     rows = distinct[pick(distinct)]
@@ -169,6 +174,7 @@ def select(
     if is_main_process():
         why = reasons(rows_of(x, seen), np.searchsorted(seen, rows), source, found.indices[seen])
         facts = {"images": len(seen), **report_of(source, found, rows, free, first, why, kind)}
+        facts["copies_of_held_out"] = int(np.isin(first, found.rows(held)).sum())
         facts |= {"not_painted": True} if unpainted else {}
         if looked is not None:
             facts["labeled"] = len(labeled)
