@@ -233,9 +233,9 @@ def predict(
         UserError: nothing can be read, the output is there already, or the model is of another task.
     """
     skipped: list[tuple[str, str]] = []
-    more = dict(top=top, batch_size=batch_size, device=device, revision=revision, task=task, window=window)
-    more |= dict(threshold=threshold, pages=pages, output=output, overwrite=overwrite)
-    return Predictions([*predictions(images, model, skipped, **more)], skipped)
+    where: dict[str, Any] = dict(output=output, overwrite=overwrite, device=device, revision=revision, task=task)
+    how: dict[str, Any] = dict(top=top, batch_size=batch_size, window=window, threshold=threshold, pages=pages)
+    return Predictions([*predictions(images, model, skipped, **where, **how)], skipped)
 
 
 def predictions(
