@@ -29,7 +29,7 @@ from .models.checkpoint_resolver import model_config
 from .models.lending import given_back
 from .records import RunRecord
 from .table_writer import growing_table
-from .tasks import get_task, of_model
+from .tasks import get_task, of_model, with_threshold
 from .tasks.base import Task
 from .tasks.data_classes import refuse_foreign
 from .tasks.predicted_masks import alone, own_pictures, remove_pictures
@@ -84,6 +84,7 @@ def evaluate(
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
     window: int | None = None,
+    threshold: float | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     device: str | None = None,
@@ -106,8 +107,8 @@ def evaluate(
         mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
             trained.
         window: side in px of a window that slides over images of a segmenter; None: whole images.
-        output: folder for metrics.json and pictures.
-        overwrite: replace those of another evaluation.
+        threshold: probability above which a class counts as predicted (multi-label models); None: 0.5.
+        output, overwrite: folder for metrics.json and pictures; whether those of another evaluation are replaced.
         device: "cpu" to leave a GPU alone; None: the best there is.
         task: the task that is expected.
         max_bad: share of unreadable images that is left out.
@@ -122,7 +123,7 @@ def evaluate(
     at_least("window", window, 1)
     folder = None if output is None else report_folder(output, overwrite)
     model = as_folder(model)
-    kind = task_of(model, task)
+    kind = with_threshold(task_of(model, task), threshold)
     network = kind.load(model, device=device)
     names = kind.names_of(network)
     given = dict(
@@ -200,6 +201,7 @@ def predict(
     revision: str | None = None,
     task: str | None = None,
     window: int | None = None,
+    threshold: float | None = None,
     pages: bool = False,
 ) -> Predictions:
     """Predictions for image files and folders, or images in memory.
@@ -220,6 +222,7 @@ def predict(
         device: "cpu" to leave a GPU alone; None: the best there is.
         task: the task that is expected.
         window: side in px of a sliding window (segmenters); None: whole images.
+        threshold: probability above which a class is named (multi-label models); None: 0.5.
         pages: each page of a TIFF and frame of a GIF, file#1, file#2 ...; else the first alone.
 
     Returns:
@@ -230,8 +233,9 @@ def predict(
         UserError: nothing can be read, the output is there already, or the model is of another task.
     """
     skipped: list[tuple[str, str]] = []
-    more = dict(top=top, batch_size=batch_size, device=device, revision=revision, task=task, window=window, pages=pages)
-    return Predictions([*predictions(images, model, skipped, output=output, overwrite=overwrite, **more)], skipped)
+    where: dict[str, Any] = dict(output=output, overwrite=overwrite, device=device, revision=revision, task=task)
+    how: dict[str, Any] = dict(top=top, batch_size=batch_size, window=window, threshold=threshold, pages=pages)
+    return Predictions([*predictions(images, model, skipped, **where, **how)], skipped)
 
 
 def predictions(
@@ -247,6 +251,7 @@ def predictions(
     revision: str | None = None,
     task: str | None = None,
     window: int | None = None,
+    threshold: float | None = None,
     pages: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The rows of `predict` one after the other, none of which is kept: the table of `output` is there after the last.
@@ -255,7 +260,7 @@ def predictions(
     at_least("batch_size", batch_size, 1)
     at_least("window", window, 1)
     model = as_folder(model)
-    kind = task_of(model, task, revision)
+    kind = with_threshold(task_of(model, task, revision), threshold)
     place = kind.check_output(output)
     refuse_written(place, overwrite)
     if place is not None:

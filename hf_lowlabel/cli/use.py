@@ -31,6 +31,7 @@ def evaluate(argv: list[str]) -> int:
     masks.add_argument(
         "--window", type=int, help="side in px of a window that slides over the images (default: whole images)"
     )
+    _threshold_flag(parser)
     _task_flag(parser)
     parser.add_argument("--output", help="write metrics (JSON) and pictures to this folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
@@ -60,7 +61,7 @@ def predict(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel predict",
         description="Class and confidence for images; or masks and overlays of them. A multi-label model names the "
-        "classes above a probability of 0.5, and the table has the probability of each.",
+        "classes above a probability of --threshold, and the table has the probability of each.",
     )
     parser.add_argument("images", nargs="+", help="image files or folders (recursive)")
     parser.add_argument("--model", required=True, help="run folder, saved model or Hub id")
@@ -76,6 +77,7 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--revision", help="revision of a model on the Hub")
     parser.add_argument("--pages", action="store_true", help="each TIFF page and GIF frame, not only the first")
     parser.add_argument("--window", type=int, help="segmenters: side in px of a sliding window (default: whole images)")
+    _threshold_flag(parser)
     _task_flag(parser)
     json_flag(parser)
     args = parser.parse_args(argv)
@@ -148,6 +150,12 @@ def shrink(argv: list[str]) -> int:
         old, new = next(iter(done.renamed.items()))
         say(f"{len(done.renamed)} have another ending now, such as {old} -> {new}; a table of labels has to name it")
     return 0
+
+
+def _threshold_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold", type=float, help="multi-label models: a class is named above this probability (default: 0.5)"
+    )
 
 
 def _task_flag(parser: argparse.ArgumentParser) -> None:

@@ -37,8 +37,8 @@ def multilabel_scores(
     Returns:
         "map", "f1_macro", "f1_micro" and "exact_match" (share of images all of whose classes are right), and by class
         "per_class" (AP), "per_class_f1", "per_class_images" (number of positive images) and "per_class_named" (on how
-        many it is predicted); "near_chance" and "too_few", the names of `near_chance`; "map_error", the standard error
-        of mAP over images, by drawing them again (bootstrap), None for fewer than 4.
+        many it is predicted); "threshold"; "near_chance" and "too_few", the names of `near_chance`; "map_error", the
+        standard error of mAP over images, by drawing them again (bootstrap), None for fewer than 4.
     """
     predicted = (probs > threshold).astype(np.int8)
     positives, called = targets.sum(0, dtype=np.int64), predicted.sum(0, dtype=np.int64)  # [K]
@@ -59,6 +59,7 @@ def multilabel_scores(
         "per_class_f1": _of_all(f1, some, len(class_names)),
         "per_class_images": positives.tolist(),
         "per_class_named": called.tolist(),
+        "threshold": threshold,
         "near_chance": near,
         "too_few": few,
     }

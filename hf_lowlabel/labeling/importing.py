@@ -228,7 +228,8 @@ def drawn_from(
         labels = np.where(np.array([id in given for id in source.ids])[:, None], known.labels, np.int8(-1))
     else:
         labels = np.array([index.get(given.get(id), -1) for id in source.ids], dtype=np.int64)
-    drawn = make_split(replace(source, labels=labels, class_names=split.class_names), num_labels, **draw)
+    table = replace(source, labels=labels, class_names=split.class_names)
+    drawn = make_split(table, num_labels, **draw)
     held = {id: name for id in (*drawn.validation, *drawn.test) if (name := given[id]) is not None}
     made = replace(
         drawn,
@@ -239,5 +240,5 @@ def drawn_from(
         passed_over=split.passed_over,
     )
     if several:
-        warn_without_label(made)
+        warn_without_label(made, None if num_labels is None else table)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 from pathlib import Path
@@ -38,6 +39,23 @@ def get_task(name: str) -> Task:
     check_task(name)
     module, cls = TASKS[name].split(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), cls)()
+
+
+def with_threshold(task: Task, threshold: float | None) -> Task:
+    """A task whose classes count as predicted above this probability; None: above its own.
+
+    Raises:
+        UserError: it is no probability, or an image has one class by this task.
+    """
+    if threshold is None:
+        return task
+    if task.threshold is None:
+        raise UserError(f"A threshold is for multi-label models; this is a {task.product}. Leave out --threshold.")
+    if not 0 <= threshold < 1:
+        raise UserError(f"A threshold of {threshold} is not in 0 <= threshold < 1.")
+    changed = copy.copy(task)
+    changed.threshold = threshold
+    return changed
 
 
 def of_record(kind: str):

@@ -65,6 +65,7 @@ class Task(Doubting, Judging, Speaker):
     has_neighbours: ClassVar[bool] = False  # whether the demo page shows the nearest labeled images
     climbs: ClassVar[bool] = False  # whether `auto` begins with heads on frozen features
     attempts: ClassVar[tuple[Attempt, ...]] = ()  # of `auto` to train; without frozen heads the plainest first
+    threshold: float | None = None  # a class counts as predicted above it, where an image has several
     labels_score: ClassVar[bool] = False  # whether `unlabeled_score` measures something
 
     def sides(self, dataset: ImageDataset, asked: int | None = None) -> list[dict[str, int | None]]:

@@ -49,6 +49,7 @@ class MultiLabel(Classification):
     }
     climbs, labels_score, has_neighbours, labeling = False, False, False, LABELING["multilabel"]
     attempts = MULTILABEL
+    threshold: float = THRESHOLD
     problem_type = "multi_label_classification"
     demo = SCENES
 
@@ -114,20 +115,23 @@ class MultiLabel(Classification):
         return -sum(q * np.log2(np.maximum(q, 1e-12)) for q in (p, 1 - p)).mean(1)
 
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
-        return MultiLabelScores(names).compute(predictions=probabilities, references=targets.astype(np.int8))
+        given = dict(predictions=probabilities, references=targets.astype(np.int8))
+        return MultiLabelScores(names).compute(**given, threshold=self.threshold)
 
     def tallies_left_out(self, model: nn.Module, labeled: Examples, names: list[str]) -> LeftOut | None:
         return of_several(self, model, labeled)
 
     def answer(self, p: torch.Tensor, names: list[str], top: int = 1) -> dict[str, Any]:
-        """The classes of a probability above one half, and the probability of each; `top` means nothing here."""
+        """The classes of a probability above the threshold, and the probability of each; `top` means nothing here."""
         chances = [round(c, 6) for c in p.tolist()]
-        return {"classes": said(p > THRESHOLD, names, ";")} | {f"confidence_{n}": c for n, c in zip(names, chances)}
+        return {"classes": said(p > self.threshold, names, ";")} | {
+            f"confidence_{n}": c for n, c in zip(names, chances)
+        }
 
     def pictures(self, p: np.ndarray, images: Examples, names: list[str], metrics: dict, folder: Path) -> None:
         chosen = card.spread(len(p), sheets.MOST_CAPTIONED)
         pixels = images.cache.take(images.members[chosen]).permute(0, 2, 3, 1).cpu().numpy()
-        guess, truth = p[chosen] > THRESHOLD, images.targets.numpy()[chosen] > THRESHOLD
+        guess, truth = p[chosen] > self.threshold, images.targets.numpy()[chosen] > 0
         captions = [(said(g, names), said(t, names), bool((g == t).all())) for g, t in zip(guess, truth, strict=True)]
         sheets.captioned(pixels, captions, folder / "predictions.png")
 

@@ -62,14 +62,21 @@ def unlearned(metrics: dict[str, Any], quoted: Callable[[str], str] = str) -> li
 
 
 def by_class(metrics: dict[str, Any]) -> list[str]:
-    """A line for each class that images show, the worst first."""
+    """A line for each class that images show or that is named, the worst first."""
     keys = ("per_class_f1", "class_names", "per_class", "per_class_images", "per_class_named")
-    rows = sorted(row for row in zip(*(metrics.get(key) or () for key in keys), strict=False) if row[0] is not None)
-    lines = [
-        f"{name}: F1 {f1:.2f}, average precision {ap:.2f}; {shown} images show it, it is named on {named}"
-        for f1, name, ap, shown, named in rows[:MOST_LISTED]
-    ]
-    return lines + ([f"and {len(rows) - MOST_LISTED} better ones"] if len(rows) > MOST_LISTED else [])
+    every = [*zip(*(metrics.get(key) or () for key in keys), strict=False)]
+    rows = sorted(row for row in every if row[0] is not None)
+    lines = []
+    for f1, name, ap, shown, named in rows[:MOST_LISTED]:
+        hits = round(f1 * (shown + named) / 2)
+        precision = f"precision {hits / named:.2f}, " if named else ""
+        lines.append(
+            f"{name}: F1 {f1:.2f}, {precision}recall {hits / shown:.2f}, average precision {ap:.2f}; {shown} images "
+            f"show it, it is named on {named}"
+        )
+    lines += [f"and {len(rows) - MOST_LISTED} better ones"] if len(rows) > MOST_LISTED else []
+    wrong = [f"{name} ({named})" for f1, name, _, _, named in every if f1 is None and named]
+    return lines + ([f"no image shows {listed(wrong, MOST_LISTED)}, named on so many"] if wrong else [])
 
 
 def figures(metrics: dict[str, Any], names: list[str]) -> list[str]:

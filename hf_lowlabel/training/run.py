@@ -129,7 +129,7 @@ def make_objective(ready: Prepared) -> Objective:
     return objective
 
 
-LOOKED_AT = 8  # images
+LOOKED_AT, FEWEST_TOLD = 8, 4  # images: looked at, and of a test set that two scores are told apart by
 ASKED, FEW_IMAGES = 500, 10  # images of a part that are asked about in the end; training images that tell nothing
 FEW = 128  # images a micro-batch below which their BatchNorm statistics say less than those the weights came with
 
@@ -309,7 +309,7 @@ def some_of_each(images: Examples) -> Examples:
 
 def tell_frozen(ready: Prepared, metrics: Mapping[str, Any]) -> None:
     """Where the run stands beside what seconds of frozen features give; a warning where that is more, by more than the
-    standard error of the difference (of two independent scores, so that few test images decide nothing)."""
+    standard error of two scores that are as uncertain as the more uncertain one: all right of a few shows none."""
     score = ready.task.score
     reached, error = metrics.get(score.key), f"{score.key}_error"
     if reached is None or not ready.recorder.comparisons or not ready.recorder.main:
@@ -320,10 +320,10 @@ def tell_frozen(ready: Prepared, metrics: Mapping[str, Any]) -> None:
         log.info("%s %s; %s: %s", score.title, score.show(reached), row.name, score.show(frozen))
         return
     both = [values.get(error) for values in (metrics, row.metrics)]
-    if None not in both and frozen - reached < math.hypot(*both):
+    if metrics["images"] < FEWEST_TOLD or None in both or frozen - reached < math.sqrt(2) * max(both):
         log.info(
-            "%s %s; %s: %s. %d test images do not tell these apart: more of them do (--test-fraction), and the cheaper "
-            "model is as good until then",
+            "%s %s; %s: %s. A test set of %d does not tell these apart: a larger one does (--test-fraction), and the "
+            "cheaper model is as good until then",
             score.title,
             score.show(reached),
             row.name,

@@ -14,6 +14,7 @@ from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits.drawing import make_split
 from hf_lowlabel.data.splits.splits import Split, manifest
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.labeling.importing import drawn_from
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -101,9 +102,26 @@ def test_fewer_are_held_out_where_classes_have_a_label_each():
 
 def test_advice_for_classes_without_a_label_is_one_that_helps():
     with pytest.warns(UserWarning, match="cannot be learned: ant, cat. Give more labels, or draw with --class-b"):
-        manifest(source([0, 1, 2]), {"im1": "bee"})
+        make_split(source([0, 1, 2]), 1)
+    with pytest.warns(UserWarning, match="cannot be learned: ant, cat. Label some images of them"):
+        manifest(source([0, 1, 2]), {"im1": "bee"})  # labels from elsewhere: no flag draws others
     with pytest.warns(UserWarning, match="cannot be learned: ant, cat. Label some images of them"):
         manifest(source([0, 1, -1]), {"im1": "bee"}, test=["im0"])
+
+
+def test_advice_for_a_budget_of_several_classes():
+    shows = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], np.int8)
+    images = source(shows)
+    table = Split("made", NAMES, {"im0": "ant", "im1": "ant", "im2": "ant;bee"}, fingerprint="f" * 64)
+    with pytest.warns(UserWarning, match="2 of 3 classes .* learned: bee, cat. Give more labels.$"):
+        assert "im2" not in drawn_from(table, images, 1, several=True, seed=1).labeled
+    with pytest.warns(UserWarning, match="1 of 3 classes .* learned: cat. Label some images of them.$"):
+        drawn_from(table, images, several=True)
+
+
+def test_a_class_without_a_label_is_no_budget_of_0():
+    with pytest.raises(UserError, match="cat has 0.*take 1 of each. Label some images of each class, or leave out"):
+        make_split(source([0, 1, 0, 1]), 3, class_balanced=True)
 
 
 def test_no_budget_means_every_label():
@@ -292,6 +310,22 @@ def test_pages_of_a_file_are_held_out_together(several, seed):
     assert (len(split.labeled), len(split.validation), len(split.test)) == (40, 15, 30)
     if not several:  # by class, as ever
         assert Counter(images.labels[images.ids.index(id)] for id in split.test) == {0: 10, 1: 10, 2: 10}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_only_page_of_a_class_is_not_held_out_with_its_file(several):
+    """A class may be on a later page alone, which the page that is drawn for its file does not say."""
+    images, told = pages(8, 4), []
+    labels = np.repeat([0, 1] * 4, 4)
+    labels[3], labels[7] = 2, 0
+    images = replace(images, labels=np.eye(3, dtype=np.int8)[labels] if several else labels)
+    for seed in range(12):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            split = make_split(images, seed=seed, test_fraction=0.4)
+        assert images.ids[3] in split.labeled and len(split.test) in (8, 12)
+        told += [str(w.message) for w in said if len(split.test) == 8]
+    assert told and all("and the last label of a class is kept to learn from: 8 images for test" in t for t in told)
 
 
 def test_what_pages_leave_to_hold_out():

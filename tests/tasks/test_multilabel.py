@@ -25,7 +25,7 @@ from hf_lowlabel.evaluation.multilabel import multilabel_scores
 from hf_lowlabel.hub.app import export_space
 from hf_lowlabel.hub.report import report
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.tasks import get_task, of_model
+from hf_lowlabel.tasks import get_task, of_model, with_threshold
 from tests import strangers
 
 COLORS = {"blue": (30, 60, 230), "green": (40, 200, 60), "red": (220, 40, 40)}
@@ -171,7 +171,7 @@ def test_a_table_of_labels_that_answers_some_classes_alone(tmp_path, kind):
     """The usual kind of missing answer, in a file for `split --from` too."""
     for i in range(4):
         Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    marks, table = [(1, 0, 1), (0, -1, 1), (1, 1, 0), (0, 1, 1)], tmp_path / "labels" / "mine.csv"
+    marks, table = [(1, 0, 1), (0, -1, 1), (1, 1, 0), (-1, 1, 1)], tmp_path / "labels" / "mine.csv"
     rows = [
         f"{i}.png,{a},{b},{c}" if kind == "columns" else f'{i}.png,"[{a}, {b}, {c}]"'
         for i, (a, b, c) in enumerate(marks)
@@ -179,11 +179,12 @@ def test_a_table_of_labels_that_answers_some_classes_alone(tmp_path, kind):
     table.parent.mkdir()
     table.write_text("\n".join(["file,cat,dog,cow" if kind == "columns" else "file,label", *rows]))
     how = dict(source=load_source(tmp_path), several=True, new_classes=True, allow_missing=True)
-    words = "1 of 4 labels in 'mine.csv' say .* of some classes alone, such as that of row 3"
+    words = "2 of 4 labels in 'mine.csv' say .* of some classes alone, such as those of row 3, row 5"
     with pytest.raises(UserError, match=words):
         import_labels(table, rules=LabelRules(several=True), **how)
-    split, _ = import_labels(table, rules=LabelRules(several=True, skip_missing=True), **how)
-    assert [*split.labeled] == ["0.png", "2.png", "3.png"]
+    with pytest.warns(UserWarning, match=f"{words}: these images count as without a label"):
+        split, _ = import_labels(table, rules=LabelRules(several=True, skip_missing=True), **how)
+    assert [*split.labeled] == ["0.png", "2.png"]
 
 
 def test_declared_classes_stay_where_they_are():
@@ -407,11 +408,41 @@ def test_held_out_images_without_any_class_are_named_before_training(tmp_path, p
 
 def test_the_console_names_the_classes_that_are_missed():
     """By the totals alone nobody sees which class they come from."""
-    y = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1]], np.int8)
-    p = np.array([[0.9, 0.1, 0.8], [0.8, 0.2, 0.4], [0.1, 0.7, 0.3], [0.2, 0.6, 0.2]])
-    lines = get_task("multilabel").console(multilabel_scores(p, y, ["cat", "dog", "red"]))
-    assert lines[0] == "red: F1 0.40, average precision 1.00; 4 images show it, it is named on 1"
-    assert lines[1:] == [
-        f"{name}: F1 1.00, average precision 1.00; 2 images show it, it is named on 2" for name in ("cat", "dog")
-    ]
-    assert get_task("multilabel").console({}) == []
+    y = np.array([[1, 0, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]], np.int8)
+    p = np.array([[0.9, 0.1, 0.8, 0.6], [0.8, 0.2, 0.4, 0.3], [0.1, 0.7, 0.3, 0.1], [0.2, 0.6, 0.2, 0.1]])
+    names, task = ["cat", "dog", "red", "fog"], get_task("multilabel")
+    lines, rest = task.console(multilabel_scores(p, y, names)), "average precision 1.00; 4 images show it, it is named"
+    assert lines[0] == f"red: F1 0.40, precision 1.00, recall 0.25, {rest} on 1"
+    assert all(f"{name}: F1 1.00, precision 1.00, recall 1.00" in lines[k] for k, name in ((1, "cat"), (2, "dog")))
+    assert lines[3:] == ["no image shows fog (1), named on so many"]
+    assert task.console({}) == []
+    unnamed = task.console(multilabel_scores(p, y, names, threshold=0.85))
+    assert unnamed[0] == "dog: F1 0.00, recall 0.00, average precision 1.00; 2 images show it, it is named on 0"
+    lower = with_threshold(task, 0.25).scores(p, y, names)
+    assert lower["threshold"] == 0.25 and lower["per_class_named"] == [2, 2, 3, 2]
+    assert lower["map"] == task.scores(p, y, names)["map"]
+
+
+def test_a_threshold_of_evaluate_and_predict(run, photos, tmp_path, capsys):
+    files, model = str(photos / "test"), str(run.folder)
+    plain = predict(files, model).rows
+    at = float(np.quantile([row[f"confidence_{name}"] for row in plain for name in COLORS], 0.9)) - 1e-3
+    for row, other in zip(predict(files, model, threshold=at).rows, plain, strict=True):
+        assert row == {**other, "classes": ";".join(n for n in COLORS if other[f"confidence_{n}"] > at) or "none"}
+    assert all(row["classes"] == ";".join(COLORS) for row in predict(files, model, threshold=0.0).rows)
+    low = evaluate(model, photos, threshold=0.0, output=tmp_path / "low")
+    assert low["per_class_named"] == [16] * len(COLORS) and low["map"] == run.metrics["map"]
+    assert json.loads((tmp_path / "low/metrics.json").read_text())["threshold"] == 0
+    assert cli.main(["evaluate", "--model", model, "--dataset", str(photos), "--threshold", "0"]) == 0
+    assert capsys.readouterr().out.count("it is named on 16") == len(COLORS)
+    assert (
+        cli.main(["predict", files, "--model", model, "--threshold", "1.5", "--output", str(tmp_path / "p.csv")]) == 2
+    )
+    assert "A threshold of 1.5 is not in 0 <= threshold < 1" in capsys.readouterr().err
+    assert evaluate(model, photos)["threshold"] == 0.5  # that of others stays
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_a_threshold_is_refused_where_an_image_has_one_class(kind):
+    with pytest.raises(UserError, match=f"for multi-label models; this is a {get_task(kind).product}. Leave out --thr"):
+        with_threshold(get_task(kind), 0.3)

@@ -41,9 +41,10 @@ def test_several_classes_of_an_image(encoder, tmp_path, caplog):
 
 def test_a_search_below_the_probe_is_not_told_to_search(caplog):
     """What `auto` took by labels left out may fall below on the test images, which says where labels are missing."""
-    row = SimpleNamespace(name="linear probe of pixels", metrics={"miou": 0.71})
+    row = SimpleNamespace(name="linear probe of pixels", metrics={"miou": 0.71, "miou_error": 0.02})
     recorder = SimpleNamespace(comparisons=[row], main=True, ladder=[{"name": "CutMix", "kept": True}])
-    tell_frozen(SimpleNamespace(task=get_task("segmentation"), recorder=recorder, head=None), {"miou": 0.674})
+    reached = {"miou": 0.674, "miou_error": 0.02, "images": 40}
+    tell_frozen(SimpleNamespace(task=get_task("segmentation"), recorder=recorder, head=None), reached)
     assert "Mean IoU 67.4 % is below 71.0 % (linear probe of pixels) on the test images" in caplog.text
     assert "label images that are unlike" in caplog.text and "hf-lowlabel auto" not in caplog.text
 
@@ -56,10 +57,30 @@ def test_few_test_images_decide_nothing(caplog):
     )
     with caplog.at_level("INFO", "hf_lowlabel"):
         tell_frozen(ready, {"accuracy": 0.5, "accuracy_error": 0.18, "images": 8})
-    assert "linear probe: 62.5 %. 8 test images do not tell these apart" in caplog.text
+    assert "linear probe: 62.5 %. A test set of 8 does not tell these apart" in caplog.text
     assert "not the answer" not in caplog.text
     tell_frozen(ready, {"accuracy": 0.3, "accuracy_error": 0.17, "images": 8})
     assert "Accuracy 30.0 % is below 62.5 % (linear probe): this model is not the answer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "kind, reached, frozen, images",
+    [
+        ("classification", (0.875, 0.117), (1.0, 0.0), 8),  # all right: no error that can be computed, and one image
+        ("classification", (0.0, 0.0), (1.0, 0.0), 1),
+        ("multilabel", (0.4, None), (0.9, None), 3),
+        ("segmentation", (0.3, None), (0.6, None), 2),
+    ],
+)
+def test_scores_without_an_error_are_no_verdict(caplog, kind, reached, frozen, images):
+    task = get_task(kind)
+    key = task.score.key
+    one, other = (dict(zip((key, f"{key}_error"), scores, strict=True)) for scores in (reached, frozen))
+    recorder = SimpleNamespace(comparisons=[SimpleNamespace(name="probe", metrics=other)], main=True, ladder=[])
+    with caplog.at_level("INFO", "hf_lowlabel"):
+        tell_frozen(SimpleNamespace(task=task, head=None, recorder=recorder), {**one, "images": images})
+    assert f"A test set of {images} does not tell these apart" in caplog.text
+    assert "not the answer" not in caplog.text
 
 
 def test_masks(encoder, masked, tmp_path, caplog):

@@ -12,6 +12,7 @@ from ...text import listed, series, warn
 from .labels import NO_LABEL, NOTHING, LabelRules
 
 TICKS = dict.fromkeys("1 1.0 true yes y t x".split(), 1) | dict.fromkeys("0 0.0 false no n f".split(), 0)
+MOST_NAMED = 10  # rows
 EMPTY = ("", "-1", "-1.0", *NO_LABEL)
 Columns = dict[str, list[int | None]]  # 1, 0, and None for an empty cell
 
@@ -38,7 +39,7 @@ def whole_answers(labels: np.ndarray, where: str, row: Callable[[int], str], rul
         return labels
     found = (
         f"{len(partly)} of {int(said.any(1).sum())} labels in {where!r} say yes or no of some classes alone, such as "
-        f"that of {row(int(partly[0]))}"
+        f"{'those' if len(partly) > 1 else 'that'} of {series([row(k) for k in partly[:MOST_NAMED].tolist()])}"
     )
     if not rules.skip_missing:
         raise UserError(f"{found}. Fill in all, or none, or give --skip-missing to leave these images without a label.")

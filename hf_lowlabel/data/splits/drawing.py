@@ -73,7 +73,8 @@ def make_split(
         chosen = rest[np.random.RandomState(seed).permutation(len(rest))[:wanted]]
     labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
     held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
-    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed)
+    drawn = num_labels is not None
+    return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed, drawn=drawn)
 
 
 def of_one_class(source: ImageDataset) -> bool:
@@ -104,15 +105,29 @@ def held_out(
             "are held out together, and none would be left to learn from. Add files, or hold out fewer."
         )
     some = draw(source, firsts, wanted, seed, stream)
+    if source.masks is None:  # the first page does not say what the others show
+        some = not_the_last(source, among, some, files)
     out = among[np.isin(files[among], files[some])]
     if len(out) != count:
+        kept = ", and the last label of a class is kept to learn from" if len(some) < wanted else ""
         warn(
-            f"Pages of one file are held out together: {len(out)} images for {stream.removeprefix('split/')}, "
+            f"Pages of one file are held out together{kept}: {len(out)} images for {stream.removeprefix('split/')}, "
             f"all of {len(some)} of {len(firsts)} files, where {count} were asked for."
-            + " The last label of a class is kept to learn from."
-            * (len(some) < wanted)
         )
     return out
+
+
+def not_the_last(source: ImageDataset, among: np.ndarray, drawn: np.ndarray, files: np.ndarray) -> np.ndarray:
+    """The pages `drawn` without those of whose file another page has the last label of a class."""
+    labels = source.labels[among]
+    shows = labels > 0 if labels.ndim > 1 else labels[:, None] == np.arange(len(source.class_names))
+    left, kept = shows.sum(0), []
+    for page in drawn:
+        own = shows[files[among] == files[page]].sum(0)
+        if not ((own > 0) & (own == left)).any():
+            left = left - own
+            kept.append(page)
+    return np.array(kept, np.int64)
 
 
 def label_budget(
@@ -227,11 +242,12 @@ def balanced(source: ImageDataset, among: np.ndarray, count: int, seed: int) -> 
     sizes = np.bincount(source.labels[among], minlength=classes)
     short = [k for k in range(classes) if sizes[k] < quota[k]]
     if short:
-        found = ", ".join(f"{source.class_names[k]} has {sizes[k]}" for k in short[:10])
+        found, least = ", ".join(f"{source.class_names[k]} has {sizes[k]}" for k in short[:10]), int(sizes.min())
         raise UserError(
             f"{len(short)} classes have too few labeled images ({found}): {count} class-balanced labels take "
-            f"{int(quota.max())} of each. Use --num-labels {int(sizes.min()) * classes} or fewer, or leave out "
-            "--class-balanced."
+            f"{int(quota.max())} of each. "
+            + (f"Use --num-labels {least * classes} or fewer" if least else "Label some images of each class")
+            + ", or leave out --class-balanced."
         )
     parts = [shuffled_class(source, among, k, seed, "split/balanced")[: quota[k]] for k in range(classes)]
     return np.concatenate(parts)

@@ -247,12 +247,13 @@ def manifest(
     class_names: Sequence[str] | None = None,
     held_labels: Mapping[str, str] | None = None,
     passed_over: Sequence[str] = (),
+    drawn: bool = False,
 ) -> Split:
     """A split of `source` from lists of ids (a published list, labels just collected), checked against it.
 
     labeled: id -> class name, or None for a mask or several classes, which the data then has to have.
     held_labels: of validation and test, where they are not the data's. `class_names` is for a source that has none;
-    otherwise they are the source's.
+    otherwise they are the source's. drawn: a budget has taken `labeled` from the labels of the source.
     """
     names = list(class_names or source.class_names or sorted(set(labeled.values()) - {None}))
     split = Split(
@@ -278,18 +279,19 @@ def manifest(
                     f"{source.name!r} needs one. Add it, or take the image off the list."
                 )
     else:
-        warn_without_label(split, source)
+        warn_without_label(split, source if drawn else None)
     return split
 
 
 def warn_without_label(split: Split, source: ImageDataset | None = None) -> None:
-    """source: the data, which may have labels of such a class that were not drawn."""
+    """source: the data whose labels a budget has drawn from: it may have others of such a class."""
     used = {part for name in split.labeled.values() if name is not None for part in (name, *parts_of(name))}
     without = [name for name in split.class_names if name not in used]
     if without and split.labeled:
         shown = series(without[:40]) + (", ..." if len(without) > 40 else "")
-        drawn = source is not None and source.labels.ndim == 1 and has_more(split, source, without)
-        do = "Give more labels, or draw with --class-balanced." if drawn else "Label some images of them."
+        do = "Label some images of them."
+        if source is not None and has_more(split, source, without):
+            do = "Give more labels" + (", or draw with --class-balanced." if source.labels.ndim == 1 else ".")
         warn(
             f"{len(without)} of {len(split.class_names)} classes have no labeled image and cannot be "
             f"learned: {shown}. {do}"
@@ -299,8 +301,9 @@ def warn_without_label(split: Split, source: ImageDataset | None = None) -> None
 def has_more(split: Split, source: ImageDataset, names: Sequence[str]) -> bool:
     """Whether the data have labels of these classes that a split neither uses nor holds out."""
     used, wanted = {*split.labeled, *split.validation, *split.test}, {*names} & {*source.class_names}
-    rows = np.flatnonzero(np.isin(source.labels, [source.class_names.index(name) for name in wanted]))
-    return any(source.ids[i] not in used for i in rows)
+    at = [source.class_names.index(name) for name in wanted]
+    shows = np.isin(source.labels, at) if source.labels.ndim == 1 else (source.labels[:, at] > 0).any(1)
+    return any(source.ids[i] not in used for i in np.flatnonzero(shows))
 
 
 def made_again(lost: str, ids: Sequence[str]) -> str:
