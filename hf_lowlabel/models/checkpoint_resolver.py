@@ -168,7 +168,12 @@ def _from_timm(name: str, pretrained: bool, revision: str | None) -> Checkpoint:
     tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", include_tags=True)]
     if tag and tag not in tags:
         raise unknown(f"weights of {architecture}", tag, tags)
-    cfg = timm.get_pretrained_cfg(name).to_dict()
+    if (known := timm.get_pretrained_cfg(name)) is None:  # registered by somebody, whom timm does not make write one
+        raise UserError(
+            f"timm knows nothing of the images of {name!r}. Beside the function that registers it, say default_cfgs = "
+            f'generate_default_cfgs({{"{name}": {{"input_size": (3, H, W), "classifier": "fc"}}}}).'
+        )
+    cfg = known.to_dict()
     if not pretrained:
         return Checkpoint(f"random weights ({architecture})", architecture, cfg, {}, 0, None, None)
     if not cfg.get("hf_hub_id"):
@@ -254,7 +259,8 @@ def _beside(folder: Path, names: list[str]) -> Path | None:
 def check_architecture(architecture: str, model_args: dict | None, source: str) -> None:
     """A configuration may name an architecture and its arguments, and nothing that leads to another file."""
     if not timm.is_model(architecture):
-        raise unknown(f"architecture in {source}", architecture, timm.list_models())
+        said = unknown(f"architecture in {source}", architecture, timm.list_models())
+        raise UserError(f"{said}. One of your own is known in Python, once the module that registers it is imported")
     strange = sorted(LEADS_OUT & set(model_args or {}))
     if strange:
         raise UserError(

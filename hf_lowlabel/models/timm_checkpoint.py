@@ -22,6 +22,7 @@ from transformers import TimmWrapperConfig
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperPreTrainedModel
 
 from ..errors import UserError
+from ..text import series
 from .checkpoint_resolver import check_architecture, find_weights
 from .travelling import NETWORKS, brings_code, copy_files
 
@@ -39,6 +40,8 @@ STANDALONE = {
     "AutoModelForImageClassification": "standalone.StandaloneClassifier",
 }
 
+INTERFACE = ("num_classes", "num_features", "forward_features", "forward_head", "get_classifier")
+
 
 class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
     """Builds the timm network so that its own initialisation survives transformers, and saves in timm's layout."""
@@ -55,6 +58,7 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
         on_meta = torch.get_default_device().type == "meta"
         with torch.device("cpu"):
             net = timm.create_model(config.architecture, pretrained=False, num_classes=num_classes, **args)
+        check_interface(net, f"the network {config.architecture}")
         if on_meta:
             self.__dict__["_fresh"] = {
                 id(m): {n: t for n, t in [*m._parameters.items(), *m._buffers.items()] if t is not None}
@@ -108,6 +112,15 @@ class TimmCheckpointMixin(TimmWrapperPreTrainedModel):
         """What evaluation does to an image: input_size (C, H, W) in px, crop_pct, interpolation, mean, std."""
         cfg = getattr(self.config, "pretrained_cfg", None) or self.timm_model.pretrained_cfg
         return timm.data.resolve_data_config(pretrained_cfg=dict(cfg), verbose=False)
+
+
+def check_interface(net: nn.Module, source: str) -> None:
+    """Raises UserError for a network that lacks what all of timm have, as one that somebody else registered may."""
+    if missing := [name for name in INTERFACE if not hasattr(net, name)]:
+        raise UserError(
+            f"{source[0].upper()}{source[1:]} has no {series(missing)}, as networks of timm have. Define what is "
+            "missing: the README shows how under In Python."
+        )
 
 
 def classifier_modules(net: nn.Module) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..text import in_memory
 from .checkpoint_resolver import Checkpoint, check_architecture
-from .timm_checkpoint import classifier_modules, head_names, timm_names
+from .timm_checkpoint import check_interface, classifier_modules, head_names, timm_names
 
 SAME = 1e-5  # of the largest feature: rounding of one network on one processor
 KEEPS = "make it by create_classifier or create_backbone with model_args={...}, which keeps its arguments"
@@ -42,13 +42,15 @@ def checkpoint_of(module: nn.Module) -> Checkpoint:
     if not name:
         raise UserError(
             f"An object of {type(module).__name__} cannot be the model of a run. Give a timm name, a folder, a Hub id, "
-            "a module that timm.create_model made, or a model that create_classifier or create_backbone made."
+            "or what timm.create_model, create_classifier or create_backbone made. Register your own network with "
+            "timm: the README shows how under In Python."
         )
     if not (hasattr(net, "num_classes") and hasattr(net, "forward_head")):  # timm's FeatureListNet and the like
         raise UserError(
             f"{source[0].upper()}{source[1:]} has no head, as timm makes it for maps of features. Give it as "
             "timm.create_model makes it without features_only."
         )
+    check_interface(net, source)
     if (channels := getattr(net, "in_chans", 3)) != 3:
         raise UserError(f"The network of {source} sees {channels} channels. Take one of red, green and blue.")
     args = dict(getattr(config, "model_args", None) or {})

@@ -62,13 +62,51 @@ def no_activation():
             "FeatureListNet in memory .* without features_only",
         ),
         (lambda: timm.create_model("test_vit", features_only=True), "FeatureGetterNet in memory .* without features_o"),
-        (lambda: nn.Linear(2, 2), "Linear cannot be the model"),
+        (lambda: nn.Linear(2, 2), "Linear cannot be the model.*Register your own network with timm: the README"),
     ],
 )
 def test_what_timm_does_not_build_by_the_name_is_refused(make, said):
     for use in (create_backbone, lambda module: create_classifier(module, 3)):
         with pytest.raises(UserError, match=said):
             use(make())
+
+
+class Bare(nn.Module):
+    """Half of what timm's networks have."""
+
+    num_classes, num_features = 3, 4
+
+    def __init__(self, **_):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.pretrained_cfg = {"architecture": "bare_net_of_the_tests", "input_size": (3, 32, 32)}
+
+    def forward_head(self, x, pre_logits=False):
+        return x if pre_logits else self.fc(x)
+
+
+def bare_net_of_the_tests(pretrained=False, **settings):
+    return Bare(**settings)
+
+
+def test_a_registered_network_says_what_it_lacks(monkeypatch):
+    name, known = bare_net_of_the_tests.__name__, timm.models._registry
+    monkeypatch.setitem(known._model_entrypoints, name, bare_net_of_the_tests)  # as register_model does, to be undone
+    with pytest.raises(UserError, match="has no forward_features, get_classifier, as networks of timm have"):
+        create_classifier(Bare(), 3)
+    with pytest.raises(UserError, match=r"Beside the function that registers it, say default_cfgs = generate_default"):
+        create_classifier(name, 3, pretrained=False)
+    monkeypatch.setitem(known._model_pretrained_cfgs, name, timm.models.PretrainedCfg(input_size=(3, 32, 32)))
+    with pytest.raises(UserError, match="has no forward_features, get_classifier"):
+        create_classifier(name, 3, pretrained=False)
+
+
+def test_a_saved_network_that_nobody_registered(tmp_path):
+    create_classifier("test_resnet", 3, pretrained=False).save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace("test_resnet", "their_own_net"))
+    with pytest.raises(UserError, match="'their_own_net'.* once the module that registers it is imported"):
+        create_classifier(str(tmp_path), 3)
 
 
 def test_it_is_seen_as_the_module_wants_it_and_stays_as_it_was(tmp_path):
