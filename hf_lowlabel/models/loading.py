@@ -45,13 +45,14 @@ class LoadReport:
     head: str = "none"  # "kept", "fresh" or "none"
 
     def __str__(self) -> str:
-        def few(names: list[str]) -> str:
-            return f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names and self.matched else ""
+        head = {"kept": ", with their head", "fresh": ", and a new head", "none": ""}[self.head]
+        return f"weights of {self.source}{head}" if self.matched else self.source
 
-        return (
-            f"{self.source}: {len(self.matched)} tensors loaded, {len(self.missing)} fresh{few(self.missing)}, "
-            f"{len(self.unexpected)} not used{few(self.unexpected)}; head: {self.head}"
-        )
+    def tell(self) -> None:
+        """Log where the weights are from, and for who asks for it (logging.DEBUG) which tensors."""
+        log.info("%s", self)
+        for what, names in (("loaded", self.matched), ("new", self.missing), ("not used", self.unexpected)):
+            log.debug("%d tensors of %s %s: %s", len(names), self.source, what, ", ".join(names))
 
 
 def create_classifier(
@@ -161,7 +162,7 @@ def _find(name: str | os.PathLike[str] | nn.Module, pretrained: bool, revision: 
 
 def _told(model):
     if model.load_report.matched:
-        log.info("%s", model.load_report)
+        model.load_report.tell()
     return model
 
 

@@ -238,7 +238,7 @@ def load_encoder(model: LowLabelForSemanticSegmentation, backbone: LowLabelBackb
         missing=[k for k in model.state_dict() if not k.startswith("network.encoder.")],
         unexpected=[*loaded.unexpected, *sorted(set(source) - used)],
     )
-    log.info("%s", report)
+    report.tell()
     return report
 
 

@@ -65,20 +65,24 @@ def test_half_precision_timm_folder(timm_folder):
     assert all(torch.equal(v, stored[k].to(v.dtype)) for k, v in model.timm_model.state_dict().items())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     report = model.load_report
+    assert str(report) == f"weights of {timm_folder}, with their head"
     assert report.head == "kept" and not report.missing and not report.unexpected and len(report.matched) == len(stored)
     assert report.source == str(timm_folder) and report.license == "mit" and report.revision is None
     assert model.preprocessing["mean"] == [0.1, 0.2, 0.3] and model.preprocessing["input_size"] == [3, 64, 64]
 
 
-def test_fresh_head_on_another_number_of_classes(timm_folder):
+def test_fresh_head_on_another_number_of_classes(timm_folder, caplog):
+    caplog.set_level("DEBUG", "hf_lowlabel")
     model = create_classifier(str(timm_folder), 3, class_names=["a", "b", "c"], image_size=32, crop_pct=1.0)
     stored = load_file(timm_folder / "model.safetensors")
     body = {k: v for k, v in model.timm_model.state_dict().items() if not k.startswith("fc.")}
     assert all(torch.equal(v, stored[k].to(v.dtype)) for k, v in body.items())
     assert model.load_report.missing == ["fc.weight", "fc.bias"] == model.load_report.unexpected
     assert model.load_report.head == "fresh" and model.timm_model.fc.weight.std() > 0
-    fc = "(fc.weight, fc.bias)"
-    assert str(model.load_report).endswith(f"2 fresh {fc}, 2 not used {fc}; head: fresh")
+    assert caplog.messages[0] == f"weights of {timm_folder}, and a new head"
+    assert caplog.messages[2:] == [
+        f"2 tensors of {timm_folder} {what}: fc.weight, fc.bias" for what in ("new", "not used")
+    ]
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"} and model.config.label2id == {"a": 0, "b": 1, "c": 2}
     assert model.preprocessing["crop_pct"] == 1.0 and model.preprocessing["input_size"] == [3, 32, 32]
 
