@@ -181,8 +181,8 @@ def tested(ready: Prepared, encoder: Features, tried: list[Tried], answer: bool 
         for one in tried[1:] if answer else tried:
             if one.encoder == encoder.name and not one.votes:
                 set_head(model, encoder.head(one))
-                value = ready.task.evaluate(model, ready.held["test"], ready.names)[key]
-                ready.recorder.comparisons.append(Row(one.name, {key: value}))
+                scores = ready.task.evaluate(model, ready.held["test"], ready.names)
+                ready.recorder.comparisons.append(Row(one.name, {k: scores[k] for k in (key, f"{key}_error")}))
     set_head(model, encoder.head(tried[0]))
     if "test" in ready.held:
         folder = ready.folder if answer else None

@@ -71,6 +71,8 @@ def test_what_it_leaves_is_an_ordinary_run(found):
     base, data, best = found
     assert os.fspath(best) == os.fspath(best.run) == str(base / "run")
     assert best.run.metrics["accuracy"] > 0.9
+    rows = best.run.recorder.comparisons  # of the other rungs, each as uncertain as its test images make it
+    assert rows and all("accuracy_error" in row.metrics for row in rows)
     again = AutoModelForImageClassification.from_pretrained(base / "run")
     pixels = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
