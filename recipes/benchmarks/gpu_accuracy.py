@@ -146,7 +146,7 @@ def recipe(campaign: Campaign, name: str, folder: str, run: str, paper: float, *
     campaign.launch(
         name, *flags, "--dataset", campaign.data / "cifar10", "--output-dir", out, "--precision", "bf16", *resume
     )
-    (found,) = out.rglob(f"{run}/metrics.json")  # the recipe names the folders above it
+    (found,) = out.rglob(f"*{run}/metrics.json")  # the recipe names the folders above it, and what came before
     return ratio("ours", score(found.parent, "accuracy"), "the paper", paper, "%", flags=list(map(str, flags)))
 
 
