@@ -10,7 +10,7 @@ from ..labeling.contact_sheet import thumbnail
 from .clustering import nearest
 
 NEIGHBOURS = 6  # on the contact sheet
-SAME = 0.1
+SAME = 0.1  # of the distance between chosen images: nearer ones are all but the same
 
 
 def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np.ndarray) -> list[dict]:

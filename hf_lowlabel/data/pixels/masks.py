@@ -188,10 +188,9 @@ def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
     if drawn is not None:
         return np.where(ignored, np.uint8(IGNORE), drawn)
     gray, found = np.asarray(image.convert("L")), None
-    counted = gray[~ignored]
-    if (
-        len(counted) and counted.min() < counted.max() < 128
-    ):  # one dark value alone is background: a JPEG may turn 0 into 1 or 2
+    counted = gray[~ignored] if coding.ignore else gray
+    # one dark value alone is background: a JPEG may turn 0 into 1 or 2
+    if counted.size and counted.min() < counted.max() < 128:
         raw = np.asarray(image)
         values = np.unique((raw if raw.ndim == 2 else gray)[~ignored])[:8].tolist()
         found = f"has nothing but the values {', '.join(map(str, values))}"
