@@ -10,7 +10,7 @@ from typing import TextIO
 
 from ..distributed import is_main_process
 from ..errors import UserError
-from ..files import make, unmake, unseal
+from ..files import make, unmake
 from ..locks import open_locked
 from ..partial_files import is_left_over
 from .journal import LOG, rows_of
@@ -59,7 +59,6 @@ def claim(folder: str | Path, resume: bool, instead: str = GO_ON) -> Path:
         raise UserError(f"output_dir {folder} is not empty ({some}). {instead}")
     for left in path.glob(f"{ASIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
-    unseal(path)
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))

@@ -101,6 +101,7 @@ class Recorder:
         """training.yaml and split.json; a run that goes on from a checkpoint leaves those of its first start alone."""
         goes_on = self.config.training.resume and checkpoints(self.folder / "checkpoints")
         path, manifest = self.folder / "training.yaml", self.folder / "split.json"
+        unseal(self.folder)
         if not (goes_on and path.is_file()):
             write_text(path, yaml.safe_dump(recorded(self.config), sort_keys=False, allow_unicode=True))
         if self.split is not None and not (goes_on and manifest.is_file()):

@@ -13,6 +13,7 @@ from ..data.splits.splits import Split
 from ..errors import UserError
 from ..settings import may_change, recorded
 from ..text import listed
+from ..yaml_files import read_yaml
 from .checkpoint import newest_state
 
 LENGTH = ("max_steps", "epochs")  # settings that a resumed run may have more of
@@ -40,11 +41,15 @@ def check_early(config: Config, folder: Path, dataset: ImageDataset, split: Spli
     Raises:
         UserError: it has others; the message names the first few.
     """
-    found = newest_state(folder / "checkpoints") if config.training.resume else None
+    if not config.training.resume:
+        return
+    found, written = newest_state(folder / "checkpoints"), folder / "training.yaml"
+    now = {k: v for k, v in settings_of(config).items() if v is not None and k not in config.filled}
     if found is None:
+        if written.is_file() and (folder / "run.json").is_file():  # it ended, and frozen features leave no checkpoint
+            refuse(folder, "settings", changes(read_yaml(written), now, LENGTH))
         return
     newest, state = found
-    now = {k: v for k, v in settings_of(config).items() if v is not None and k not in config.filled}
     refuse(newest, "settings", changes(state.get("settings", {}), now, LENGTH))
     told, manifest = [], folder / "split.json"
     if split is not None and manifest.is_file():

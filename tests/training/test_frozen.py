@@ -237,3 +237,16 @@ def test_a_head_of_several_layers_is_refused():
     ]  # as MetaFormer's
     with pytest.raises(UserError, match="must be one linear layer with a bias"):
         model.set_classifier(torch.zeros(3, 64), torch.zeros(3))
+
+
+@pytest.mark.parametrize("method", ["probe", "label-spreading"])
+def test_a_finished_run_is_not_computed_again_with_other_settings(method, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch.setattr, *OF_CLASSES)
+        first = finetune(**DIGITS, method=method, output_dir=str(tmp_path / "a"))
+        before = {file.name: file.read_bytes() for file in first.folder.iterdir() if file.is_file()}
+        with pytest.raises(UserError, match="a cannot be resumed with other settings: seed was 0, now 1"):
+            finetune(**DIGITS, method=method, output_dir=str(tmp_path / "a"), seed=1, resume=True)
+        assert {file.name: file.read_bytes() for file in first.folder.iterdir() if file.is_file()} == before
+        again = finetune(**DIGITS, method=method, output_dir=str(tmp_path / "a"), resume=True)
+    assert again.metrics["accuracy"] == first.metrics["accuracy"]
