@@ -198,9 +198,9 @@ class Propagation(FrozenMethod):
     neighbours: in the graph. alpha: share from the neighbours. rounds: of graph and head. masses: whose share each
     class gets of all images, that of the "labels" or that of the "graph". with_probe: what is believed of an image is
     the mean of this and of what a probe says. blend: all of these with shares [4] in what the head is fitted to: by the
-    labels, by the graph, with a probe, a probe alone; with priors [6], the first two with them as well. prior_weight:
-    labels of each class that priors (--prior) count as, which spread over the graph beside the labels. Above
-    `MOST_POOLED` images a random part of them makes the graph (`pooled_rows`).
+    labels, by the graph, with a probe, a probe alone (`Pool.between`); with priors [6], the first two with these too.
+    prior_weight: labels of each class that priors (--prior) count as, which spread over the graph beside the labels.
+    Above `MOST_POOLED` images a random part of them makes the graph (`pooled_rows`).
     """
 
     paper = "label spreading, class masses and self-training on frozen features"
@@ -261,7 +261,8 @@ class Propagation(FrozenMethod):
             if len(self.blend) != (4 if seeds is None else 6):
                 raise UserError("blend has four shares without --prior and six with it. Give as many, or leave it out.")
             out, by_graph = (propagated(masses, None) for masses in MASSES)
-            parts = [hardened(out), hardened(by_graph), (out + believed) / 2, believed]
+            alone = pool.between(believed, labels)
+            parts = [hardened(out), hardened(by_graph), (out + believed) / 2, alone]
             if seeds is not None:
                 parts += [hardened(propagated(masses, seeds)) for masses in MASSES]
             return sum(share * part for share, part in zip(self.blend, parts, strict=True))

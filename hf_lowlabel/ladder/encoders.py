@@ -19,7 +19,7 @@ class Once(Pool):
     """A pool for one set of labels: rungs whose graph is the same share what was propagated over it."""
 
     def __init__(self, pool: Pool):
-        self.pool, self.made = pool, dict[tuple[Any, ...], np.ndarray]()
+        self.pool, self.even, self.made = pool, pool.even, dict[tuple[Any, ...], np.ndarray]()
 
     def propagate(self, *given: Any, seeds: np.ndarray | None = None, **own: Any) -> np.ndarray:
         key = (seeds is None, *sorted(own.items()))

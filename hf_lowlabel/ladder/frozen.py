@@ -165,11 +165,14 @@ def wanted(
     """Targets of each head from these labels, None for the probe."""
     out: dict[Key, np.ndarray | None] = {}
     for encoder in encoders:
-        believed, once = encoder.believed(labels[encoder.inside]), Once(encoder.pool)
+        known, once = labels[encoder.inside], Once(encoder.pool)
+        believed = encoder.believed(known)
         for rung in rungs:
-            own: np.ndarray | None = believed
-            if rung is not BELIEFS:
-                own = None if rung is PROBE else encoder.targets(rung, labels, believed, once)
+            own: np.ndarray | None = None
+            if rung is BELIEFS:
+                own = encoder.pool.between(believed, known)
+            elif rung is not PROBE:
+                own = encoder.targets(rung, labels, believed, once)
             out[rung, encoder.name, False] = own
     if len(encoders) > 1:
         for rung in rungs:
