@@ -22,8 +22,9 @@ from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import plots, sheets
 from ..evaluation.checkpoints import sel
+from ..evaluation.classification import softmax
 from ..evaluation.inference import features_of, logits_of, logits_of_features, predict_images
-from ..evaluation.metrics import classification_metrics, softmax
+from ..evaluation.modules import ClassificationScores
 from ..finetuning.graph import weight_by_class
 from ..missing_inputs import refuse_no_model
 from ..models import LowLabelForImageClassification, create_classifier
@@ -171,7 +172,7 @@ class Classification(Task):
         return labels
 
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
-        return classification_metrics(probabilities, targets, names, probabilities=True)
+        return ClassificationScores(names).compute(predictions=probabilities, references=targets)
 
     def evaluate(
         self,

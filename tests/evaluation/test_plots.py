@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots, sheets
+from hf_lowlabel.evaluation import classification, panels as panels_of, plots, sheets
 from hf_lowlabel.evaluation.overlays import palette
 
 pytestmark = pytest.mark.pictures
@@ -32,7 +32,8 @@ def result(k, n=300, names=None):
     logits = rng.normal(size=(n, k))
     logits[np.arange(n), targets] += 3
     names = names or [f"class {i}" for i in range(k)]
-    return metrics.classification_metrics(logits, targets, names), classification.softmax(logits), targets
+    probs = classification.softmax(logits)
+    return classification.classification_scores(probs, targets, names), probs, targets
 
 
 def log(steps=200):
