@@ -112,7 +112,9 @@ def test_evaluation_of_a_pool(window):
         {window} if window else set(map(tuple, pool.sizes.tolist()))
     )  # no image with the canvas beside it
     assert np.abs(np.array(out["confusion"]) - total).sum() <= 2 and out["images"] == 7  # float32 against float64
-    assert model.training
+    with pytest.raises(ZeroDivisionError):
+        evaluate_segmentation(model, pool, NAMES[:3], each=lambda *one: 1 / 0, **NORM)
+    assert model.training  # after a failure too
     some = evaluate_segmentation(model, pool, NAMES[:3], indices=torch.tensor([6, 2]), **NORM)
     assert some["images"] == 2 and some["pixels"] < out["pixels"]
 
