@@ -322,8 +322,5 @@ def write_labels(path: Path, task: Asked, labels: Labels) -> None:
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label
 def row_text(*cells: str, own: tuple[str, ...] = ()) -> str:
     """own: cells of a person's own columns, whose numbers stay numbers in a spreadsheet."""
-    return csv_line([*map(inert, cells), *(cell if NUMBER.fullmatch(cell) else inert(cell) for cell in own)])
-
-
-def csv_line(cells: list[str]) -> str:
-    return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in cells)
+    safe = [*map(inert, cells), *(cell if NUMBER.fullmatch(cell) else inert(cell) for cell in own)]
+    return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in safe)
