@@ -47,7 +47,7 @@ def given_images(images: Images) -> list[Given]:
     for at, item in enumerate(items(images)):
         if isinstance(item, (str, os.PathLike)):
             paths.append(Path(item))
-            named += [(file, partial(open_image, file)) for file in find_images([Path(item)])]
+            named += [(file, lambda file=file: open_image(file)) for file in find_images([Path(item)])]
         elif is_table(item):
             source = open_dataset(item, ImagesAlone())
             named += [(Path(id), partial(source.reader, i)) for i, id in enumerate(source.ids)]
