@@ -257,6 +257,15 @@ def read_json(path: str | Path, advice: str = COPY) -> Any:
     return parse_json(read_text(path, advice), str(path), advice)
 
 
+def log_rows(text: str) -> list[dict[str, Any]]:
+    """The rows of a log.jsonl; a line that is none, such as a last one cut short, is left out."""
+    rows = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
+
+
 def parse_json(text: str, name: str, advice: str = COPY) -> Any:
     try:
         return json.loads(text)

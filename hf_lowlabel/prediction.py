@@ -114,7 +114,7 @@ def evaluate(
         max_bad: share of unreadable images that is left out.
 
     Returns:
-        Numbers by name; see `classification_metrics`, `segmentation_metrics` and `multilabel_metrics`.
+        Numbers by name; see `classification_scores`, `segmentation_metrics` and `multilabel_scores`.
 
     Raises:
         UserError: no such model or data, other classes, nothing to evaluate on, another task than expected, or an

@@ -141,7 +141,7 @@ class RunRecord:
     lineage: list[Stage] = field(default_factory=list)  # oldest first, this run last
     data: Data | None = None
     labels: Labels | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)  # classification_metrics(...), or probes by name
+    metrics: dict[str, Any] = field(default_factory=dict)  # scores of the test images, or probes by name
     comparisons: list[Row] = field(default_factory=list)  # same test images
     ladder: list[dict[str, Any]] = field(default_factory=list)  # what was tried: name, by_labels (score), kept
     advice: list[str] = field(default_factory=list)  # sentences about how good it is and what to do next

@@ -23,8 +23,8 @@ from hf_lowlabel import create_classifier, load_source, make_split
 from hf_lowlabel.data import build_cache
 from hf_lowlabel.data.pixels.images import square_of
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation import classification
 from hf_lowlabel.evaluation.inference import logits_of
-from hf_lowlabel.evaluation.metrics import classification_metrics
 from hf_lowlabel.methods import find
 from hf_lowlabel.objective import build_objective
 from hf_lowlabel.tasks.caching import labeled_positions, square_statistics
@@ -99,7 +99,7 @@ def main() -> None:
 
     def accuracy() -> float:
         logits = logits_of(objective.evaluated, test, build_view("eval", **look))
-        return classification_metrics(logits.numpy(), dataset.labels[test.indices], names)["accuracy"]
+        return classification.accuracy(logits.numpy(), dataset.labels[test.indices])
 
     optimizer = torch.optim.SGD(
         objective.model.parameters(), lr=args.learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4

@@ -15,7 +15,7 @@ from PIL import Image
 from ..errors import UserError, unknown
 from ..text import series
 from .pixels.images import BadImage, decode, decoding, load_rgb, turned, upright, upright_size
-from .pixels.masks import MaskFormat, check_names, check_size, check_values, decode_mask
+from .pixels.masks import MaskFormat, check_names, check_size, decode_mask
 
 T = TypeVar("T")
 
@@ -46,10 +46,6 @@ class Masks:
 
     reader: Reader = field(repr=False)
     format: MaskFormat = field(default_factory=MaskFormat)
-
-    def check(self, present: np.ndarray, count: int, name: str) -> None:
-        """`present`: bool [256], which values `count` decoded masks of the data set `name` hold together."""
-        check_values(present, self.format, count, name)
 
 
 @dataclass(repr=False)

@@ -47,7 +47,7 @@ def given_images(images: Images) -> list[Given]:
     for at, item in enumerate(items(images)):
         if isinstance(item, (str, os.PathLike)):
             paths.append(Path(item))
-            named += [(file, partial(of_file, file)) for file in find_images([Path(item)])]
+            named += [(file, lambda file=file: open_image(file)) for file in find_images([Path(item)])]
         elif is_table(item):
             source = open_dataset(item, ImagesAlone())
             named += [(Path(id), partial(source.reader, i)) for i, id in enumerate(source.ids)]
@@ -68,10 +68,6 @@ def look_at(given: list[Given], value_range: Range) -> None:
     what = "the images to predict, as this model takes them,"
     if said := darkness(what, values, value_range, "train and predict with a model that was given"):
         warn(said)
-
-
-def of_file(file: Path) -> Image.Image:
-    return open_image(file)
 
 
 def items(images: Images) -> list:

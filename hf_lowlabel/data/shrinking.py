@@ -20,10 +20,10 @@ from ..errors import UserError
 from ..files import filling, read_json, whole, write_json
 from ..locks import open_alone
 from .caches.decoding import Progress, check_share, cores, in_threads
-from .files.folders import EXTENSIONS, as_text, image_files, walked
+from .files.folders import as_text, image_files, walked
 from .files.table_files import TABLES, stem
 from .masks.mask_folders import layout
-from .pixels.images import BadImage, decoding, is_deep, open_image, to_rgb
+from .pixels.images import EXTENSIONS, BadImage, decoding, is_deep, open_image, to_rgb
 from .shrink_record import Record, Stamp, stamp
 
 log = logging.getLogger("hf_lowlabel")

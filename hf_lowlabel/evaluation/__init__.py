@@ -1,5 +1,5 @@
 """Scores, probes of frozen features, pictures.
 
 classification.py, multilabel.py, confusion.py: formulas. modules.py: the same as modules of `evaluate`, which compute a
-run's scores (metrics.py, segmentation.py). plots.py, sheets.py, overlays.py: pictures.
+run's scores. inference.py, segmentation.py: what a network answers. plots.py, sheets.py, overlays.py: pictures.
 """

@@ -3,6 +3,7 @@ mark carries its numbers in a <title>, which a browser shows under the pointer."
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from html import escape
@@ -247,3 +248,8 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]], note: str = "") -> 
         for name, value, words in rows
     )
     return _figure(title, f"<div class=bars>{out}</div>", note=note)
+
+
+def inline(png: bytes) -> str:
+    """A picture as the address of an <img>."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -127,24 +127,21 @@ def classification_scores(probs: np.ndarray, targets: np.ndarray, class_names: S
         "ece": expected_calibration_error(probs, targets),
         "confidence": float(probs.max(1).mean()),
         "class_names": list(class_names),
-        "per_class": [_number(a) for a in recall],
+        "per_class": [number(a) for a in recall],
         "per_class_images": confusion.sum(1).tolist(),
         "most_confused": most_confused(confusion, class_names),
         "confusion": confusion.tolist() if k <= LARGEST_CONFUSION else None,
-        "reliability": {name: [_number(x) for x in column] for name, column in bins.items()},
+        "reliability": {name: [number(x) for x in column] for name, column in bins.items()},
     }
 
 
-def check_class_scores(
-    scores: np.ndarray, targets: np.ndarray, num_classes: int, probabilities: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def check_class_scores(scores: np.ndarray, targets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores as float64 [N, K] and targets as int64 [N].
 
     Args:
-        scores: logits or probabilities [N, K].
+        scores: probabilities [N, K].
         targets: class indices [N].
         num_classes: K.
-        probabilities: whether every row has to be a distribution.
 
     Raises:
         UserError: says what is wrong with them.
@@ -167,7 +164,7 @@ def check_class_scores(
             f"There are NaN or infinite scores for {bad} of {len(scores)} images. Evaluate in float32, and check that "
             "training did not diverge."
         )
-    if probabilities and (scores.min() < -1e-6 or np.abs(scores.sum(1) - 1).max() > 1e-3):
+    if scores.min() < -1e-6 or np.abs(scores.sum(1) - 1).max() > 1e-3:
         raise UserError(
             f"The rows sum to {scores.sum(1).min():.4g} .. {scores.sum(1).max():.4g}, but probabilities sum to 1. "
             "Take the softmax of logits first."
@@ -175,6 +172,6 @@ def check_class_scores(
     return scores, targets.astype(np.int64)
 
 
-def _number(x: float) -> float | int | None:
+def number(x: float) -> float | int | None:
     """A JSON number; NaN, which JSON lacks, is None."""
     return None if isinstance(x, float) and math.isnan(x) else x.item() if isinstance(x, np.generic) else x

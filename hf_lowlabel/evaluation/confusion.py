@@ -10,7 +10,6 @@ as 0. Pixels whose target is 255 or negative take no part.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .classification import number
 
 MASK_IGNORE = 255
 NO_PIXEL = "No pixel has a class to compare with. Evaluate on masks that are not wholly 255 (ignored)."
@@ -123,8 +123,8 @@ def segmentation_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> d
     return {
         **overall(hit, truth, called),
         "class_names": list(class_names),
-        "per_class": [_number(v) for v in _share(hit, truth + called - hit)],
-        "per_class_dice": [_number(v) for v in _share(2 * hit, truth + called)],
+        "per_class": [number(v) for v in _share(hit, truth + called - hit)],
+        "per_class_dice": [number(v) for v in _share(2 * hit, truth + called)],
         "per_class_share": [float(v) for v in truth / truth.sum()],
         "pixels": int(truth.sum()),
         "confusion": confusion.astype(np.int64).tolist(),
@@ -146,7 +146,7 @@ def overall(hit: np.ndarray, truth: np.ndarray, called: np.ndarray) -> dict[str,
         "pixel_accuracy": float(hit.sum() / truth.sum()),
         "class_accuracy": float(np.nanmean(recall)),
     }
-    return out | {"object_iou": _number(iou[1])} if len(iou) == 2 else out
+    return out | {"object_iou": number(iou[1])} if len(iou) == 2 else out
 
 
 def per_image_jaccard(confusion: Tensor) -> Tensor:
@@ -157,7 +157,3 @@ def per_image_jaccard(confusion: Tensor) -> Tensor:
 
 def _share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
-
-
-def _number(x: float) -> float | None:
-    return None if math.isnan(x) else float(x)

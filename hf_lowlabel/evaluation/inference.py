@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -38,24 +39,21 @@ def seen_by_all(pool, indices: Tensor) -> Tensor:
     return each.gather(0, (each != indices).long().argmax(0, keepdim=True))[0]
 
 
-class _Eval:
-    """A module in eval mode for a while, then back as it was."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def __enter__(self) -> nn.Module:
-        self.modes = [(m, m.training) for m in self.module.modules()]
-        return self.module.eval()
-
-    def __exit__(self, *_) -> None:
-        for m, mode in self.modes:
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode in here, for BatchNorm and dropout; afterwards every module is in the mode it was in."""
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes:
             m.training = mode
 
 
 def logits_of(model: nn.Module, pool, view, indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
     """[n, K] float32 on the CPU. Raises Diverged where they are not finite."""
-    with _Eval(model):
+    with evaluating(model):
         found = run_over(pool, view, lambda x: model(x).logits, indices, batch_size)
     check_finite(int((~found.isfinite()).any(1).sum()), len(found))
     return found
@@ -64,7 +62,7 @@ def logits_of(model: nn.Module, pool, view, indices: Tensor | None = None, batch
 @torch.inference_mode()
 def logits_of_features(model: nn.Module, features: Tensor) -> Tensor:
     """`logits_of` images whose features [n, D] are known: the last layer alone."""
-    with _Eval(model):
+    with evaluating(model):
         found = model.classify(features.to(model.device)).float().cpu()
     check_finite(int((~found.isfinite()).any(1).sum()), len(found))
     return found
@@ -82,7 +80,7 @@ def check_finite(bad: int, images: int) -> None:
 
 def features_of(encoder: nn.Module, pool, view, indices: Tensor | None = None, batch_size: int = 256) -> Tensor:
     """[n, D] float32 on the CPU: pooled features of a backbone or of a classifier's body."""
-    with _Eval(encoder):
+    with evaluating(encoder):
         pooled = encoder.pooled if hasattr(encoder, "pooled") else encoder.features
         return run_over(pool, view, pooled, indices, batch_size)
 
@@ -90,7 +88,7 @@ def features_of(encoder: nn.Module, pool, view, indices: Tensor | None = None, b
 def predict_images(model: nn.Module, decoded: Iterator[Tensor], view) -> Iterator[Tensor]:
     """Logits [n, K], float32, for each uint8 batch [n, 3, S, S]."""
     device = next(model.parameters()).device
-    with _Eval(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for images in decoded:
             u = torch.zeros(len(images), view.width, dtype=torch.float64)
             yield model(view(images.to(device), u)).logits.float().cpu()

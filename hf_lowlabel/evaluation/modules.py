@@ -5,7 +5,6 @@
     scores.compute()["miou"]
 
 What a batch adds is kept in memory, in the process that added it: no file is written and no connection opened.
-`export_metric` of evaluation/export.py makes a folder of any of them for `evaluate.load`.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ class ClassificationScores(Scores):
         return {"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("int64")}
 
     def _compute(self) -> dict:
-        probs, targets = check_class_scores(*self._collected(), len(self.class_names), True)
+        probs, targets = check_class_scores(*self._collected(), len(self.class_names))
         return classification_scores(probs, targets, self.class_names)
 
 

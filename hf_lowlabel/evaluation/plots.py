@@ -127,7 +127,7 @@ def _running_mean(y: np.ndarray, width: int) -> np.ndarray:
 
 
 def confusion(metrics: dict, path: str | Path) -> Path:
-    """confusion.png from `classification_metrics`: named cells up to 60 classes, else an overview."""
+    """confusion.png from `classification_scores`: named cells up to 60 classes, else an overview."""
     names = metrics["class_names"]
     if len(names) > 60 or metrics["confusion"] is None:
         return _overview(metrics, path)

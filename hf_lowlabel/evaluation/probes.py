@@ -9,14 +9,7 @@ from ..objective import feature_std  # noqa: F401  one of the probes, shared wit
 from .neighbors import neighbor_votes
 
 
-def knn_accuracy(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    k: int = 20,
-    temperature: float = 0.07,
-    batch: int = 1024,
-) -> float:
+def knn_accuracy(features: Tensor, labels: Tensor, *, k: int = 20, batch: int = 1024) -> float:
     """Share of images whose class wins the vote of their nearest labeled features (`neighbors.neighbor_votes`), among
     which an image itself has no vote.
 
@@ -24,7 +17,6 @@ def knn_accuracy(
         features: float [N, D].
         labels: int [N]; images with label -1 take no part.
         k: neighbours that vote, at most all that can.
-        temperature: T of the weights exp(s / T).
         batch: images asked at a time.
 
     Raises:
@@ -37,5 +29,5 @@ def knn_accuracy(
             f"There are {len(votes)} labeled features, too few for the nearest-neighbour check. Give labels to some "
             "images, or leave the check out."
         )
-    found = neighbor_votes(bank, votes, k=k, temperature=temperature, batch=batch).argmax(1)
+    found = neighbor_votes(bank, votes, k=k, batch=batch).argmax(1)
     return float((found == votes).sum()) / len(votes)

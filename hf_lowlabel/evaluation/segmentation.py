@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_mean, rank, world
-from .inference import check_finite
+from .inference import check_finite, evaluating
 from .modules import SegmentationScores, confusion_of
 
 LEAD = 0.5  # of the most probable class over the next, below which a pixel is uncertain
@@ -27,23 +27,21 @@ class Normalise:
         return (images.float() / 255 - mean) / std
 
 
-def probabilities(
-    model: nn.Module, x: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
-) -> Tensor:
+def probabilities(model: nn.Module, x: Tensor, window: tuple[int, int] | None = None) -> Tensor:
     """Class probabilities of images; where windows overlap, they are averaged.
 
     Args:
         model: segmenter whose output has `logits` [n, K, h, w].
         x: normalised images, float32 [n, 3, H, W].
-        window: (height, width) in px of a window that slides over the images (None: the whole image at once).
-        stride: px by which it slides (None: two thirds of it).
+        window: (height, width) in px of a window that slides over the images by two thirds of itself (None: the whole
+            image at once).
 
     Returns:
         float32 [n, K, H, W].
     """
     if window is None or (x.shape[-2] <= window[0] and x.shape[-1] <= window[1]):
         return model(x).logits.float().softmax(1)
-    stride = stride or tuple(max(side * 2 // 3, 1) for side in window)
+    stride = [max(side * 2 // 3, 1) for side in window]
     total, count = None, x.new_zeros(1, 1, *x.shape[-2:])
     for top in starts(x.shape[-2], window[0], stride[0]):
         for left in starts(x.shape[-1], window[1], stride[1]):
@@ -71,7 +69,6 @@ def evaluate_segmentation(
     std: Sequence[float],
     indices: Tensor | None = None,
     window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
     batch_size: int = 8,
     each: Callable[[int, Tensor, Tensor, Tensor], None] | None = None,
 ) -> dict:
@@ -84,8 +81,7 @@ def evaluate_segmentation(
         mean: of the normalisation, for each channel.
         std: of the normalisation, for each channel.
         indices: images to score, int64 [n] (None: all).
-        window: (height, width) in px of a window that slides over each image (None: the whole image at once).
-        stride: px by which it slides (None: two thirds of it).
+        window: of `probabilities`.
         batch_size: images in a forward pass at most.
         each: called on this process's images, for pictures, with (position, image uint8 [3, h, w], target uint8 [h, w],
             probabilities [K, h, w]).
@@ -100,22 +96,20 @@ def evaluate_segmentation(
     indices = torch.arange(len(pool)) if indices is None else indices
     order = sorted(indices.tolist(), key=lambda i: pool.sizes[i].tolist())  # images of one size stand together
     batches = list(_batches(order[rank() :: world()], pool.sizes, batch_size))
-    device, modes = next(model.parameters()).device, [(m, m.training) for m in model.modules()]
+    device = next(model.parameters()).device
     scores = SegmentationScores(class_names)
     scores.to(device)  # also where this process has no image
     bad = torch.zeros(1, device=device)  # images
-    model.eval()
-    for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
-        h, w = pool.sizes[rows[0]].tolist()
-        images, targets = packed[:, :3, :h, :w], packed[:, 3, :h, :w].to(device)
-        p = probabilities(model, normalise(images.to(device)), window, stride)
-        bad += (~p.isfinite()).flatten(1).any(1).sum()
-        scores.add_batch(predictions=p.argmax(1), references=targets)
-        if each is not None:
-            for row, image, target, prediction in zip(rows, images, targets, p):
-                each(row, image, target, prediction)
-    for module, training in modes:
-        module.training = training
+    with evaluating(model):
+        for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
+            h, w = pool.sizes[rows[0]].tolist()
+            images, targets = packed[:, :3, :h, :w], packed[:, 3, :h, :w].to(device)
+            p = probabilities(model, normalise(images.to(device)), window)
+            bad += (~p.isfinite()).flatten(1).any(1).sum()
+            scores.add_batch(predictions=p.argmax(1), references=targets)
+            if each is not None:
+                for row, image, target, prediction in zip(rows, images, targets, p):
+                    each(row, image, target, prediction)
     check_finite(round(float(all_mean(bad)) * world()), len(indices))
     scores.all_reduce()
     return scores.compute()
@@ -195,7 +189,6 @@ def segment(
     std: Sequence[float],
     long_side: int | None = None,
     window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The classes of the pixels of an image, or of several of one size, at their own size.
 
@@ -205,15 +198,14 @@ def segment(
         mean: of the normalisation, for each channel.
         std: of the normalisation, for each channel.
         long_side: px of the longer side at which the network sees it; probabilities are scaled back bilinearly.
-        window: (height, width) in px of a window that slides over the image (None: the whole image at once).
-        stride: px by which it slides (None: two thirds of it).
+        window: of `probabilities`.
 
     Returns:
         Classes uint8 [H, W] or [n, H, W] and their probability, float32 of the same shape.
     """
     size = image.shape[-3:-1]
     x = as_seen(image, mean=mean, std=std, long_side=long_side, device=next(model.parameters()).device)
-    p = probabilities(model.eval(), x, window, stride)
+    p = probabilities(model.eval(), x, window)
     if tuple(p.shape[-2:]) != size:
         p = F.interpolate(p, size=size, mode="bilinear", align_corners=False)
     confidence, classes = (v.reshape(image.shape[:-1]) for v in p.max(1))

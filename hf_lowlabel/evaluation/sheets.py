@@ -13,6 +13,7 @@ from PIL import Image
 from .plots import BLACK, VERMILION, _cut, _figure, _save
 
 COLUMNS = 6
+DRAWN, WORST = 18, 6  # images of a sheet of `predictions`
 MOST_CAPTIONED = 18  # images of a sheet of `captioned`
 GAP, HEADING, LINE = 0.12, 0.28, 0.155  # inches
 DARK, FRAME = "#A84300", "#BBBBBB"
@@ -26,38 +27,31 @@ class Cell(NamedTuple):
     wrong: bool
 
 
-def choose_examples(
-    probs: np.ndarray, targets: np.ndarray, random: int = 18, worst: int = 6, seed: int = 0
-) -> list[int]:
-    """Positions for a contact sheet: `random` drawn by seed, then the `worst` most confident mistakes of the rest."""
-    draw = np.random.default_rng(seed).permutation(len(probs))[:random]
+def choose_examples(probs: np.ndarray, targets: np.ndarray) -> list[int]:
+    """Positions for a contact sheet: `DRAWN` at random, then the `WORST` most confident mistakes of the rest."""
+    draw = np.random.default_rng(0).permutation(len(probs))[:DRAWN]
     wrong = np.flatnonzero((probs.argmax(1) != targets) & (targets >= 0))
     wrong = np.setdiff1d(wrong, draw)
-    return [*map(int, draw), *map(int, wrong[np.argsort(-probs[wrong].max(1), kind="stable")][:worst])]
+    return [*map(int, draw), *map(int, wrong[np.argsort(-probs[wrong].max(1), kind="stable")][:WORST])]
 
 
 def predictions(
-    image: Callable[[int], Any],
+    image: Callable[[int], np.ndarray],
     probs: np.ndarray,
     targets: np.ndarray,
     class_names: Sequence[str],
     path: str | Path,
-    *,
-    random: int = 18,
-    worst: int = 6,
-    seed: int = 0,
 ) -> Path:
-    """predictions.png: `random` test images drawn by seed, then the `worst` most confident mistakes, six in a row.
+    """predictions.png: `DRAWN` test images at random, then the `WORST` most confident mistakes, six in a row.
 
-    `image(i)` gives image i as PIL, uint8 array [H, W] or [H, W, 3], or uint8 tensor [3, H, W]; it is called for
-    those shown only. Below each: what was predicted with its confidence, and the true class where that was wrong (-1:
-    not known).
+    `image(i)` gives image i as uint8 [H, W, 3]; it is called for those shown only. Below each: what was
+    predicted with its confidence, and the true class where that was wrong (-1: not known).
     """
     probs, targets = np.asarray(probs), np.asarray(targets)
     if not len(probs):
         raise ValueError("found no images; expected at least one to draw")
-    chosen, start = choose_examples(probs, targets, random, worst, seed), min(random, len(probs))
-    cells = [_answered(_pixels(image(i)), probs[i], int(targets[i]), class_names) for i in chosen]
+    chosen, start = choose_examples(probs, targets), min(DRAWN, len(probs))
+    cells = [_answered(_small(image(i)), probs[i], int(targets[i]), class_names) for i in chosen]
     drawn, mistakes = _rows(cells[:start]), _rows(cells[start:])  # which begin a row of their own
     headings = {0: f"{start} test images drawn at random"}
     headings |= {len(drawn): "The most confident mistakes among the others"} if mistakes else {}
@@ -78,7 +72,7 @@ def captioned(images: Sequence[np.ndarray], captions: Sequence[tuple[str, str, b
     cells = []
     for image, (answer, truth, right) in zip(images, captions, strict=True):
         words = f"✓ {_cut(answer, 28)}" if right else f"✗ {_cut(answer, 28)}\ntrue: {_cut(truth, 24)}"
-        cells.append(Cell(_pixels(image), words, not right))
+        cells.append(Cell(_small(image), words, not right))
     return _sheet(_rows(cells), path, side=1.8, lines=3)
 
 
@@ -119,13 +113,8 @@ def _draw(sheet: Any, left: float, foot: float, side: float, cell: Cell) -> None
     sheet.text(left + wide / 2, foot - 0.05, cell.words, **how)
 
 
-def _pixels(image: Any) -> np.ndarray:
+def _small(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3], at most 160 px on the longer side."""
-    if not isinstance(image, Image.Image):
-        array = image.cpu().numpy() if hasattr(image, "cpu") else np.asarray(image)
-        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
-            array = array.transpose(1, 2, 0)
-        image = Image.fromarray(array.squeeze())
-    image = image.convert("RGB")
+    image = Image.fromarray(pixels)
     image.thumbnail((160, 160), Image.Resampling.LANCZOS)
     return np.asarray(image)

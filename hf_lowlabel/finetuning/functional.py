@@ -171,18 +171,6 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode in here, for BatchNorm and dropout; afterwards every module is in the mode it was in."""
-    training = [m for m in model.modules() if m.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
-
-
-@contextlib.contextmanager
 def full_precision(x: Tensor) -> Iterator[None]:
     """No autocast and no TF32 in here: for differences too small for ten bits of mantissa."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

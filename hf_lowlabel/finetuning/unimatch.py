@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..evaluation.inference import evaluating
 from ..objective import FinetuneObjective
 from ..ranges import BelowOne, CountOrNone, Share, Weight
 from ..views.counter_rng import keyed
-from .functional import evaluating, predict
+from .functional import predict
 from .pixels import box_mask, check_pairs, cross_entropy, hard_cross_entropy, masked_mean, partner, paste
 
 

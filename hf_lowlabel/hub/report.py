@@ -5,9 +5,6 @@ Everything is in the file, pictures too; it opens without a network and follows 
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ from string import Template
 from ..errors import UserError
 from ..evaluation import charts
 from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, SEL, in_order, line_name, panel_of
-from ..files import A_RUN, by_name, read_json, read_text, write_text
+from ..files import A_RUN, by_name, log_rows, read_json, read_text, write_text
 from ..records import Metric, RunRecord, Stage, weights_word
 from ..tasks import of_record, read_record
 from ..text import duration
@@ -95,20 +92,10 @@ def short_names(folders: Sequence[str | Path]) -> list[str]:
 def read_run(folder: Path, name: str) -> Shown:
     record = read_record(folder)
     log, metrics = folder / "log.jsonl", folder / "metrics.json"
-    rows = logged(read_text(log)) if log.exists() else []
+    rows = log_rows(read_text(log)) if log.exists() else []
     found = read_json(metrics) if metrics.exists() else record.metrics
     of_record(record.kind).check(found, str(metrics))
     return Shown(name, folder, record, rows, found)
-
-
-def logged(text: str) -> list[dict]:
-    """The rows of a log; a line that is none, such as a last one cut short, is left out."""
-    rows = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            rows += [row] if isinstance(row, dict) and isinstance(row.get("step"), int) else []
-    return rows
 
 
 # ---- sections -------------------------------------------------------------------------------------------------------
@@ -251,15 +238,11 @@ def run_sections(run: Shown, named: bool) -> list[str]:
     found = done.findings if done is not None else []
     out += [f"<h2>{title}{of}</h2><p class=note>{escape(note)}</p>{body}" for title, note, body in found]
     if not found and (run.folder / "predictions.png").is_file():
-        picture = _inline(run.folder / "predictions.png")
+        picture = charts.inline((run.folder / "predictions.png").read_bytes())
         out.append(f"<h2>Examples{of}</h2><img class=picture alt='test images with predictions' src='{picture}'>")
     if done is not None and done.notes:  # under a heading of their own: the one above may be of another run
         out.append(f"<h2>Not shown{of}</h2>" + "".join(f"<p class=note>{escape(note)}</p>" for note in done.notes))
     return out
-
-
-def _inline(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def made(run: Shown, named: bool) -> str:

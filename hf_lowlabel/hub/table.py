@@ -21,21 +21,10 @@ from ..tasks import TASKS, of_record, read_record
 from ..text import cell as plain, series
 
 log = logging.getLogger("hf_lowlabel")
-SHARED = (
-    "max_steps",
-    "epochs",
-    "batch_size",
-    "unlabeled_ratio",
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "lr_scheduler_type",
-    "warmup_ratio",
-    "augment",
-    "flip",
-    "color",
-    "freeze",
-)  # settings of training that are told below the table
+SHARED = (  # settings of training that are told below the table
+    "max_steps epochs batch_size unlabeled_ratio optimizer learning_rate weight_decay lr_scheduler_type warmup_ratio "
+    "augment flip color freeze"
+).split()
 BASELINE = "supervised"
 NOTHING = "–"
 Scores = dict[int, float]  # by seed

@@ -29,7 +29,7 @@ from ..errors import UserError
 from .hub_errors import WAITS, PushError, conflict, explain, first_line, redact, seconds_to_wait, transient, unreachable
 
 log = logging.getLogger("hf_lowlabel")
-PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+PREFIX = {"model": "", "dataset": "datasets/"}
 Content = Path | bytes
 
 
@@ -98,8 +98,7 @@ class _Job:
 
     def run(self) -> Uploaded:
         api, where = self.api, dict(repo_id=self.repo_id, repo_type=self.type)
-        extra = {"space_sdk": "gradio"} if self.type == "space" else {}
-        api.create_repo(**where, private=self.private or None, exist_ok=True, **extra)
+        api.create_repo(**where, private=self.private or None, exist_ok=True)
         info = self.head()
         if self.private and not info.private:
             raise PushError(

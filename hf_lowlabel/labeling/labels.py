@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.files.folders import EXTENSIONS
 from ..data.files.table_files import match_names, plain_name
 from ..data.files.uploads import Uploads
 from ..data.labels.labels import RULES, LabelRules, joined, parts_of, tell_dates
@@ -251,7 +250,7 @@ def find_names(rows: list[tuple[int, dict]], by_file: dict[str, str], ids: set[s
         if name not in by_file and (original := uploads.original(name)) != name:
             rows[k][1]["file_name"] = names[k] = original
     unknown = [k for k, name in enumerate(names) if name not in by_file and rows[k][1].get("id") not in ids]
-    found, loose = match_names(names, list(by_file), EXTENSIONS)
+    found, loose = match_names(names, list(by_file))
     changed = [k for k in unknown if found[k] is not None]
     for k in changed if loose else ():
         rows[k][1]["file_name"] = found[k]
@@ -322,8 +321,5 @@ def write_labels(path: Path, task: Asked, labels: Labels) -> None:
 @functools.lru_cache(maxsize=1 << 16)  # of ten thousand rows one changes with each label
 def row_text(*cells: str, own: tuple[str, ...] = ()) -> str:
     """own: cells of a person's own columns, whose numbers stay numbers in a spreadsheet."""
-    return csv_line([*map(inert, cells), *(cell if NUMBER.fullmatch(cell) else inert(cell) for cell in own)])
-
-
-def csv_line(cells: list[str]) -> str:
-    return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in cells)
+    safe = [*map(inert, cells), *(cell if NUMBER.fullmatch(cell) else inert(cell) for cell in own)]
+    return ",".join('"' + c.replace('"', '""') + '"' if any(s in c for s in ',"\n\r;') else c for c in safe)

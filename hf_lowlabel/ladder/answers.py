@@ -110,11 +110,6 @@ def masks_beside(dataset: Any, split: str | None = None) -> list[str]:
     return [id for id, place in places.items() if place.mask.is_file()]
 
 
-def has_any(task: Task, data: DataArguments, classes: list[str]) -> bool:
-    """Whether an image has a mask already."""
-    return bool(task.open_to_select(data, classes or None).has_target.any())
-
-
 def without_masks(task: Task, data: DataArguments) -> ImageDataset | None:
     """The images of a folder that masks can be painted for and has none yet, nor any that fits no image; None: other
     data."""

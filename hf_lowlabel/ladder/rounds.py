@@ -42,7 +42,6 @@ from .answers import (
     check_in_order,
     check_paintable,
     check_unanswered,
-    has_any,
     masks_beside,
     taken,
     unanswered,
@@ -53,6 +52,7 @@ from .estimates import Interval
 from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
+from .report import between
 from .search_state import OtherSearch
 
 
@@ -97,7 +97,7 @@ class State:
     def __str__(self) -> str:
         lines = [f"{'round':>5} {'labels':>6}  {self.score} on new images (80 % interval)"] if self.rounds else []
         for one in self.rounds:
-            known = "not known yet" if one.accuracy is None else shown(one.accuracy)
+            known = "not known yet" if one.accuracy is None else between(one.accuracy)
             whose = " by its frozen features, before the network was trained" if one.trained_on else ""
             test = "" if one.test is None else f"   test {100 * one.test:.1f} %"
             lines.append(f"{one.round:>5} {one.labels:>6}  {known}{whose}{test}")
@@ -217,7 +217,7 @@ def has_nothing(state: State, task: Task, images: DataArguments, first: Mapping[
     """Whether no round has begun and nobody has painted a mask yet; of classes `auto` says it (NoLabels)."""
     if state.to_label is not None or state.rounds or kind_of(task.name).page != "mask" or first.get("split"):
         return False
-    return not has_any(task, images, images.classes)
+    return not task.open_to_select(images, images.classes or None).has_target.any()
 
 
 def labels_of_next(
@@ -290,7 +290,3 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
 
 def interval_of(said: Mapping[str, Any] | None) -> Interval | None:
     return Interval(*(float(said[name]) for name in ("value", "low", "high"))) if said else None
-
-
-def shown(interval: Interval) -> str:
-    return f"{100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"

@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from ..evaluation.inference import evaluating
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -22,12 +24,10 @@ def given_back(call: F) -> F:
         if not isinstance(model, nn.Module):
             return call(*args, **given)
         device = next((p.device for p in model.parameters()), None)
-        modes = [(module, module.training) for module in model.modules()]
         try:
-            return call(*args, **given)
+            with evaluating(model):
+                return call(*args, **given)
         finally:
             model.to(device)
-            for module, training in modes:
-                module.training = training
 
     return cast(F, inner)

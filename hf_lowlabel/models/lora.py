@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
+from ..evaluation.inference import evaluating
 from .adaptformer import adapted_mlps, replace, widen
 from .timm_checkpoint import classifier_modules
 
@@ -90,14 +91,10 @@ def merged(model: nn.Module) -> nn.Module:
 
 def _bypassed(model: nn.Module) -> list[str]:
     """Adapted layers that a forward pass gives no gradient: the architecture reads their weight itself (BEiT, EVA)."""
-    training = model.training
-    with torch.enable_grad():
-        size = model.preprocessing["input_size"]
-        model.eval()
-        x = torch.zeros(1, *size)
+    with evaluating(model), torch.enable_grad():
+        x = torch.zeros(1, *model.preprocessing["input_size"])
         (model.pooled(x) if hasattr(model, "pooled") else model(x).logits).sum().backward()
     net = model.timm_model
     names = [n for n in adapted_layers(net) if all(p.grad is None for p in net.get_submodule(n).lora_B.parameters())]
     model.zero_grad(set_to_none=True)
-    model.train(training)
     return names

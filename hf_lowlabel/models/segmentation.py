@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from .quiet import unsaid
 from .segmenter import LowLabelForSemanticSegmentation, LowLabelSegmenterConfig
 from .segmenter_parts import OWN
 from .travelling import NETWORKS, brings_code, copy_files
-
-log = logging.getLogger(__name__)
 
 AutoConfig.register(LowLabelSegmenterConfig.model_type, LowLabelSegmenterConfig, exist_ok=True)
 AutoModelForSemanticSegmentation.register(LowLabelSegmenterConfig, LowLabelForSemanticSegmentation, exist_ok=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..evaluation.inference import evaluating
 
 MASKED, SHARES = 0.5, (0.1, 0.5)  # share of the views with masked patches, and of the patches in these
 ASPECT, SMALLEST, ATTEMPTS = 0.3, 4, 10  # of a block: least ratio of its sides, its patches, tries to place one
@@ -35,10 +36,9 @@ def check_tokens(encoder: nn.Module) -> None:
 @torch.no_grad()
 def patch_channels(encoder: Any) -> int:
     """C, the width of what the first layer makes of a patch."""
-    net, training = encoder.timm_model, encoder.training
-    out = net.eval().patch_embed(torch.zeros(1, *encoder.preprocessing["input_size"], device=encoder.device))
-    encoder.train(training)
-    return out.shape[-1]
+    with evaluating(encoder):
+        x = torch.zeros(1, *encoder.preprocessing["input_size"], device=encoder.device)
+        return encoder.timm_model.patch_embed(x).shape[-1]
 
 
 def tokens(encoder: Any, x: Tensor, mask: Tensor | None = None, token: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,9 @@ from ..distributed import choose_device, is_main_process
 from ..errors import UserError
 from ..evaluation import plots, sheets
 from ..evaluation.checkpoints import sel
+from ..evaluation.classification import softmax
 from ..evaluation.inference import features_of, logits_of, logits_of_features, predict_images
-from ..evaluation.metrics import classification_metrics, softmax
+from ..evaluation.modules import ClassificationScores
 from ..finetuning.graph import weight_by_class
 from ..missing_inputs import refuse_no_model
 from ..models import LowLabelForImageClassification, create_classifier
@@ -36,7 +37,7 @@ from .attempts import CLASSIFICATION
 from .base import Task
 from .caching import labeled_positions, square_cache, square_statistics
 from .cross_validation import of_classes
-from .data_classes import PRETRAINING, Attempt, Examples, LeftOut, Section, label_rules
+from .data_classes import PRETRAINING, Attempt, Examples, LeftOut, label_rules
 from .foundation import LABELS
 from .networks import Network, timm_network
 
@@ -171,7 +172,7 @@ class Classification(Task):
         return labels
 
     def scores(self, probabilities: np.ndarray, targets: np.ndarray, names: list[str]) -> dict[str, Any]:
-        return classification_metrics(probabilities, targets, names, probabilities=True)
+        return ClassificationScores(names).compute(predictions=probabilities, references=targets)
 
     def evaluate(
         self,
@@ -289,25 +290,16 @@ class Classification(Task):
         return row
 
     # ---- card and report --------------------------------------------------------------------------------------------
+    limits = staticmethod(card.limits)
+    snippets = staticmethod(card.snippets)
+    figures = staticmethod(card.figures)
+    findings = card.findings
+
     def summary(self, record: RunRecord, data: str, method) -> str:
         return card.summary(record, data, method, "images", "labeled images")
 
-    def limits(self, record: RunRecord) -> list[str]:
-        return card.limits(record)
-
-    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
-        return card.snippets(record, model_id)
-
     def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
         return {"answer": "classes"}
-
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        return card.figures(metrics, names)
-
-    def findings(
-        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
-    ) -> list[Section]:
-        return card.findings(self, folder, config, dataset, chosen, names)
 
 
 def eval_view(model: nn.Module) -> View:

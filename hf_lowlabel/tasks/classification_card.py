@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -178,7 +177,7 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     guess, sure = p.argmax(1), p.max(1)
     wrong = np.flatnonzero(guess != y)
     tiles = [
-        f"<div class=tile><img alt='' src='{inline(picture(dataset, int(images.cache.indices[i])))}'>"
+        f"<div class=tile><img alt='' src='{charts.inline(picture(dataset, int(images.cache.indices[i])))}'>"
         f"<b>✗ {escape(names[guess[i]])}</b> {100 * sure[i]:.0f} %<br>true: {escape(names[y[i]])}</div>"
         for i in wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]
     ]
@@ -210,7 +209,3 @@ def encoded(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def inline(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

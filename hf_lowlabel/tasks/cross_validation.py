@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_mean, rank, world
 from ..errors import UserError
+from ..evaluation.inference import evaluating
 from ..evaluation.modules import confusion_of
 from ..evaluation.near_copies import copies_of_each
 from ..evaluation.segmentation import Normalise
@@ -194,11 +195,8 @@ class FrozenMaps:
 
     @torch.inference_mode()
     def all(self, image: Tensor) -> list[Tensor]:
-        encoder, modes = cast(Any, self.model), [(m, m.training) for m in self.model.modules()]
-        self.model.eval()
-        found = encoder.encode(self.normalise(image.to(next(self.model.parameters()).device)))
-        for module, training in modes:  # some may keep their statistics
-            module.training = training
+        with evaluating(self.model):
+            found = cast(Any, self.model).encode(self.normalise(image.to(next(self.model.parameters()).device)))
         maps = [m.float() for m in found if m.ndim == 4 and m.shape[1] > 3]  # the first may be the image itself
         return maps[self.first :]
 

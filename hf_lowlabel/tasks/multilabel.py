@@ -135,12 +135,13 @@ class MultiLabel(Classification):
         captions = [(said(g, names), said(t, names), bool((g == t).all())) for g, t in zip(guess, truth, strict=True)]
         sheets.captioned(pixels, captions, folder / "predictions.png")
 
+    limits = staticmethod(several.limits)
+    console = staticmethod(several.by_class)
+    figures = staticmethod(several.figures)
+
     def summary(self, record: RunRecord, data: str, method: Callable[[str], str]) -> str:
         words = card.summary(record, data, method, "images", "labeled images")
         return words.replace("Sorts images", "Names what is in images", 1).replace(" into ", ", out of ", 1)
-
-    def limits(self, record: RunRecord) -> list[str]:
-        return several.limits(record)
 
     def snippets(self, record: RunRecord, model_id: str) -> list[str]:
         shown = "print({model.config.id2label[k]: float(p) for k, p in enumerate(output.logits.sigmoid()[0])})"
@@ -149,12 +150,6 @@ class MultiLabel(Classification):
 
     def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
         return {"answer": "labels"}
-
-    def console(self, metrics: dict[str, Any]) -> list[str]:
-        return several.by_class(metrics)
-
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        return several.figures(metrics, names)
 
     def findings(
         self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data.dataset import ImageDataset
 from ..data.labels.labels import NOTHING
+from ..evaluation import charts
 from ..evaluation.multilabel import THRESHOLD
 from ..records import RunRecord
 from ..text import code, listed, percent
@@ -93,7 +94,7 @@ def findings(p: np.ndarray, images: Examples, dataset: ImageDataset, names: list
     for i in np.argsort(-gap.max(1), kind="stable")[: card.MOST_MISTAKES]:
         k = int(gap[i].argmax())
         if gap[i, k] > THRESHOLD:
-            shown = card.inline(card.picture(dataset, int(images.cache.indices[i])))
+            shown = charts.inline(card.picture(dataset, int(images.cache.indices[i])))
             words = f"<b>{escape(names[k])}</b> {100 * p[i, k]:.0f} %<br>{'is there' if y[i, k] else 'is not there'}"
             tiles.append(f"<div class=tile><img alt='' src='{shown}'>{words}</div>")
     note = f"The most confident wrong answers among {len(y):,} test images: a class, its probability, and the truth."

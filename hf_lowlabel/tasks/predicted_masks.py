@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 
 from ..data.caches.decoding import cores, in_threads
-from ..data.files.folders import EXTENSIONS, MASKS, OVERLAYS, ending_of
+from ..data.files.folders import MASKS, OVERLAYS, ending_of
+from ..data.pixels.images import EXTENSIONS
 from ..errors import UserError
 from ..evaluation import overlays
 from ..evaluation.segmentation import segment

@@ -30,7 +30,7 @@ from ..evaluation.segmentation import Confusions, evaluate_segmentation, unsure
 from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import architecture_of, copy_code
 from ..objective import FinetuneObjective
-from ..records import Metric, Row, RunRecord
+from ..records import Metric, Row
 from ..text import series
 from ..views.joint import JointView
 from ..views.transforms import BatchTransform, Joint
@@ -39,7 +39,7 @@ from .attempts import SEGMENTATION
 from .base import Task
 from .caching import padded_cache, padded_statistics
 from .cross_validation import of_other_masks
-from .data_classes import OF_MASKS, PRETRAINING, Examples, Section, as_path, label_rules, of_images_alone
+from .data_classes import OF_MASKS, PRETRAINING, Examples, as_path, label_rules, of_images_alone
 from .foundation import MASKS, whole_patches
 from .judging import JudgingMasks
 from .networks import LARGEST_VIEW, Network, squares_per_image, typical_side, whole_views
@@ -311,20 +311,13 @@ class Segmentation(JudgingMasks, Task):
         return mask_rows(model, images, self.names_of(model), **more)
 
     # ---- card and report --------------------------------------------------------------------------------------------
-    def summary(self, record: RunRecord, data: str, method) -> str:
-        return card.summary(record, data, method)
-
-    def seen_at(self, record: RunRecord) -> str:
-        return card.seen_at(record)
-
-    def limits(self, record: RunRecord) -> list[str]:
-        return card.limits(record)
-
-    def snippets(self, record: RunRecord, model_id: str) -> list[str]:
-        return card.snippets(record, model_id)
-
-    def space(self, record: RunRecord, model: Path) -> dict[str, Any]:
-        return card.space(record, model)
+    summary = staticmethod(card.summary)
+    seen_at = staticmethod(card.seen_at)
+    limits = staticmethod(card.limits)
+    snippets = staticmethod(card.snippets)
+    space = staticmethod(card.space)
+    figures = staticmethod(card.figures)
+    findings = card.findings
 
     def export(self, run: Path, folder: Path) -> None:
         super().export(run, folder)
@@ -332,11 +325,3 @@ class Segmentation(JudgingMasks, Task):
 
     def console(self, metrics: dict[str, Any]) -> list[str]:
         return ["IoU  " + card.per_class(metrics), *card.size_note(metrics)] if "per_class" in metrics else []
-
-    def figures(self, metrics: dict[str, Any], names: list[str]) -> list[str]:
-        return card.figures(metrics, names)
-
-    def findings(
-        self, folder: Path, config: Config, dataset: ImageDataset, chosen: np.ndarray, names: list[str]
-    ) -> list[Section]:
-        return card.findings(self, folder, config, dataset, chosen, names)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..evaluation import charts
 from ..evaluation.confusion import confusion_of, segmentation_metrics
 from ..evaluation.overlays import IGNORE, Declared, Examples, overlay, palette
 from ..evaluation.segmentation import Normalise, evaluate_segmentation, probabilities
@@ -168,7 +169,7 @@ def findings(task, folder: Path, config, dataset, chosen: np.ndarray, names: lis
     evaluate_segmentation(model, images.cache, names, window=window and (window, window), each=keep, **seen)
     declared = declared_by(model)
     tiles = [
-        f"<div class=tile><img alt='' src='{classification_card.inline(strip(pictures, names, declared))}'>"
+        f"<div class=tile><img alt='' src='{charts.inline(strip(pictures, names, declared))}'>"
         f"{escape(str(images.cache.ids[i]))}: IoU {percent(miou)}</div>"
         for miou, i, pictures in worst
     ]

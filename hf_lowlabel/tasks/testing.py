@@ -22,7 +22,7 @@ from ..data.splits.splits import Split
 from ..distributed import barrier
 from ..errors import MissingSplit, UserError
 from ..models.quiet import unsaid
-from ..records import RunRecord
+from ..records import Data, RunRecord
 from ..text import in_memory, listed, warn
 from ..yaml_files import read_yaml
 from .base import Task
@@ -94,9 +94,14 @@ def test_images(
 
 def is_own(manifest: Path | None, dataset: ImageDataset) -> bool:
     """Whether these are the data that the model beside this manifest was trained on, as its run knows them."""
-    path = manifest.with_name("run.json") if manifest is not None else None
-    data = RunRecord.from_json(path).data if path is not None and path.is_file() else None
+    data = data_of(manifest) if manifest is not None else None
     return data is not None and dataset.fingerprint == data.fingerprint
+
+
+def data_of(manifest: Path) -> Data | None:
+    """What the run beside a manifest says of the data it was trained on."""
+    path = manifest.with_name("run.json")
+    return RunRecord.from_json(path).data if path.is_file() else None
 
 
 def is_elsewhere(own: Split, images: ImageDataset) -> bool:
@@ -137,8 +142,7 @@ def elsewhere(
 
 def is_copy(manifest: Path, dataset: ImageDataset) -> bool:
     """Whether all ids are those of the data that the model beside this manifest was trained on."""
-    path = manifest.with_name("run.json")
-    data = RunRecord.from_json(path).data if path.is_file() else None
+    data = data_of(manifest)
     return data is not None and data.ids_hash == dataset.ids_hash
 
 

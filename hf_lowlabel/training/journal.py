@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..distributed import is_main_process
-from ..files import write_text
+from ..files import log_rows, write_text
 from ..text import clock
 
 log = logging.getLogger("hf_lowlabel")
@@ -41,12 +40,8 @@ class Journal:
 
 
 def rows_of(path: Path) -> list[dict]:
-    """The rows of a log, but for half-written lines; none where there is no log."""
-    rows = []
-    for line in path.read_bytes().decode("utf-8", "replace").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError, RecursionError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
+    """The rows of a log; none where there is no log."""
+    return log_rows(path.read_bytes().decode("utf-8", "replace")) if path.is_file() else []
 
 
 def show(row: Mapping[str, Any], steps: int, bar) -> None:

@@ -208,19 +208,8 @@ def make_stream(
     transform = separate_views(
         kinds, config, dataset, network.model, size, multiple=network.model.patch, geometry=objective.geometry
     )
-    share = args.batch_size // world()
-    return ViewStream(
-        cache,
-        None if count is None else torch.arange(count),
-        args.batch_size,
-        transform,
-        name="unlabeled",
-        seed=args.seed,
-        rank=accelerator.process_index,
-        world=world(),
-        chunk=setup.steps_ahead(args, share, network.stored, accelerator.device),
-        parts=args.gradient_accumulation_steps,
-    )
+    members = None if count is None else torch.arange(count)
+    return setup.stream_of(args, accelerator, network, cache, members, args.batch_size, transform, name="unlabeled")
 
 
 def read_shards(shards: Shards, config: Config, network: Network, accelerator) -> ShardedStream:

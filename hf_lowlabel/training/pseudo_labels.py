@@ -20,8 +20,8 @@ from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..distributed import barrier, rank
 from ..errors import UserError
+from ..evaluation.classification import softmax
 from ..evaluation.inference import logits_of
-from ..evaluation.metrics import softmax
 from ..tasks.caching import square_cache
 from ..tasks.classification import Classification, eval_view
 from ..text import series

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from ..arguments import Config
-from ..distributed import world
 from ..errors import Diverged, UserError
 from ..evaluation.checkpoints import LAST, SEL_MEANS, median_of_last
 from ..finetuning.weights import Prior
@@ -161,23 +160,8 @@ def make_streams(ready: Prepared, objective: Objective) -> tuple[ViewStream, Vie
 
     def stream(name: str, cache, members, per_step: int, kinds: dict[str, str], targets=None) -> ViewStream:
         transform = task.views(kinds, config, ready.dataset, ready.network)
-        device, chunk = ready.accelerator.device, 1
-        if transform.in_advance:
-            chunk = setup.steps_ahead(args, per_step // world(), ready.network.stored, device)
-        rank = ready.accelerator.process_index
-        return ViewStream(
-            cache,
-            members,
-            per_step,
-            transform,
-            name=name,
-            seed=args.seed,
-            rank=rank,
-            world=world(),
-            chunk=chunk,
-            parts=args.gradient_accumulation_steps,
-            targets=targets,
-        )
+        given = cache, members, per_step, transform
+        return setup.stream_of(args, ready.accelerator, ready.network, *given, name=name, targets=targets)
 
     known = ready.labeled
     labeled = stream("labeled", known.cache, known.members, args.batch_size, objective.labeled_views, known.targets)

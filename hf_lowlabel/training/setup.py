@@ -27,8 +27,9 @@ from ..errors import UserError, unknown
 from ..models.memory_format import best_layout
 from ..models.quiet import is_unsaid
 from ..settings import recorded
-from ..tasks.networks import is_model_folder
+from ..tasks.networks import Network, is_model_folder
 from ..text import speaks
+from .batches import ViewStream
 from .checkpoint import load_objective
 from .folder import TRACKED
 from .same_run import IMAGES, SPLIT, USABLE, settings_of
@@ -182,6 +183,23 @@ def steps_ahead(args: TrainingArguments, images: int, size: int, device: torch.d
         return 1
     pixels = 2**19 if device.type == "cpu" else 2**22
     return min(max(pixels // (max(images, 1) * size**2), 1), 16)
+
+
+def stream_of(
+    args: TrainingArguments,
+    accelerator: Accelerator,
+    network: Network,
+    cache,
+    members,
+    per_step: int,
+    transform,
+    **more,
+) -> ViewStream:
+    """The share of this process in a stream, whose views are made some steps ahead where these may be."""
+    chunk = steps_ahead(args, per_step // world(), network.stored, accelerator.device) if transform.in_advance else 1
+    where = dict(seed=args.seed, rank=accelerator.process_index, world=world())
+    parts = args.gradient_accumulation_steps
+    return ViewStream(cache, members, per_step, transform, chunk=chunk, parts=parts, **where, **more)
 
 
 def steps(args: TrainingArguments, images: int, per_step: int) -> int:

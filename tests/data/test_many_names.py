@@ -11,7 +11,6 @@ from PIL import Image
 
 from hf_lowlabel import load_segmentation
 from hf_lowlabel.data.files import table_files
-from hf_lowlabel.data.files.folders import EXTENSIONS
 from hf_lowlabel.data.splits.splits import Split, warn_without_label
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling import labels
@@ -99,7 +98,7 @@ def test_files_of_annotations_share_what_is_known_of_the_images(tmp_path, monkey
 def test_images_of_one_name_in_many_folders_are_not_all_looked_at(monkeypatch, name):
     ids, seen, real = [f"d{k}/image.jpg" for k in range(300)], [], table_files.longest_tail
     monkeypatch.setattr(table_files, "longest_tail", lambda n, ids, *f: seen.append(len(ids)) or real(n, ids, *f))
-    found, _ = table_files.match_names([name.format(k) for k in range(300)], ids, EXTENSIONS)
+    found, _ = table_files.match_names([name.format(k) for k in range(300)], ids)
     assert found == (ids if not name.startswith("e") else [None] * 300) and max(seen) <= 2
 
 
@@ -113,7 +112,7 @@ def test_images_of_one_name_and_one_folder_are_not_all_looked_at(monkeypatch, id
     paths, path = [], table_files.PurePosixPath
     monkeypatch.setattr(table_files, "longest_tail", lambda n, ids, *f: seen.append(len(ids)) or real(n, ids, *f))
     monkeypatch.setattr(table_files, "PurePosixPath", lambda text: paths.append(text) or path(text))
-    found, _ = table_files.match_names(names, ids, EXTENSIONS)
+    found, _ = table_files.match_names(names, ids)
     there = name != "other {}" and "1/001.png" not in id
     assert max(seen, default=0) <= table_files.FEW and len(paths) < 40 * count
     assert found == (ids if there else [None] * count)
@@ -132,5 +131,5 @@ def test_names_mean_the_same_images_however_many_there_are(monkeypatch):
         names, answers = [name(4, (".jpg", ".png", "", ".txt")) for _ in range(4)], []
         for few in (0, 10**9):
             monkeypatch.setattr(table_files, "FEW", few)
-            answers.append(table_files.match_names(names, ids, EXTENSIONS))
+            answers.append(table_files.match_names(names, ids))
         assert answers[0] == answers[1]

@@ -12,7 +12,6 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from hf_lowlabel import Config, UserError, evaluate, finetune, load_segmentation, load_source, predict
 from hf_lowlabel.data.caches.image_cache import build_cache
-from hf_lowlabel.data.files.folders import EXTENSIONS
 from hf_lowlabel.data.pages import look
 from hf_lowlabel.data.pixels.images import open_image, plugins, read_endings, upright, upright_size
 from hf_lowlabel.tasks import get_task
@@ -181,7 +180,7 @@ def added(monkeypatch):
 
 
 def test_formats_that_packages_add(added):
-    assert {".heic", ".heif", ".jxl"} <= read_endings(EXTENSIONS) and added
+    assert {".heic", ".heif", ".jxl"} <= read_endings() and added
 
 
 def test_heic_where_its_reader_is_installed(tmp_path):

@@ -129,17 +129,14 @@ def test_one_table_over_folders_of_splits_and_one_for_each(tmp_path):
 )
 def test_names_are_looked_for(tmp_path, name, id):
     ids = ["2.png", "deep/er/1.png", "sub/0.png", "sub/3.png", "tub/3.png"]
-    from hf_lowlabel.data.files.folders import EXTENSIONS
     from hf_lowlabel.data.files.table_files import plain_name
 
-    assert match_names([plain_name(name)], ids, EXTENSIONS)[0] == [id]
+    assert match_names([plain_name(name)], ids)[0] == [id]
 
 
 def test_an_image_is_found_loosely_by_one_name_alone(tmp_path):
-    from hf_lowlabel.data.files.folders import EXTENSIONS
-
-    assert match_names(["a/0.png", "b/0.png"], ["a/0.png"], EXTENSIONS) == (["a/0.png", None], 0)
-    assert match_names(["a/0.png", "b/0.png"], ["c/0.png"], EXTENSIONS) == ([None, None], 0)
+    assert match_names(["a/0.png", "b/0.png"], ["a/0.png"]) == (["a/0.png", None], 0)
+    assert match_names(["a/0.png", "b/0.png"], ["c/0.png"]) == ([None, None], 0)
 
 
 def test_names_that_were_looked_for_are_counted(tmp_path):
@@ -292,11 +289,10 @@ def test_what_is_no_table(tmp_path, name, content, words):
 @pytest.mark.parametrize("few", [0, 20])
 def test_a_name_whose_folder_contradicts_is_no_image(monkeypatch, name, id, few):
     from hf_lowlabel.data.files import table_files
-    from hf_lowlabel.data.files.folders import EXTENSIONS
 
     monkeypatch.setattr(table_files, "FEW", few)
     ids = [*(f"cam1/{i}.png" for i in range(5)), "cam1/007.png", "cam2/0.png", "deep/er/5.png", "top.png"]
-    assert match_names([table_files.plain_name(name)], ids, EXTENSIONS)[0] == [id]
+    assert match_names([table_files.plain_name(name)], ids)[0] == [id]
 
 
 def test_a_missing_file_is_no_image_of_another_folder(tmp_path):

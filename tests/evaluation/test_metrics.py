@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.evaluation import classification, metrics
+from hf_lowlabel.evaluation import classification
+from hf_lowlabel.evaluation.modules import ClassificationScores
 
 
 def scores(n=400, k=7, seed=0, absent=()):
@@ -33,7 +34,7 @@ def test_against_sklearn():
 
     logits, targets = scores()
     probs = classification.softmax(logits)
-    m = metrics.classification_metrics(logits, targets, [f"c{i}" for i in range(7)])
+    m = ClassificationScores([f"c{i}" for i in range(7)]).compute(predictions=probs, references=targets)
     assert m["accuracy"] == accuracy_score(targets, logits.argmax(1))
     assert m["top5_accuracy"] == top_k_accuracy_score(targets, logits, k=5)
     assert m["accuracy"] < m["top5_accuracy"] < 1
@@ -84,7 +85,8 @@ def test_top5_with_few_classes_is_top_k_of_all():
 
 def test_class_without_images_is_none_and_json_has_no_nan():
     logits, targets = scores(absent=(2,))
-    m = metrics.classification_metrics(logits, targets, list("abcdefg"))
+    probs = classification.softmax(logits)
+    m = ClassificationScores("abcdefg").compute(predictions=probs, references=targets)
     assert m["per_class"][2] is None and m["per_class_images"][2] == 0
     assert json.loads(json.dumps(m, allow_nan=False)) == m
     seen = [np.mean(logits[targets == c].argmax(1) == c) for c in range(7) if c != 2]
@@ -101,7 +103,7 @@ def test_most_confused_counts_errors_only():
 
 
 @pytest.mark.parametrize(
-    "logits, targets, words",
+    "probs, targets, words",
     [
         (np.zeros((4, 2)), np.zeros(4, int), "3 class names"),
         (np.zeros((4, 3)), np.zeros(3, int), "one row of scores"),
@@ -111,12 +113,12 @@ def test_most_confused_counts_errors_only():
         (np.full((4, 3), np.nan), np.zeros(4, int), "NaN or infinite scores for 4 of 4"),
     ],
 )
-def test_bad_input_is_named(logits, targets, words):
+def test_bad_input_is_named(probs, targets, words):
     with pytest.raises(UserError, match=words):
-        metrics.classification_metrics(logits, targets, ["a", "b", "c"])
+        ClassificationScores("abc").compute(predictions=probs, references=targets)
 
 
 def test_logits_passed_as_probabilities_are_refused():
     logits, targets = scores()
     with pytest.raises(UserError, match="Take the softmax of logits"):
-        metrics.classification_metrics(logits, targets, list("abcdefg"), probabilities=True)
+        ClassificationScores("abcdefg").compute(predictions=logits, references=targets)

@@ -1,9 +1,8 @@
-"""The modules of `evaluate` that compute a run's scores: equal to the formulas, in memory, alone and exported."""
+"""The modules of `evaluate` that compute a run's scores: equal to the formulas, in memory."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import torch.distributed as dist
 from sklearn.metrics import average_precision_score, f1_score
 
 from hf_lowlabel.errors import UserError
-from hf_lowlabel.evaluation import classification, metrics, modules
+from hf_lowlabel.evaluation import classification, modules
 from hf_lowlabel.evaluation.confusion import confusion_of, segmentation_metrics
-from hf_lowlabel.evaluation.export import METRICS, export_metric
-from tests import strangers
+from hf_lowlabel.evaluation.multilabel import multilabel_scores
+from hf_lowlabel.tasks.classification import Classification
+from hf_lowlabel.tasks.multilabel import MultiLabel
 from tests.processes import ranks
 
 NAMES = list("abcd")
@@ -43,7 +43,15 @@ def masks(n=6, seed=0):
     return rng.integers(0, 4, (n, 9, 7)), references
 
 
-DATA = {"classification": classes, "multilabel": several, "segmentation": masks}
+DATA = {modules.ClassificationScores: classes, modules.MultiLabelScores: several, modules.SegmentationScores: masks}
+
+
+def class_scores(probs, targets):
+    return modules.ClassificationScores(NAMES).compute(predictions=probs, references=targets)
+
+
+def multilabel_metrics(probs, targets, names):
+    return modules.MultiLabelScores(names).compute(predictions=probs, references=targets)
 
 
 def by_batches(module, predictions, references, parts=3):
@@ -56,10 +64,10 @@ def same(a: dict, b: dict) -> bool:
     return json.dumps(a, allow_nan=False) == json.dumps(b, allow_nan=False)
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_batches_rows_and_the_whole_are_one(name):
-    assert isinstance(module := METRICS[name][0](NAMES), evaluate.EvaluationModule)
-    x, y = DATA[name]()
+@pytest.mark.parametrize("kind", DATA)
+def test_batches_rows_and_the_whole_are_one(kind):
+    assert isinstance(module := kind(NAMES), evaluate.EvaluationModule)
+    x, y = DATA[kind]()
     whole = module.compute(predictions=x, references=y)
     assert whole["images"] == len(x) and whole["class_names"] == NAMES
     assert same(by_batches(module, x, y), whole)
@@ -70,19 +78,14 @@ def test_batches_rows_and_the_whole_are_one(name):
         module.compute()
 
 
-def test_a_run_s_scores_are_those_of_the_modules(monkeypatch):
+def test_a_run_s_scores_are_those_of_the_formulas():
     probs, targets = classes()
     m = by_batches(modules.ClassificationScores(NAMES), probs, targets)
-    assert m == metrics.classification_metrics(probs, targets, NAMES, probabilities=True)
     assert same(m, classification.classification_scores(probs, targets, NAMES))
+    assert m == Classification().scores(probs, targets, NAMES)
     x, y = several()
-    assert same(metrics.multilabel_metrics(x, y, NAMES), by_batches(modules.MultiLabelScores(NAMES), x, y))
-    called = []
-    monkeypatch.setattr(modules.ClassificationScores, "_compute", lambda self: called.append(1))
-    monkeypatch.setattr(modules.MultiLabelScores, "_compute", lambda self: called.append(2))
-    metrics.classification_metrics(probs, targets, NAMES)
-    metrics.multilabel_metrics(x, y, NAMES)
-    assert called == [1, 2]
+    m = by_batches(modules.MultiLabelScores(NAMES), x, y)
+    assert same(m, multilabel_scores(x, y, NAMES)) and same(m, MultiLabel().scores(x, y, NAMES))
 
 
 def test_the_error_of_the_mean_average_precision_is_that_of_images_drawn_again():
@@ -96,8 +99,8 @@ def test_the_error_of_the_mean_average_precision_is_that_of_images_drawn_again()
         i = draw.integers(0, len(y), len(y))
         some = np.flatnonzero(y[i].sum(0))
         found.append(np.mean([average_precision_score(y[i][:, k], p[i][:, k]) for k in some]))
-    assert metrics.multilabel_metrics(p, y, NAMES[:3])["map_error"] == pytest.approx(np.std(found))
-    assert metrics.multilabel_metrics(p[:3], np.ones_like(y[:3]), NAMES[:3])["map_error"] is None
+    assert multilabel_metrics(p, y, NAMES[:3])["map_error"] == pytest.approx(np.std(found))
+    assert multilabel_metrics(p[:3], np.ones_like(y[:3]), NAMES[:3])["map_error"] is None
     for count in (50, 9):
         some = np.flatnonzero(y[:count].sum(0))
         each = [average_precision_score(y[:count, k], p[:count, k]) for k in some]
@@ -108,7 +111,7 @@ def test_the_error_of_the_mean_average_precision_is_that_of_images_drawn_again()
 
 def test_multilabel_scores_against_sklearn():
     x, y = several(200)
-    m = metrics.multilabel_metrics(x.astype(np.float32), y, NAMES)
+    m = multilabel_metrics(x.astype(np.float32), y, NAMES)
     x = x.astype(np.float32)
     assert m["map"] == pytest.approx(average_precision_score(y[:, :3], x[:, :3], average="macro"), abs=1e-12)
     assert m["f1_macro"] == pytest.approx(f1_score(y[:, :3], x[:, :3] > 0.5, average="macro"), abs=1e-12)
@@ -119,7 +122,7 @@ def test_multilabel_scores_against_sklearn():
     assert json.loads(json.dumps(m, allow_nan=False)) == m
     low = modules.MultiLabelScores(NAMES).compute(predictions=x, references=y, threshold=0.1)
     assert low["map"] == m["map"] and low["f1_micro"] == pytest.approx(f1_score(y, x > 0.1, average="micro"))
-    one = metrics.multilabel_metrics(x[:, :1], y[:, :1], ["a"])  # a single class is a yes or no
+    one = multilabel_metrics(x[:, :1], y[:, :1], ["a"])  # a single class is a yes or no
     assert one["f1_macro"] == one["f1_micro"] == pytest.approx(f1_score(y[:, 0], x[:, 0] > 0.5))
 
 
@@ -136,7 +139,7 @@ def test_multilabel_scores_against_sklearn():
 )
 def test_bad_labels_are_named(probs, targets, words):
     with pytest.raises(UserError, match=words):
-        metrics.multilabel_metrics(probs, targets, NAMES)
+        multilabel_metrics(probs, targets, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_no_file_and_no_connection(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     probs, targets = classes(500)
     state = np.random.get_state()[1].tolist()
-    found = metrics.classification_metrics(probs, targets, NAMES, probabilities=True)
+    found = class_scores(probs, targets)
     assert found["accuracy"] == classification.classification_scores(probs, targets, NAMES)["accuracy"]
     assert not list(tmp_path.iterdir()) and np.random.get_state()[1].tolist() == state
 
@@ -205,7 +208,7 @@ def work(folder: Path) -> None:
     m = modules.SegmentationScores(NAMES)
     m.add_batch(predictions=x[rank::2], references=y[rank::2])
     m.all_reduce()
-    found = {"segmentation": m.compute(), "classification": metrics.classification_metrics(*classes(), NAMES)}
+    found = {"segmentation": m.compute(), "classification": class_scores(*classes())}
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -216,40 +219,4 @@ def test_two_processes(tmp_path):
     x, y = masks()
     assert found[0] == found[1]
     assert same(found[0]["segmentation"], modules.SegmentationScores(NAMES).compute(predictions=x, references=y))
-    assert same(found[0]["classification"], metrics.classification_metrics(*classes(), NAMES))
-
-
-def test_exported_folders_are_loaded_without_this_package(tmp_path):
-    data = {name: DATA[name]() for name in METRICS}
-    for name, (x, y) in data.items():
-        folder = export_metric(name, tmp_path / f"few_label_{name}")
-        assert sorted(p.name for p in folder.iterdir()) == ["README.md", f"{folder.name}.py", "requirements.txt"]
-        assert "hf_lowlabel" not in (folder / f"{folder.name}.py").read_text()
-        np.savez(tmp_path / f"{name}.npz", x=x, y=y)
-    code = f"""
-import sys, json, numpy as np
-sys.modules["hf_lowlabel"] = None
-import evaluate
-found = {{}}
-for name in {[*METRICS]}:
-    data = np.load(name + ".npz")
-    metric = evaluate.load({str(tmp_path)!r} + "/few_label_" + name, class_names=list("abcd"))
-    metric.add_batch(predictions=data["x"], references=data["y"])
-    found[name] = metric.compute()
-print(json.dumps(found))
-"""
-    env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    done = strangers.ran(code, env=env, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    for name, (x, y) in data.items():
-        assert same(found[name], METRICS[name][0](NAMES).compute(predictions=x, references=y)), name
-
-
-def test_an_export_writes_over_nothing(tmp_path):
-    with pytest.raises(UserError, match="did you mean 'segmentation'"):
-        export_metric("segmentations", tmp_path / "new")
-    with pytest.raises(UserError, match="exists"):
-        export_metric("multilabel", tmp_path)
-    with pytest.raises(UserError, match="letters, digits"):
-        export_metric("multilabel", tmp_path / "a-b")
+    assert same(found[0]["classification"], class_scores(*classes()))

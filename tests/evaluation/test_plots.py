@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_lowlabel.evaluation import classification, metrics, panels as panels_of, plots, sheets
+from hf_lowlabel.evaluation import classification, panels as panels_of, plots, sheets
 from hf_lowlabel.evaluation.overlays import palette
 
 pytestmark = pytest.mark.pictures
@@ -32,7 +32,8 @@ def result(k, n=300, names=None):
     logits = rng.normal(size=(n, k))
     logits[np.arange(n), targets] += 3
     names = names or [f"class {i}" for i in range(k)]
-    return metrics.classification_metrics(logits, targets, names), classification.softmax(logits), targets
+    probs = classification.softmax(logits)
+    return classification.classification_scores(probs, targets, names), probs, targets
 
 
 def log(steps=200):
@@ -133,8 +134,7 @@ def test_contact_sheet_frames_mistakes(tmp_path, figures):
 
     def image(i):
         asked.append(i)
-        kinds = [Image.new("RGB", (40, 90), "red"), rng.integers(0, 255, (8, 8), np.uint8)]
-        return [*kinds, rng.integers(0, 255, (3, 32, 32), np.uint8)][i % 3]
+        return rng.integers(0, 255, [(90, 40, 3), (8, 8, 3), (320, 320, 3)][i % 3], np.uint8)
 
     check(sheets.predictions(image, probs, targets, list("abcd"), tmp_path / "predictions.png"))
     chosen = sheets.choose_examples(probs, targets)
@@ -155,10 +155,10 @@ def test_contact_sheet_frames_mistakes(tmp_path, figures):
 
 def test_contact_sheet_of_few_images_and_of_unlabeled_ones(tmp_path):
     _, probs, targets = result(4, 3)
-    image = Image.new("RGB", (20, 20))
+    image = np.zeros((20, 20, 3), np.uint8)
     check(sheets.predictions(lambda i: image, probs, targets, list("abcd"), tmp_path / "few.png"))
     unknown = np.full(3, -1)
-    assert sheets.choose_examples(probs, unknown, random=2) == sheets.choose_examples(probs, unknown, random=2, worst=0)
+    assert len(sheets.choose_examples(result(4, 30)[1], np.full(30, -1))) == 18  # nothing is a mistake
     check(sheets.predictions(lambda i: image, probs, unknown, list("abcd"), tmp_path / "unknown.png"))
     with pytest.raises(ValueError, match="at least one"):
         sheets.predictions(lambda i: image, probs[:0], targets[:0], list("abcd"), tmp_path / "none.png")

@@ -112,7 +112,9 @@ def test_evaluation_of_a_pool(window):
         {window} if window else set(map(tuple, pool.sizes.tolist()))
     )  # no image with the canvas beside it
     assert np.abs(np.array(out["confusion"]) - total).sum() <= 2 and out["images"] == 7  # float32 against float64
-    assert model.training
+    with pytest.raises(ZeroDivisionError):
+        evaluate_segmentation(model, pool, NAMES[:3], each=lambda *one: 1 / 0, **NORM)
+    assert model.training  # after a failure too
     some = evaluate_segmentation(model, pool, NAMES[:3], indices=torch.tensor([6, 2]), **NORM)
     assert some["images"] == 2 and some["pixels"] < out["pixels"]
 
@@ -145,13 +147,13 @@ def test_windows_cover_everything_and_are_averaged():
             logits[:, k] = 2.0
             return SimpleNamespace(logits=logits)
 
-    x = torch.arange(6.0).expand(1, 3, 4, 6).contiguous()
-    out = probabilities(Where(), x, (4, 4), (4, 1))  # windows from 0, 1, 2: classes 0, 1, 0
+    x = torch.arange(7.0).expand(1, 3, 4, 7).contiguous()
+    out = probabilities(Where(), x, (4, 4))  # windows from 0, 2, 3: classes 0, 0, 1
     p = float(torch.tensor([2.0, 0.0]).softmax(0)[0])
     q = 1 - p
-    expected = [p, (p + q) / 2, (p + q + p) / 3, (p + q + p) / 3, (q + p) / 2, p]
+    expected = [p, p, p, (p + p + q) / 3, (p + q) / 2, (p + q) / 2, q]
     assert torch.allclose(out[0, 0, 0], torch.tensor(expected), atol=1e-6)
-    assert torch.allclose(out.sum(1), torch.ones(1, 4, 6), atol=1e-6)
+    assert torch.allclose(out.sum(1), torch.ones(1, 4, 7), atol=1e-6)
 
 
 def test_segment_answers_at_the_size_of_the_image():

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image, ImageOps
 
-from hf_lowlabel.evaluation.metrics import classification_metrics
+from hf_lowlabel.evaluation.classification import classification_scores
 from hf_lowlabel.hub.card import template, write_card, write_card_safely
 from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
 from hf_lowlabel.tasks import of_record
@@ -35,7 +35,7 @@ def metrics(wrong=12, n=60, absent=None):
     guesses[np.flatnonzero(targets == 1)[:wrong]] = 0
     probs = np.full((len(targets), 6), 0.02)
     probs[np.arange(len(targets)), guesses] = 0.9
-    return classification_metrics(probs, targets, NAMES, probabilities=True)
+    return classification_scores(probs, targets, NAMES)
 
 
 def full(**changes):

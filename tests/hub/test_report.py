@@ -16,7 +16,7 @@ from PIL import Image
 
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import charts
-from hf_lowlabel.evaluation.metrics import classification_metrics
+from hf_lowlabel.evaluation.classification import classification_scores, softmax
 from hf_lowlabel.hub.report import report, short_names
 from hf_lowlabel.records import Data, Labels, Row, RunRecord, Stage
 from tests.quick import few_digits
@@ -57,7 +57,7 @@ def make(folder, accuracy_of=0.8, split_hash="a" * 64, method="fixmatch", **chan
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 3, 60)
     guess = np.where(rng.random(60) < accuracy_of, targets, (targets + 1) % 3)
-    metrics = classification_metrics(np.eye(3)[guess] * 3, targets, NAMES)
+    metrics = classification_scores(softmax(np.eye(3)[guess] * 3), targets, NAMES)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     rows = [{"step": s, "loss": 2 / s, "mask_ratio": 0.5, "learning_rate": 0.1} for s in range(1, 100)] + [
         {"step": 50, "test_accuracy": 0.6}

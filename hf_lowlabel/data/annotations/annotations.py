@@ -30,7 +30,7 @@ from ...files import read_text
 from ...text import listed, warn
 from ...yaml_files import parsed
 from ..dataset import Reader
-from ..files.folders import EXTENSIONS, FileReader, ImageFile, is_text, listing, path_inside, walked
+from ..files.folders import FileReader, ImageFile, is_text, listing, path_inside, walked
 from ..files.uploads import Uploads
 from ..labels.labels import class_order, tell_alike
 from ..pixels.images import BadImage, decoding, turned, upright_size
@@ -115,7 +115,7 @@ def find_drawn(
     if not found:
         return None
     inside = path_inside(path, root)
-    every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+    every = Pictures([file.id for file in (listing(path) if inside else files)])
     objects, left_out, strange = dict[str, Objects](), list[tuple[str, str]](), list[tuple[str, Annotations]]()
     lost, uploads = list[tuple[str, Annotations]](), Uploads(every.ids)
     for part in found:

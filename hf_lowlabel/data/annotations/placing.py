@@ -19,8 +19,8 @@ from .annotated import Annotations
 class Pictures(ImageNames):
     """The images of a data set, and those of each split by the folders that they lie in."""
 
-    def __init__(self, ids: Sequence[str], endings: frozenset[str]):
-        super().__init__(ids, endings)
+    def __init__(self, ids: Sequence[str]):
+        super().__init__(ids)
         self.splits: dict[str, ImageNames] = {}
 
     @cached_property
@@ -41,7 +41,7 @@ class Pictures(ImageNames):
             return self
         if split not in self.splits:
             ids = [id for id in self.ids if self.of_folder[id.rpartition("/")[0]] == split]
-            self.splits[split] = ImageNames(ids, self.endings)
+            self.splits[split] = ImageNames(ids)
         return self.splits[split]
 
 

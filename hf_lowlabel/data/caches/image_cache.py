@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from ...errors import UserError
 from ..dataset import ImageDataset
 from ..pixels.images import resampling
-from ..pixels.masks import IGNORE
+from ..pixels.masks import IGNORE, check_values
 from . import decoding
 from .decoding import (
     Decoded,
@@ -312,7 +312,7 @@ def resident(decoder: Decoder, device, threads: int, max_bad: float, skipped: li
     named = skipped + decoder.named(bad)
     check_share(named, count + len(skipped), max_bad)
     if decoder.masks:
-        source.masks.check(present, count - len(bad), source.name)
+        check_values(present, source.masks.format, count - len(bad), source.name)
     cache = ResidentCache(images, decoder.ids(), decoder.indices, named, decoder.sizes, source.file_of)
     if bad:
         cache.keep(np.setdiff1d(np.arange(count), list(bad)).astype(np.int64))

@@ -54,9 +54,6 @@ CONVERT = {  # endings of pictures that are not read -> what to do
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z"), "unpack archives first"),
     **dict.fromkeys((".czi", ".nd2", ".lif", ".svs", ".ndpi"), "export the images of the microscope as PNG or TIFF"),
 }
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .avif .tga .ico".split()
-)
 
 
 class ImageFile(NamedTuple):
@@ -124,7 +121,7 @@ def listing(root: Path) -> list[ImageFile]:
 def walk(root: Path) -> Iterator[ImageFile]:
     """Each file with an image's extension, its path with "/"; hidden ones are left out."""
     unread, odd, ours, bare = Counter[str](), list[str](), list[str](), list[str]()
-    endings = read_endings(EXTENSIONS)
+    endings = read_endings()
     for folder, _, files in walked(root, ours):
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in sorted(files):
@@ -175,7 +172,7 @@ def ending_of(file: str) -> str:
 
 def holds_images(folder: Path) -> bool:
     """Whether there is an image in a folder or below it, outside of what this library wrote."""
-    endings = read_endings(EXTENSIONS)
+    endings = read_endings()
     return any(ending_of(file) in endings and file[0] != "." for _, _, files in walked(folder) for file in files)
 
 
@@ -213,7 +210,7 @@ def is_ours(folder: Path) -> bool:
 
 def holds_more(folder: Path) -> bool:
     """Whether there are images beside predicted masks, as where `predict` wrote into a folder of photos."""
-    endings = read_endings(EXTENSIONS)
+    endings = read_endings()
     with os.scandir(folder) as entries:
         names = [(entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "."]
     known = {MASKS, OVERLAYS, *SYSTEM}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...text import warn
-from .folders import EXTENSIONS, ImageFile
+from ..pixels.images import EXTENSIONS
+from .folders import ImageFile
 from .table_files import stem
 
 SUFFIXES = (

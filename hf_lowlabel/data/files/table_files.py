@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from ...errors import UserError
 from ...files import read_bytes
 from ..labels.columns import FILE_COLUMNS, Rows, headers
+from ..pixels.images import EXTENSIONS
 
 FEW = 20  # images of one name, which are looked through one by one
 TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -155,16 +156,16 @@ def stem(id: str) -> str:
     return id[:at] if id.rfind("/") + 1 < at < len(id) - 1 else id
 
 
-def match_names(names: Sequence[str], ids: Sequence[str], endings: frozenset[str]) -> tuple[list[str | None], int]:
+def match_names(names: Sequence[str], ids: Sequence[str]) -> tuple[list[str | None], int]:
     """`ImageNames.match` of images that are asked for once."""
-    return ImageNames(ids, endings).match(names)
+    return ImageNames(ids).match(names)
 
 
 class ImageNames:
-    """The ids of images, to be found by names that are nearly theirs. endings: of image files, such as ".jpg"."""
+    """The ids of images, to be found by names that are nearly theirs."""
 
-    def __init__(self, ids: Sequence[str], endings: frozenset[str]):
-        self.ids, self.endings, self.known = ids, endings, set(ids)
+    def __init__(self, ids: Sequence[str]):
+        self.ids, self.known = ids, set(ids)
         self.called: dict[tuple[Any, ...], list[str]] = {}  # (name, how it is read) -> the ids that are called so
         self.by_folder: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # the same, by one folder more
 
@@ -223,7 +224,7 @@ class ImageNames:
                 return tried
             for fold in (str, str.casefold):
                 base = PurePosixPath(fold(tried))
-                whole = base.suffix.lower() in self.endings
+                whole = base.suffix.lower() in EXTENSIONS
 
                 def ends_alike(id: str, fold=fold, base=base, whole=whole) -> bool:
                     return fold(id if whole else str(PurePosixPath(id).with_suffix(""))).endswith(base.name)
@@ -231,7 +232,7 @@ class ImageNames:
                 if found := longest_tail(base, self.candidates(base.name, base, ends_alike, fold, ""), fold):
                     return found
             plain = PurePosixPath(tried)
-            of_image = plain.suffix.lower() in self.endings
+            of_image = plain.suffix.lower() in EXTENSIONS
             word = plain.stem if of_image else plain.name
 
             def of_kind(id: str, plain=plain, of_image=of_image) -> bool:

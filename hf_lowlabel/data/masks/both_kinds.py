@@ -12,8 +12,9 @@ from ...text import warn
 from ..annotations.annotated import UNKNOWN, Annotations, Objects
 from ..annotations.annotations import json_and_xml, outlines_in_text
 from ..annotations.placing import Pictures, place_images
-from ..files.folders import EXTENSIONS, listing, path_inside
+from ..files.folders import listing, path_inside
 from ..files.uploads import Uploads
+from ..pixels.images import EXTENSIONS
 from .mask_files import MaskFiles
 
 
@@ -63,7 +64,7 @@ def outlined(path: Path, found: MaskFiles) -> dict[str, str]:
         first = next(parts, None)
         if first is None:  # nobody needs the names of the images
             return drawn
-        every = Pictures([file.id for file in (listing(path) if inside else files)], EXTENSIONS)
+        every = Pictures([file.id for file in (listing(path) if inside else files)])
         ids, uploads = {f"{inside}{file.id}": id for id, file in found.files.items()}, Uploads(every.ids)
         batches = ([part] for part in itertools.chain([first], parts)) if all_have else [[first, *parts]]
         for part, name, id, _ in itertools.chain.from_iterable(place_images(b, path, every, uploads) for b in batches):

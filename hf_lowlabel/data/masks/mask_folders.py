@@ -29,27 +29,10 @@ from ..splits.split_roots import only_train, split_root
 from .mask_files import MaskFiles, in_two, mask_files, within
 from .voc import listed_photos, meaning, refuse_two_lists, sole_list, tell_unlisted
 
-CITYSCAPES_CLASSES = [
-    "road",
-    "sidewalk",
-    "building",
-    "wall",
-    "fence",
-    "pole",
-    "traffic light",
-    "traffic sign",
-    "vegetation",
-    "terrain",
-    "sky",
-    "person",
-    "rider",
-    "car",
-    "truck",
-    "bus",
-    "train",
-    "motorcycle",
-    "bicycle",
-]
+CITYSCAPES_CLASSES = (
+    "road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person, "
+    "rider, car, truck, bus, train, motorcycle, bicycle"
+).split(", ")
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # labelIds of the classes
 CITYSCAPES_TABLE = tuple(CITYSCAPES_IDS.index(v) if v in CITYSCAPES_IDS else IGNORE for v in range(256))
 

@@ -42,6 +42,9 @@ INTERPOLATIONS = {
 }
 # What is read; Pillow's other decoders start programs (EPS: Ghostscript) or take anything for an image.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .avif .tga .ico".split()
+)
 TURNS = {  # of an orientation tag, the turn that sets the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -171,10 +174,10 @@ def plugins() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def read_endings(endings: frozenset[str]) -> frozenset[str]:
-    """Those of `endings` that this Pillow reads, and those of `plugins`."""
+def read_endings() -> frozenset[str]:
+    """Those of `EXTENSIONS` that this Pillow reads, and those of `plugins`."""
     avif = features.check("avif") or importlib.util.find_spec("pillow_avif")
-    return (endings if avif else endings - {".avif"}) | {e for found in plugins().values() for e in found}
+    return (EXTENSIONS if avif else EXTENSIONS - {".avif"}) | {e for found in plugins().values() for e in found}
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import UserError, nearest, unknown
 from ...text import warn
-from ..files.folders import EXTENSIONS, METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file, path_inside
+from ..files.folders import METADATA, SPLITS, UNLABELED, WITH_MORE, listing, metadata_file, path_inside
 from ..files.split_words import called_as_split
 from ..files.table_files import NoTable, folders_of, match_names, plain_name, read_table
 from ..labels.columns import BOX_COLUMNS, FILE_COLUMNS, Rows, cells_of, column_called, columns_of, without_header
@@ -163,7 +163,7 @@ def unfit(columns: Sequence[str], names: Sequence[str], ids: Sequence[str], skip
     """Why a table that may be of something else has no labels of these images; "" where it may have them."""
     if (box := column_called(columns, BOX_COLUMNS)) is not None:
         return f"it is one of boxes (column {box!r}): give --label-column, if it says the label of each image"
-    found = sum(id is not None for id in match_names(names, ids, EXTENSIONS)[0])
+    found = sum(id is not None for id in match_names(names, ids)[0])
     return "" if found and (skip_missing or found * 2 >= len(names)) else f"it names {found or 'none'} of the images"
 
 
@@ -211,7 +211,7 @@ def placed(
         found, loose = of_column, sum(id not in (None, name) for name, id in zip(names, of_column))
     else:
         every = [image.id for image in listing(file.parent)] if of_all else ids
-        found, loose = match_names(names, every, EXTENSIONS)
+        found, loose = match_names(names, every)
     if not of_all:
         found = [
             id if id in (None, name) or not of_other_split(name, id, root) else None for name, id in zip(names, found)

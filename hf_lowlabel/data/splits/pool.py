@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...text import warn
 from ..annotations.placing import Pictures
 from ..files.folder_names import in_mask_folders
-from ..files.folders import ALIASES, EXTENSIONS, SPLITS, UNLABELED, is_text, listing, path_inside
+from ..files.folders import ALIASES, SPLITS, UNLABELED, is_text, listing, path_inside
 from ..files.mask_names import masks_among
 from ..files.split_words import called_as_split, split_said
 from ..files.table_files import ImageNames, read_table, stem
@@ -38,7 +38,7 @@ class Pool:
     def every(self) -> Pictures:
         ids = [file.id for file in listing(self.path)]
         masks = {*masks_among(ids), *in_mask_folders(ids)}
-        return Pictures([id for id in ids if id not in masks], EXTENSIONS)
+        return Pictures([id for id in ids if id not in masks])
 
     @cached_property
     def uploads(self) -> Uploads:
@@ -96,7 +96,7 @@ class Pool:
             said = {folder: split_said(folder.split("/")) for folder in self.every.folders}
             of_ids = [(id, said[id.rpartition("/")[0]]) for id in self.every.ids]
             own = [id for id, of in of_ids if of == split] or [id for id, of in of_ids if of in (None, "train")]
-            self.of_split[split] = ImageNames(own, EXTENSIONS) if len(own) < len(of_ids) else self.every
+            self.of_split[split] = ImageNames(own) if len(own) < len(of_ids) else self.every
         found, _ = self.of_split[split].match(names)
         elsewhere = self.of_split[split] is not self.every
         lost = [name for name, id in zip(names, found) if id is None and elsewhere]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from ...errors import UserError, unknown
 from ...files import read_text
 from ..dataset import ImageDataset
-from ..files.folders import EXTENSIONS
+from ..pixels.images import EXTENSIONS
 from .splits import Split, manifest
 
 

@@ -12,7 +12,6 @@ from ...text import warn
 from ..files.folder_names import MASK_FOLDERS
 from ..files.folders import (
     ALIASES,
-    EXTENSIONS,
     OTHER_TABLES,
     SPLITS,
     UNLABELED,
@@ -26,6 +25,7 @@ from ..files.folders import (
 )
 from ..files.split_words import OF_IMAGES, besides, called_as_split, split_said, splits_in, words_in
 from ..files.table_files import TABLES
+from ..pixels.images import EXTENSIONS
 
 SAYING = (*TABLES, *OTHER_TABLES, ".yaml", ".yml", ".xml")  # endings of files that may say labels or splits
 SAYS = {*"annotation annotations imagesets instances label labels lists meta metadata split splits".split()}
