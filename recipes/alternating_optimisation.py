@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="images in a step of phase two, a multiple of 4")
     parser.add_argument("--learning-rate", type=float, default=0.02, help="learning rate of phase two")
     args = parser.parse_args()
-    if args.batch_size < 4 or args.batch_size % 4:  # an image with a label for four without, as everywhere
+    if args.batch_size < 4 or args.batch_size % 4:  # a step has a labeled image for each four others
         parser.error(f"found --batch-size {args.batch_size}; expected a multiple of 4")
     if args.refine and args.num_labels is not None:
         parser.error("found --num-labels beside --refine, whose labels are those of its run; leave it out")

@@ -31,10 +31,11 @@ def stages(monkeypatch):
     def started(**settings):
         raise Started(settings)
 
+    monkeypatch.syspath_prepend(str(RECIPES))
+    shared, _ = (importlib.import_module(name) for name in ("data_sets", "pixpro_cutmix"))  # with the verbs themselves
+    monkeypatch.setattr(shared, "pretrain", started)
     for verb in ("pretrain", "finetune"):
         monkeypatch.setattr(f"hf_lowlabel.{verb}", started)
-    monkeypatch.syspath_prepend(str(RECIPES))
-    monkeypatch.setattr(importlib.import_module("data_sets"), "pretrain", started)
 
 
 @pytest.fixture(scope="module")
