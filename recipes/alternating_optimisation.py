@@ -24,7 +24,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from data_sets import arguments, common, folder_of, for_pretrain, held_out, name_of, source_of
+from data_sets import arguments, check, common, count, folder_of, for_pretrain, held_out, launch, name_of, passes, say
+from safetensors.numpy import load_file
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.data.splits.splits import Split
@@ -34,12 +35,11 @@ from hf_lowlabel.training.priors import load_priors, save_priors
 KEPT = 2 / 3  # share of the images in a cycle (section 3.3)
 
 
-def kept_labels(
-    found: Path, output: Path, ids: list[str], names: list[str], *, soft: bool, share: float, seed: int
-) -> None:
-    """Pseudo-labels of a random `share` of the images, hard unless `soft`; the others get a row of zeros."""
+def kept_labels(found: Path, output: Path, names: list[str], *, soft: bool, share: float, seed: int) -> None:
+    """Pseudo-labels of a random `share` of the images in `found`, hard unless `soft`; the others get a row of zeros."""
+    ids = json.loads(load_file(found)["ids"].tobytes())  # not those that phase one left out, copies of test images
     p = load_priors(found, ids, names).numpy()
-    p = p if soft else np.eye(len(names))[p.argmax(1)]
+    p = p if soft else np.eye(len(names))[p.argmax(1)] * (p.sum(1, keepdims=True) > 0)  # an empty row stays empty
     out = np.random.default_rng(seed).permutation(len(p))[round(share * len(p)) :]
     p[out] = 0
     save_priors(output, p, ids, names)
@@ -48,7 +48,9 @@ def kept_labels(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser, ["cifar10", "cifar100", "svhn"], "runs/alternating")
-    parser.add_argument("--num-labels", type=int, default=100, help="labels, evenly over the classes")
+    parser.add_argument(
+        "--num-labels", type=int, help="labels, evenly over the classes (default: 100, or those of --refine)"
+    )
     parser.add_argument(
         "--backbone", help="prepared weights: a run folder, a timm name or a Hub id, instead of RotNet here"
     )
@@ -56,28 +58,32 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18_cifar", help="architecture")
     parser.add_argument("--image-size", type=int, default=32, help="side of a view in px")
     parser.add_argument("--freeze", type=int, default=2, help="blocks that stay as they were prepared")
-    parser.add_argument("--pretrain-epochs", type=float, default=200, help="passes of RotNet over the images")
-    parser.add_argument("--cycles", type=int, default=12)
+    parser.add_argument("--pretrain-epochs", type=passes, default=200, help="passes of RotNet over the images")
+    parser.add_argument("--cycles", type=count, default=12)
     parser.add_argument("--whole", type=int, default=2, help="last cycles that keep all images")
     parser.add_argument("--epochs", type=float, default=10, help="passes over the images in phase two of a cycle")
-    parser.add_argument("--batch-size", type=int, default=128, help="images in a step of phase two")
+    parser.add_argument("--batch-size", type=int, default=128, help="images in a step of phase two, a multiple of 4")
     parser.add_argument("--learning-rate", type=float, default=0.02, help="learning rate of phase two")
     args = parser.parse_args()
+    if args.batch_size < 4 or args.batch_size % 4:  # a step has a labeled image for each four others
+        parser.error(f"found --batch-size {args.batch_size}; expected a multiple of 4")
+    if args.refine and args.num_labels is not None:
+        parser.error("found --num-labels beside --refine, whose labels are those of its run; leave it out")
 
-    refined = ["refine"] if args.refine else []
-    folder = folder_of(args, name_of(args), args.num_labels, *refined)
+    number = 100 if args.num_labels is None else args.num_labels
+    folder = folder_of(args, name_of(args), "refine" if args.refine else number)
     shared = dict(common(args), image_size=args.image_size)
-    prepared = args.refine or args.backbone or rotnet(args, shared, folder / "rotnet")
-    once = {k: v for k, v in shared.items() if k != "precision"}
-    labels = dict(num_labels=args.num_labels, class_balanced=True)
+    labels = dict(num_labels=number, class_balanced=True)
     if args.refine:
         labels = dict(split=str(Path(args.refine, "split.json")))
+    check(**shared, **labels, **phase_two(args), model=args.refine or args.backbone or args.model, prior="of phase one")
+    prepared = args.refine or args.backbone or rotnet(args, shared, folder / "rotnet")
+    once = {k: v for k, v in shared.items() if k != "precision"}
     if args.dry_run:  # phase two is lighter than RotNet's four rotations
         start = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
         finetune(**once, **labels, **start, method="probe")
         return
     now = prepared
-    source = source_of(shared)
     for cycle in range(args.cycles):
         here = folder / f"cycle-{cycle + 1:02d}"
         one, two, prior = here / "phase-1", here / "phase-2", here / "priors.safetensors"
@@ -86,18 +92,14 @@ def main() -> None:
         split = Split.load(one / "split.json")
         labels = dict(split=str(one / "split.json"))
         if rank() == 0:
-            ids = [source.ids[i] for i in split.resolve(source).train]
             share = 1.0 if args.refine or cycle >= args.cycles - args.whole else KEPT
             how = dict(soft=bool(args.refine), share=share, seed=1000 * args.seed + cycle)
-            kept_labels(one / "priors.safetensors", prior, ids, split.class_names, **how)
+            kept_labels(one / "priors.safetensors", prior, split.class_names, **how)
         barrier()
         if not (two / "metrics.json").is_file():
             finetune(**shared, **labels, **phase_two(args), model=prepared, prior=str(prior), output_dir=str(two))
         now = str(two)
-        print(
-            f"cycle {cycle + 1}: test accuracy {json.loads((two / 'metrics.json').read_text())['accuracy']:.2%}",
-            flush=True,
-        )
+        say(f"cycle {cycle + 1}: test accuracy {json.loads((two / 'metrics.json').read_text())['accuracy']:.2%}")
 
 
 def rotnet(args: argparse.Namespace, shared: dict, folder: Path) -> str:
@@ -124,4 +126,4 @@ def phase_two(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

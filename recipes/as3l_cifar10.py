@@ -17,13 +17,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, folder_of, run_settings
+from data_sets import arguments, check, folder_of, launch, run_settings, say
 
 from hf_lowlabel import finetune, load_source, pretrain
 from hf_lowlabel.demo_active import answer
 from hf_lowlabel.distributed import barrier, rank
+from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.importing import import_labels
+from hf_lowlabel.labeling.to_label import is_complete
 from hf_lowlabel.selection.prior_labels import priors
+from hf_lowlabel.selection.strategies import STRATEGIES
 from hf_lowlabel.selection.verbs import select
 
 
@@ -32,9 +35,7 @@ def main() -> None:
     arguments(parser, [], "runs/as3l-cifar10")
     parser.add_argument("--dataset", default="uoft-cs/cifar10", help="Hub id or a local copy")
     parser.add_argument("--num-labels", type=int, default=10)
-    parser.add_argument(
-        "--strategy", default="as3l", help="which images: as3l, random, k-medoids, coreset, usl, typiclust"
-    )
+    parser.add_argument("--strategy", default="as3l", choices=list(STRATEGIES), help="which images")
     parser.add_argument(
         "--priors", action=argparse.BooleanOptionalAction, default=True, help="guide the start by prior pseudo-labels"
     )
@@ -46,9 +47,10 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    folder = folder_of(args, args.strategy, args.num_labels, *([] if args.priors else ["no-priors"]))
     shared = dict(run_settings(args), dataset=args.dataset)
     flexmatch = dict(method="flexmatch", preset="cifar", max_steps=args.max_steps)
+    refuse(args, dict(shared, **flexmatch))
+    folder = folder_of(args, args.strategy, args.num_labels, *([] if args.priors else ["no-priors"]))
     backbone = args.backbone or simsiam(args, shared, folder / "simsiam")
     if args.dry_run:
         if args.backbone:  # labels at random take as long as chosen ones
@@ -64,7 +66,18 @@ def main() -> None:
         eval_steps=max(1, args.max_steps // 1024),
         output_dir=str(folder / "flexmatch"),
     )
-    print(f"test accuracy with {args.num_labels} labels: {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
+    say(f"test accuracy with {args.num_labels} labels: {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
+
+
+def refuse(args: argparse.Namespace, settings: dict) -> None:
+    """UserError for flags and data that would end the recipe after SimSiam; settings: of FlexMatch."""
+    guided = dict(prior_until=args.prior_until) if args.priors else {}
+    chosen = check(**settings, **guided, model=args.backbone or "wrn_28_2")
+    if chosen.published is None:
+        raise UserError(f"{args.dataset} has no test split, which this recipe reports on. Give --dataset one that has.")
+    least, most = len(chosen.split.class_names), len(chosen.split.labeled)
+    if not least <= args.num_labels <= most:
+        raise UserError(f"Found --num-labels {args.num_labels}. Give {least}, one for each class, to {most}.")
 
 
 def simsiam(args: argparse.Namespace, shared: dict, folder: Path) -> str:
@@ -79,7 +92,8 @@ def label_chosen(args: argparse.Namespace, backbone: str, folder: Path) -> Path:
     if args.resume and (folder / "split.json").is_file():
         return folder / "split.json"
     to_label, how = folder / "to_label", dict(budget=args.num_labels, strategy=args.strategy, seed=args.seed)
-    select(backbone, args.dataset, output=str(to_label), **how)
+    if not (args.resume and is_complete(to_label)):
+        select(backbone, args.dataset, output=str(to_label), **how)
     if rank() == 0:
         source = load_source(args.dataset)
         answer(to_label, source)
@@ -95,9 +109,9 @@ def guide(args: argparse.Namespace, backbone: str, split: str, folder: Path) -> 
         Path(prior).unlink(missing_ok=True)  # of a run that goes on: they are computed again
     barrier()
     worth = priors(backbone, args.dataset, split=split, output=prior, seed=args.seed, features=features)
-    print("priors: " + ", ".join(f"{k} {v:.4g}" for k, v in worth.items()))
+    say("priors: " + ", ".join(f"{k} {v:.4g}" for k, v in worth.items()))
     return dict(prior=prior, prior_until=args.prior_until)
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

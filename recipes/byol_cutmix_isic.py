@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_sets import before_masks, folder_of, mask_arguments, run_settings, without_strong_views
+from data_sets import before_masks, folder_of, launch, mask_arguments, run_settings, say, without_strong_views
 
 from hf_lowlabel import finetune
 from hf_lowlabel.finetuning.presets import CUTMIX
@@ -52,21 +52,27 @@ def main() -> None:
         classes=["skin", "lesion"],
         image_size=args.image_size,
     )
-    start = before_masks(args, folder, "byol", **shared, batch_size=args.pretrain_batch_size)
-    run = finetune(
+    tuned = {
         **shared,
-        **start,
         **without_strong_views(args.method),
-        **{**CUTMIX, "head_lr": 1.0, "batch_size": args.batch_size, "max_steps": args.max_steps},
-        num_labels=args.num_labels,
-        stored_size=args.long_side,
+        **CUTMIX,
+        "head_lr": 1.0,
+        "batch_size": args.batch_size,
+        "max_steps": args.max_steps,
+        "num_labels": args.num_labels,
+        "stored_size": args.long_side,
+    }
+    start = before_masks(args, folder, "byol", tuned, **shared, batch_size=args.pretrain_batch_size)
+    run = finetune(
+        **tuned,
+        **start,
         output_dir=str(folder / f"{args.method}-{args.num_labels}"),
     )
-    print(
+    say(
         f"with {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, IoU of the lesion "
         f"{run.metrics['object_iou']:.2%}, its mean over images {run.metrics['object_jaccard']:.2%}"
     )
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

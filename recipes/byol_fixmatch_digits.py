@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, folder_of, run_settings
+from data_sets import arguments, folder_of, launch, run_settings, say
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
 from hf_lowlabel.demo_stages import DIGITS_FINETUNE, DIGITS_PRETRAIN, DIGITS_PRIORS, DIGITS_SHARED, FROM_PRIORS
@@ -52,9 +52,9 @@ def main() -> None:
         compare_supervised=baseline,
         output_dir=str(folder / "model"),
     )
-    print(f"supervised: {alone.metrics['accuracy']:.2%}; {worth['accuracy']:.2%} of the prior pseudo-labels are right")
-    print(f"BYOL, priors, FlexMatch: {tuned.metrics['accuracy']:.2%}")
+    say(f"supervised: {alone.metrics['accuracy']:.2%}; {worth['accuracy']:.2%} of the prior pseudo-labels are right")
+    say(f"BYOL, priors, FlexMatch: {tuned.metrics['accuracy']:.2%}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

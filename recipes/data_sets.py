@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-from hf_lowlabel import load_source, pretrain
-from hf_lowlabel.arguments import DataArguments
+from hf_lowlabel import pretrain, text
+from hf_lowlabel.arguments import Config, DataArguments
 from hf_lowlabel.commands import slug
-from hf_lowlabel.distributed import barrier, rank
+from hf_lowlabel.data.dataset import ImageDataset
+from hf_lowlabel.distributed import barrier, is_main_process, rank
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.files import read_json, write_json
+from hf_lowlabel.methods import find
+from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import get_task
+from hf_lowlabel.tasks.data_classes import Chosen
 
 DATA: dict[str, dict] = {
     "cifar10": dict(dataset="uoft-cs/cifar10"),
@@ -44,7 +50,9 @@ def arguments(parser: argparse.ArgumentParser, names: list[str], output: str) ->
             "--benchmark", action=Published, default=names[0], choices=names, help=f"data set (default: {names[0]})"
         )
         parser.add_argument("--dataset", help="your own images; beside --benchmark a copy of that data set")
-        parser.add_argument("--unlabeled-dataset", help="a local copy of the images without labels (STL-10)")
+        parser.add_argument(
+            "--unlabeled-dataset", help="more images, without labels; of STL-10 a local copy of its own"
+        )
     parser.add_argument("--seed", type=int, default=0, help="decides labels, weights and views")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     _ending(parser, output)
@@ -70,6 +78,34 @@ def _ending(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--dry-run", action="store_true", help="two steps of each stage; nothing is kept")
 
 
+def launch(main: Callable[[], None]) -> None:
+    """Run a recipe; bad input ends it with one sentence."""
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(text.printable(f"error: {error}")) from None
+
+
+def say(line: str) -> None:
+    """`print` on the first process of a launch."""
+    if is_main_process():
+        text.say(line, flush=True)
+
+
+def count(given: str) -> int:
+    """The type of a flag for a whole number above 0."""
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"found {given}, expected a whole number above 0")
+    return int(given)
+
+
+def passes(given: str) -> float:
+    """The type of a flag for a number above 0."""
+    if not 0 < (value := float(given)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {given}, expected a number above 0")
+    return value
+
+
 class Published(argparse.Action):
     """--benchmark, which tells a copy of a published data set from one's own images."""
 
@@ -90,7 +126,8 @@ def name_of(args: argparse.Namespace) -> str:
 def folder_of(args: argparse.Namespace, *names: object, stages: tuple[str, ...] = ()) -> Path:
     """The folder of the runs of these data, this start and this seed.
 
-    A note in it keeps the flags, so that a run of other ones is never gone on with, nor taken for one of these.
+    A note in it keeps the flags, so that a run of other ones is never gone on with, nor taken for one of these. It says
+    nothing where bad flags have left no run.
 
     Args:
         args: the flags of a recipe.
@@ -113,7 +150,7 @@ def folder_of(args: argparse.Namespace, *names: object, stages: tuple[str, ...] 
         return folder
     given = json.loads(json.dumps({name: value for name, value in given.items() if name not in stages}))
     note = folder / "recipe.json"
-    known = read_json(note) if note.is_file() else given
+    known = read_json(note) if note.is_file() and any(path.is_dir() for path in folder.iterdir()) else given
     if other := [name for name in given if known.get(name) != given[name]]:
         flag, was, now = f"--{other[0].replace('_', '-')}", known.get(other[0]), given[other[0]]
         raise UserError(f"{folder} holds runs of {flag} {was}, and this is {now}. Give {was}, or another --output-dir.")
@@ -133,6 +170,21 @@ def common(args: argparse.Namespace, benchmark: str | None = None) -> dict:
     return dict(data, **run_settings(args))
 
 
+def length(method: str, preset: str | None, unit: str, given: float | None, usual: float) -> dict:
+    """The setting of a run's length: what is `given`, else that of the preset, else the usual one.
+
+    Args:
+        method: of finetuning or pretraining.
+        preset: its preset, whose own length needs no setting.
+        unit: "max_steps" or "epochs".
+        given: by the user.
+        usual: for presets without a length.
+    """
+    if given is None and {"epochs", "max_steps"} & find(method).presets.get(preset, {}).keys():
+        return {}
+    return {unit: usual if given is None else given}
+
+
 def run_settings(args: argparse.Namespace) -> dict:
     """Settings that say how the stages run, whatever the data."""
     return dict(seed=args.seed, precision=args.precision, resume=args.resume, dry_run=args.dry_run)
@@ -144,7 +196,7 @@ def held_out(args: argparse.Namespace, folder: Path) -> dict:
         return {}
     manifest = folder / "held-out.json"
     if rank() == 0 and not manifest.is_file():  # the test set is one of the seed, whatever is labeled
-        task, data = get_task("classification"), DataArguments(dataset=args.dataset)
+        task, data = get_task("classification"), data_of(common(args))
         task.choose_split(data, args.seed, task.open(data)).split.save(manifest)
     barrier()
     return dict(split=str(manifest))
@@ -155,8 +207,23 @@ def for_pretrain(settings: dict) -> dict:
     return {k: v for k, v in settings.items() if k != "test_dataset_split"}
 
 
-def pretrained(start: dict, **settings) -> dict:
-    """`start` of finetuning after `pretrain` with these settings: its network, or the same after a dry run."""
+def check(**settings) -> Chosen:
+    """Which images `finetune` would learn from and test on, with these settings.
+
+    Raises:
+        UserError: what `finetune` would refuse of names, numbers and labels, before that which takes days comes first.
+    """
+    config = resolve(Config.from_flat("finetune", settings))
+    task = get_task(config.task)
+    return task.choose_split(config.data, config.training.seed, task.open(config.data))
+
+
+def pretrained(start: dict, then: dict, **settings) -> dict:
+    """`start` of finetuning after `pretrain` with these settings: its network, or the same after a dry run.
+
+    then: all other settings of that finetuning, which are checked first.
+    """
+    check(**start, **then)
     run = pretrain(**start, **settings)
     return start if settings["dry_run"] else dict(model=str(run.folder))
 
@@ -166,17 +233,24 @@ def without_strong_views(method: str) -> dict:
     return dict(method=method, method_args=dict(strong=False) if method == "supervised" else {})
 
 
-def before_masks(args: argparse.Namespace, folder: Path, method: str, **settings) -> dict:
-    """What finetuning on masks starts from: the network, after `method` on all images unless --pretrain-epochs is 0."""
+def before_masks(args: argparse.Namespace, folder: Path, method: str, then: dict, **settings) -> dict:
+    """What finetuning on masks starts from: the network, after `method` on all images unless --pretrain-epochs is 0.
+
+    then: all other settings of that finetuning.
+    """
     start = dict(model=args.model, from_scratch=args.from_scratch)
     if not args.pretrain_epochs:
         return start
     more = dict(preset="target", epochs=args.pretrain_epochs, output_dir=str(folder / method))
-    return pretrained(start, **settings, **more, method=method)
+    return pretrained(start, then, **settings, **more, method=method)
 
 
-def source_of(settings: dict):
-    """The images of these settings, opened."""
-    return load_source(
-        settings["dataset"], config=settings.get("dataset_config"), label_column=settings.get("label_column")
-    )
+def data_of(settings: dict) -> DataArguments:
+    """Where the images of these settings come from."""
+    known = {field.name for field in fields(DataArguments)}
+    return DataArguments(**{name: value for name, value in settings.items() if name in known})
+
+
+def source_of(settings: dict) -> ImageDataset:
+    """The images of these settings, opened as `finetune` opens them."""
+    return get_task("classification").open(data_of(settings))

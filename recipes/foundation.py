@@ -1,6 +1,7 @@
 """From an encoder of the Hub to a model of one's own images: class names or labels, frozen features, then all images.
 
     python recipes/foundation.py --dataset photos/ --class-names cat dog
+    python recipes/foundation.py --dataset photos/ --labels runs/foundation/frozen/to_label --output-dir runs/labeled
     python recipes/foundation.py --dataset photos/ --num-labels 40 --class-names cat dog
     python recipes/foundation.py --dataset photos/ --task segmentation --num-labels 20
 
@@ -17,9 +18,14 @@ Cost: one pass of each encoder over all images, then short runs of ViT-S at the 
 from __future__ import annotations
 
 import argparse
+import shlex
+import tempfile
 from pathlib import Path
 
+from data_sets import launch, say
+
 from hf_lowlabel import auto, finetune
+from hf_lowlabel.commands import free
 
 ENCODERS = ["facebook/dinov2-small"]
 WORDS = "google/siglip2-base-patch16-224"
@@ -36,6 +42,11 @@ EXPECT = {
     ),
 }
 
+FOREIGN = {  # flags that a task has no use for
+    "classification": ["classes"],
+    "segmentation": ["class_names", "text_model", "labels", "minutes"],
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,6 +58,7 @@ def main() -> None:
         "--class-names", nargs="+", default=[], metavar="NAME", help="used instead of labels, and beside them"
     )
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="what the values of masks mean")
+    parser.add_argument("--labels", help="finished labels of classes: a folder of `hf-lowlabel label`, or a table")
     parser.add_argument("--num-labels", type=int, help="labels or masks to keep of those there are; None: all")
     parser.add_argument("--test-fraction", type=float, default=0.2, help="share of the labeled images to test on")
     parser.add_argument("--image-size", type=int, help="side of a view in px; None: the encoder's, or 518 for masks")
@@ -57,9 +69,14 @@ def main() -> None:
     parser.add_argument("--output-dir", default="runs/foundation")
     parser.add_argument("--dry-run", action="store_true", help="frozen features, then two steps of each run")
     args = parser.parse_args()
-    print(EXPECT[args.task])
-    for name, score in (masks if args.task == "segmentation" else classes)(args, Path(args.output_dir)).items():
-        print(f"{name}: {'no test image' if score is None else f'{score:.1%}'}")
+    for flag in FOREIGN[args.task]:
+        if getattr(args, flag) != parser.get_default(flag):
+            parser.error(f"found --{flag.replace('_', '-')}, which is not for --task {args.task}; leave it out")
+    say(EXPECT[args.task])
+    with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as aside:
+        folder = Path(aside if args.dry_run else args.output_dir)
+        for name, score in (masks if args.task == "segmentation" else classes)(args, folder).items():
+            say(f"{name}: {'no test image' if score is None else f'{score:.1%}'}")
 
 
 def shared(args: argparse.Namespace) -> dict:
@@ -76,6 +93,7 @@ def classes(args: argparse.Namespace, folder: Path) -> dict[str, float | None]:
     best = auto(
         **shared(args) | dict(model=args.encoders),
         **words,
+        labels=args.labels,
         num_labels=args.num_labels,
         test_fraction=args.test_fraction,
         minutes=args.minutes,
@@ -83,10 +101,13 @@ def classes(args: argparse.Namespace, folder: Path) -> dict[str, float | None]:
         output_dir=folder / "frozen",
     )
     for line in best.advice.sentences:
-        print(line)
+        say(line)
     scores = {f"auto, {best.folder}": best.run.metrics.get("accuracy")}
     if not best.ladder:  # names alone: there is no label to train on
-        print(f"Label {best.to_label}, and start again with them.")
+        if best.to_label and not args.dry_run:
+            place = shlex.quote(str(best.to_label))
+            again = f"--labels {place} --output-dir {shlex.quote(str(free(folder)))}"
+            say(f"Label images (`hf-lowlabel label {place}`), then give the same command {again}.")
         return scores
     run = finetune(
         **shared(args),
@@ -122,4 +143,4 @@ def masks(args: argparse.Namespace, folder: Path) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

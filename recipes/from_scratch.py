@@ -4,7 +4,9 @@
     accelerate launch recipes/from_scratch.py --benchmark cifar100 --num-labels 200 --pretrain simsiam     # SelfMatch
     accelerate launch recipes/from_scratch.py --benchmark stl10 --num-labels 20 --pretrain simsiam
 
-WRN-28-2 (CIFAR-100: WRN-28-8, STL-10: WRN-37-2), 64 labeled and 448 unlabeled images a step, 2^20 steps of SGD at 0.03.
+WRN-28-2 (CIFAR-100: WRN-28-8, STL-10: WRN-37-2). Each method has its preset `cifar`, mostly 64 labeled and 448
+unlabeled images a step and 2^20 steps of SGD at 0.03 (`hf-lowlabel methods NAME` shows it: mixmatch and remixmatch have
+AdamW at 0.002, sscl 200 epochs).
 SelfMatch is self-supervised pretraining on the same images, then any method (Kim et al. 2021, arXiv 2101.06480).
 
 Expected accuracy in percent, mean and deviation over 3 runs (Wen et al., table 2):
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_sets import SMALL, arguments, common, folder_of, held_out, name_of, pretrained
+from data_sets import SMALL, arguments, common, folder_of, held_out, launch, length, name_of, pretrained, say
 
 from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
@@ -46,18 +48,35 @@ def main() -> None:
     parser.add_argument("--method", default="flexmatch", help="method of finetuning")
     parser.add_argument("--pretrain", default="none", help="self-supervised method before it, such as simsiam, or none")
     parser.add_argument("--pretrain-epochs", type=float, default=800, help="passes over the images")
-    parser.add_argument("--max-steps", type=int, default=2**20, help="steps of finetuning")
+    parser.add_argument("--max-steps", type=int, help="steps of finetuning (default: the preset's, else 2^20)")
     parser.add_argument("--model", help="another architecture")
     args = parser.parse_args()
 
     folder = folder_of(args, name_of(args), stages=("method", "num_labels", "pretrain", "max_steps"))
-    number, shared = args.num_labels or LABELS[args.benchmark][0], dict(common(args), **SMALL[args.benchmark])
+    number = LABELS[args.benchmark][0] if args.num_labels is None else args.num_labels
+    shared = dict(common(args), **SMALL[args.benchmark])
     shared["model"] = args.model or shared["model"]
-    start = dict(from_scratch=True)
+    presets = find(args.method).presets
+    preset = "cifar" if "cifar" in presets else None
+    of_paper = presets.get("cifar", {})
+    lasts = length(args.method, preset, "max_steps", args.max_steps, 2**20)
+    steps = {**of_paper, **lasts}.get("max_steps")  # a length in epochs leaves the evaluations to `finetune`
+    rises = args.benchmark == "cifar100" and of_paper.get("weight_decay") == 5e-4
+    tuned = dict(
+        lasts,
+        **(dict(weight_decay=1e-3) if rises else {}),  # Sohn et al., table 4
+        method=args.method,
+        preset=preset,
+        num_labels=number,
+        class_balanced=True,
+        eval_steps=None if steps is None else max(1, steps // 1024),
+    )
+    network = dict(from_scratch=True)
     if args.pretrain != "none":
         preset = "cifar" if "cifar" in find(args.pretrain).presets else None
-        start = pretrained(
-            start,
+        network = pretrained(
+            network,
+            {**shared, **tuned},
             **shared,
             **held_out(args, folder),
             method=args.pretrain,
@@ -65,22 +84,13 @@ def main() -> None:
             epochs=args.pretrain_epochs,
             output_dir=str(folder / args.pretrain),
         )
-    preset = "cifar" if "cifar" in find(args.method).presets else None
-    usual = find(args.method).presets.get("cifar", {}).get("weight_decay") == 5e-4
-    decay = dict(weight_decay=1e-3) if args.benchmark == "cifar100" and usual else {}  # Sohn et al., table 4
     run = finetune(
-        **{**shared, **start},
-        **decay,
-        method=args.method,
-        preset=preset,
-        num_labels=number,
-        class_balanced=True,
-        max_steps=args.max_steps,
-        eval_steps=max(1, args.max_steps // 1024),
+        **{**shared, **network},
+        **tuned,
         output_dir=str(folder / f"{'' if args.pretrain == 'none' else args.pretrain + '-'}{args.method}-{number}"),
     )
-    print(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
+    say(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%} (weights chosen by Sel)")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -8,7 +8,7 @@
     accelerate launch recipes/imagenet.py --percent 10 --label-with runs/imagenet/imagenet-resnet50-0/supervised-10
 
 ResNet-50 at 224 px, each method's own preset (imagenet-1, imagenet-10 or imagenet). 13 images of every class are 1 %,
-128 are 10 %.
+128 are 10 %. Methods of pretraining without a preset for ImageNet need --pretrain-epochs.
 Expected top-1 / top-5 in percent:
 
     Zhang et al., SsCL, table 2       supervised 1 % 25.4 / 48.4, 10 % 56.4 / 80.4     pseudo-label -/51.6, -/82.4
@@ -28,10 +28,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import arguments, common, folder_of, for_pretrain, held_out, name_of, pretrained, source_of
+from data_sets import (
+    arguments,
+    check,
+    common,
+    folder_of,
+    for_pretrain,
+    held_out,
+    launch,
+    length,
+    name_of,
+    passes,
+    pretrained,
+    say,
+    source_of,
+)
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
+from hf_lowlabel.errors import UserError
+from hf_lowlabel.files import sha256
 from hf_lowlabel.methods import find
 from hf_lowlabel.training.pseudo_labels import pseudo_labels
 
@@ -45,6 +61,7 @@ def main() -> None:
     parser.add_argument("--num-labels", type=int, help="another number of labels, the same for every class")
     parser.add_argument("--method", default="sscl", help="method of finetuning, with its preset for ImageNet")
     parser.add_argument("--pretrain", default="none", help="self-supervised method before it, or none")
+    parser.add_argument("--pretrain-epochs", type=passes, help="passes over the images (default: the preset's)")
     parser.add_argument("--backbone", help="weights that are pretrained already: a run folder, a timm name or a Hub id")
     parser.add_argument("--label-with", help="finished run whose classes of all images are learned (self-training)")
     parser.add_argument("--model", default="resnet50", help="architecture")
@@ -55,42 +72,60 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8, help="processes that decode images")
     args = parser.parse_args()
 
-    stages = ("percent", "num_labels", "method", "pretrain", "label_with", "epochs")
-    folder = folder_of(args, name_of(args), stages=stages)
+    stages = ("percent", "num_labels", "method", "pretrain", "pretrain_epochs", "label_with", "epochs")
     shared = dict(common(args), image_size=args.image_size, workers=args.workers)
-    number = args.num_labels or 1000 * PER_CLASS[args.percent]
-    start = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
-    if args.pretrain != "none":
-        preset = "imagenet" if "imagenet" in find(args.pretrain).presets else None
-        where = str(folder / args.pretrain)
-        shown = for_pretrain(shared) | held_out(args, folder)
-        start = pretrained(start, **shown, method=args.pretrain, preset=preset, output_dir=where)
+    network = dict(model=args.backbone) if args.backbone else dict(model=args.model, from_scratch=True)
+    number = 1000 * PER_CLASS[args.percent] if args.num_labels is None else args.num_labels
     labels, method = dict(num_labels=number, class_balanced=True), args.method
-    name = f"{method}-{f'{number}-labels' if args.num_labels else args.percent}"
-    if args.label_with:
-        given = Path(args.label_with, "split.json")
-        name = f"self-training-of-{Path(args.label_with).name}"
-        prior = folder / f"pseudo-labels-of-{Path(args.label_with).name}.safetensors"
-        pseudo_labels([args.label_with], source_of(shared), Split.load(given), prior)
-        labels = dict(split=str(given), prior=str(prior))
-        method = "self-training"
+    name = f"{method}-{args.percent if args.num_labels is None else f'{number}-labels'}"
+    if args.label_with:  # the classes of all images take a pass over them, which is too long for a dry run
+        labels, method = dict(split=str(Path(args.label_with, "split.json"))), "self-training"
+        if args.dry_run:
+            method = "supervised"
+        else:
+            name = f"self-training-of-{Path(args.label_with).name}-{weights_of(args.label_with)}"
     presets = find(method).presets
     preset = next((name for name in (f"imagenet-{args.percent}", "imagenet") if name in presets), None)
-    stated = {"epochs", "max_steps"} & set(presets.get(preset, {}))  # the paper's own length
-    length = {} if stated and not args.epochs else dict(epochs=args.epochs or 50.0)
+    tuned = dict(length(method, preset, "epochs", args.epochs, 50.0), **labels, method=method, preset=preset)
+    before = before_it(args)
+    folder = folder_of(args, name_of(args), stages=stages)
+    if args.label_with and not args.dry_run:
+        tuned["prior"] = str(folder / f"pseudo-labels-of{name.removeprefix('self-training-of')}.safetensors")
+        check(**shared, **network, **tuned)
+        pseudo_labels([args.label_with], source_of(shared), Split.load(labels["split"]), tuned["prior"])
+    if before:
+        shown = for_pretrain(shared) | held_out(args, folder)
+        network = pretrained(network, {**shared, **tuned}, **shown, **before, output_dir=str(folder / args.pretrain))
     run = finetune(
         **shared,
-        **start,
-        **length,
-        **labels,
-        method=method,
-        preset=preset,
-        output_dir=str(folder / (name if args.pretrain == "none" else f"{args.pretrain}-{name}")),
+        **network,
+        **tuned,
+        output_dir=str(folder / (f"{args.pretrain}-{name}" if before else name)),
     )
-    print(
-        f"{args.percent} % of the labels: top-1 {run.metrics['accuracy']:.2%}, top-5 {run.metrics['top5_accuracy']:.2%}"
-    )
+    known = f"{len(run.recorder.split.labeled)} labels"
+    if args.num_labels is None and not args.label_with:
+        known = f"{args.percent} % of the labels"
+    say(f"{known}: top-1 {run.metrics['accuracy']:.2%}, top-5 {run.metrics['top5_accuracy']:.2%}")
+
+
+def before_it(args: argparse.Namespace) -> dict:
+    """Settings of the pretraining, {} for none. Raises UserError where nobody says how long it is."""
+    if args.pretrain == "none":
+        return {}
+    preset = "imagenet" if "imagenet" in find(args.pretrain).presets else None
+    lasts = length(args.pretrain, preset, "epochs", args.pretrain_epochs, 0)
+    if not lasts.get("epochs", 1):
+        raise UserError(f"{args.pretrain} has no preset for ImageNet that says how long it is. Give --pretrain-epochs.")
+    return dict(lasts, method=args.pretrain, preset=preset)
+
+
+def weights_of(run: str) -> str:
+    """What tells the weights of a run folder from those of another of the same name."""
+    file = Path(run, "model.safetensors")
+    if not file.is_file():
+        raise UserError(f"There is no model.safetensors in {run}. Give --label-with the folder of a finished run.")
+    return sha256(file)[:8]
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

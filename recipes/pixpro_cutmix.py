@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_sets import before_masks, folder_of, mask_arguments, run_settings, without_strong_views
+from data_sets import before_masks, folder_of, mask_arguments, run_settings, say, without_strong_views
 
 from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
@@ -28,20 +28,18 @@ def run_both(args: argparse.Namespace, preset: str, data: dict, **sizes) -> None
     folder = folder_of(args, *([args.pretrain_method] if args.pretrain_epochs else []), stages=STAGES)
     shared = dict(run_settings(args), task="segmentation", dataset=args.dataset, **data)
     small = dict(output_stride=args.output_stride, image_size=min(224, sizes["image_size"]))
-    start = before_masks(args, folder, args.pretrain_method, **shared, **small)
     same, method = dict(find("cutmix").presets[preset]), without_strong_views(args.method)
     colors = same.pop("method_args")
     method["method_args"] |= colors if args.method == "cutmix" else {}
-    if start.get("from_scratch"):  # the BatchNorm of random weights knows nothing yet
-        same["freeze_norm"] = False
     labels = dict(split=args.labeled) if args.labeled else dict(num_labels=args.num_labels)
+    lasts = dict(batch_size=args.batch_size, max_steps=args.max_steps)
+    tuned = {**shared, **method, **labels, **same, **sizes, **lasts, "test_dataset_split": "val"}
+    start = before_masks(args, folder, args.pretrain_method, tuned, **shared, **small)
+    if start.get("from_scratch"):  # the BatchNorm of random weights knows nothing yet
+        tuned["freeze_norm"] = False
     run = finetune(
-        **shared,
+        **tuned,
         **start,
-        **method,
-        **labels,
-        **{**same, **sizes, "batch_size": args.batch_size, "max_steps": args.max_steps},
-        test_dataset_split="val",
         output_dir=str(folder / f"{args.method}-{Path(args.labeled).stem if args.labeled else args.num_labels}"),
     )
-    print(f"{len(run.recorder.split.labeled)} masks: mean IoU {run.metrics['miou']:.2%}")
+    say(f"{len(run.recorder.split.labeled)} masks: mean IoU {run.metrics['miou']:.2%}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_sets import before_masks, folder_of, mask_arguments, run_settings, without_strong_views
+from data_sets import before_masks, folder_of, launch, mask_arguments, run_settings, say, without_strong_views
 
 from hf_lowlabel import finetune
 
@@ -51,28 +51,31 @@ def main() -> None:
     stages = ("rows", "num_labels", "max_steps", "batch_size", "learning_rate", "architecture")
     folder = folder_of(args, stages=stages)
     shared = dict(run_settings(args), task="segmentation", dataset=args.dataset, classes=CLASSES, mask_ignore=[11])
+    tuned = dict(
+        shared,
+        num_labels=args.num_labels,
+        architecture=args.architecture,
+        learning_rate=args.learning_rate,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        max_steps=args.max_steps,
+    )
     start = after = dict(model=args.model, from_scratch=args.from_scratch)
     if any(row.endswith("+") for row in args.rows):
         small = dict(output_stride=args.output_stride, image_size=min(224, args.image_size))
-        after = before_masks(args, folder, "pixpro-affine", **shared, **small)
+        after = before_masks(args, folder, "pixpro-affine", tuned, **shared, **small)
     for row in args.rows:
         run = finetune(
-            **shared,
+            **tuned,
             **(after if row.endswith("+") else start),
             **without_strong_views(row.rstrip("+")),
-            num_labels=args.num_labels,
-            architecture=args.architecture,
-            learning_rate=args.learning_rate,
-            batch_size=args.batch_size,
-            image_size=args.image_size,
-            max_steps=args.max_steps,
             output_dir=str(folder / f"{row}-{args.num_labels}"),
         )
-        print(
+        say(
             f"{row:12} {args.num_labels} masks: mean IoU {run.metrics['miou']:.2%}, "
             f"pixel accuracy {run.metrics['pixel_accuracy']:.2%}"
         )
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 
+from data_sets import launch
 from pixpro_cutmix import pixpro_arguments, run_both
 
 
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_sets import arguments, common, folder_of, held_out, name_of, pretrained
+from data_sets import arguments, common, folder_of, held_out, launch, length, name_of, pretrained, say
 
 from hf_lowlabel import finetune
 from hf_lowlabel.methods import find
@@ -45,17 +45,28 @@ def main() -> None:
     parser.add_argument(
         "--learning-rate", type=float, help="learning rate of finetuning (default: the method's for pretrained weights)"
     )
-    parser.add_argument("--max-steps", type=int, default=2**20, help="steps of finetuning")
+    parser.add_argument("--max-steps", type=int, help="steps of finetuning (default: the preset's, else 2^20)")
     args = parser.parse_args()
 
     stages = ("method", "num_labels", "pretrain", "learning_rate", "max_steps")
     folder = folder_of(args, name_of(args), stages=stages)
-    number = args.num_labels or LABELS[args.benchmark][0]
+    number = LABELS[args.benchmark][0] if args.num_labels is None else args.num_labels
     shared = dict(common(args), image_size=args.image_size)
-    start = dict(model=args.model, from_scratch=args.from_scratch)
+    preset = "pretrained" if "pretrained" in find(args.method).presets else None
+    rate = args.learning_rate if preset or args.learning_rate is not None else 0.1  # section 4.2
+    tuned = dict(
+        length(args.method, preset, "max_steps", args.max_steps, 2**20),
+        method=args.method,
+        preset=preset,
+        learning_rate=rate,
+        num_labels=number,
+        class_balanced=True,
+    )
+    network = dict(model=args.model, from_scratch=args.from_scratch)
     if args.pretrain != "none":
-        start = pretrained(
-            start,
+        network = pretrained(
+            network,
+            {**shared, **tuned},
             **shared,
             **held_out(args, folder),
             method=args.pretrain,
@@ -63,23 +74,14 @@ def main() -> None:
             epochs=args.pretrain_epochs,
             output_dir=str(folder / args.pretrain),
         )
-    preset = "pretrained" if "pretrained" in find(args.method).presets else None
-    rate = (
-        {"learning_rate": args.learning_rate} if args.learning_rate else {} if preset else {"learning_rate": 0.1}
-    )  # section 4.2
     run = finetune(
         **shared,
-        **start,
-        **rate,
-        method=args.method,
-        preset=preset,
-        num_labels=number,
-        class_balanced=True,
-        max_steps=args.max_steps,
+        **network,
+        **tuned,
         output_dir=str(folder / f"{'' if args.pretrain == 'none' else args.pretrain + '-'}{args.method}-{number}"),
     )
-    print(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
+    say(f"{name_of(args)}, {number} labels: test accuracy {run.metrics['accuracy']:.2%}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

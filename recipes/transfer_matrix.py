@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_sets import arguments, common, folder_of
+from data_sets import arguments, check, common, folder_of, launch, say
 
 from hf_lowlabel import finetune, pretrain
 from hf_lowlabel.records import RunRecord
@@ -40,18 +40,31 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=float, default=300, help="passes of BYOL over the images")
     parser.add_argument("--max-steps", type=int, default=20_000, help="steps of finetuning")
     args = parser.parse_args()
-    local, root = dict(pair.split("=", 1) for pair in args.local), folder_of(args, stages=("sources", "targets"))
+    local = {}
+    for pair in args.local:
+        name, _, path = pair.partition("=")
+        if name not in LABELS or not path:
+            parser.error(f"found --local {pair}; expected NAME=PATH, where NAME is one of {', '.join(LABELS)}")
+        local[name] = path
 
     def settings(name: str) -> dict:
         where = dict(dataset=local[name], dataset_config=None) if name in local else {}
         return {**common(args, name), **where, "image_size": args.image_size}
 
+    def tuned(name: str) -> dict:
+        """Settings of finetuning on it, whatever it starts from."""
+        labels = dict(num_labels=LABELS[name], class_balanced=True)
+        return dict(settings(name), **labels, method="supervised", learning_rate=0.1, max_steps=args.max_steps)
+
     start = dict(model=args.model, from_scratch=args.from_scratch)
+    root = folder_of(args, stages=("sources", "targets"))
     cells: dict[tuple[str, str], float] = {}
     for source in args.sources:
         weights, folder = start, root / f"byol-{source}"
         if source != "none":
             if not (folder / "metrics.json").is_file():
+                for target in args.targets:
+                    check(**start, **tuned(target))
                 pretrain(
                     **settings(source),
                     **start,
@@ -66,26 +79,17 @@ def main() -> None:
             if (out / "metrics.json").is_file():
                 cells[source, target] = RunRecord.from_json(out / "run.json").metrics["accuracy"]
                 continue
-            run = finetune(
-                **settings(target),
-                **weights,
-                method="supervised",
-                learning_rate=0.1,
-                num_labels=LABELS[target],
-                class_balanced=True,
-                max_steps=args.max_steps,
-                output_dir=str(out),
-            )
+            run = finetune(**tuned(target), **weights, output_dir=str(out))
             cells[source, target] = run.metrics["accuracy"]
-    print(
+    say(
         "| pretrained on | "
         + " | ".join(f"{t} #{LABELS[t]}" for t in args.targets)
         + " |\n|---|"
         + "---:|" * len(args.targets)
     )
     for source in args.sources:
-        print(f"| {source} | " + " | ".join(f"{100 * cells[source, t]:.2f}" for t in args.targets) + " |")
+        say(f"| {source} | " + " | ".join(f"{100 * cells[source, t]:.2f}" for t in args.targets) + " |")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

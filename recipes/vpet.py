@@ -16,9 +16,8 @@ Cost: backbones x adapters short runs, one pass of each over all images, and one
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from data_sets import arguments, common, folder_of, name_of, source_of
+from data_sets import arguments, common, count, folder_of, launch, name_of, say, source_of
 
 from hf_lowlabel import finetune
 from hf_lowlabel.data.splits.splits import Split
@@ -34,8 +33,8 @@ def main() -> None:
     parser.add_argument(
         "--backbones", nargs="+", default=BACKBONES, metavar="NAME", help="timm names, Hub ids or folders"
     )
-    parser.add_argument("--ranks", type=int, nargs="*", default=[16], metavar="R", help="of LoRA's adapters")
-    parser.add_argument("--widths", type=int, nargs="*", default=[64], metavar="W", help="of AdaptFormer's branches")
+    parser.add_argument("--ranks", type=count, nargs="*", default=[16], metavar="R", help="of LoRA's adapters")
+    parser.add_argument("--widths", type=count, nargs="*", default=[64], metavar="W", help="of AdaptFormer's branches")
     parser.add_argument("--image-size", type=int, default=224, help="side of a view in px")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="learning rate (AdamW)")
     parser.add_argument(
@@ -61,25 +60,17 @@ def main() -> None:
         max_steps=args.max_steps,
     )
     labels = dict(num_labels=args.num_labels, class_balanced=True)
-    voters = {
-        f"{Path(name).name} {adapter}": finetune(
-            **shared,
-            **labels,
-            **setting,
-            model=name,
-            method="supervised",
-            output_dir=str(folder / f"labels-only-{i}-{adapter.replace(' ', '-')}"),
-        )
-        for i, name in enumerate(args.backbones)
-        for adapter, setting in adapters.items()
-    }
-    for name, run in voters.items():
-        print(f"labels only, {name}: test accuracy {run.metrics['accuracy']:.2%}")
+    voters = []
+    for i, name in enumerate(args.backbones):
+        for adapter, setting in adapters.items():
+            place = str(folder / f"labels-only-{i}-{adapter.replace(' ', '-')}")
+            run = finetune(**shared, **labels, **setting, model=name, method="supervised", output_dir=place)
+            voters.append(run)
+            say(f"labels only, {name} {adapter}: test accuracy {run.metrics['accuracy']:.2%}")
     if args.dry_run:
         return
-    split = next(iter(voters.values())).folder / "split.json"
-    prior, folders = folder / "priors.safetensors", [run.folder for run in voters.values()]
-    pseudo_labels(folders, source_of(shared), Split.load(split), prior, votes=True)
+    split, prior = voters[0].folder / "split.json", folder / "priors.safetensors"
+    pseudo_labels([run.folder for run in voters], source_of(shared), Split.load(split), prior, votes=True)
     run = finetune(
         **shared,
         split=str(split),
@@ -89,8 +80,8 @@ def main() -> None:
         prior=str(prior),
         output_dir=str(folder / "self-training"),
     )
-    print(f"self-training on {len(voters)} votes: test accuracy {run.metrics['accuracy']:.2%}")
+    say(f"self-training on {len(voters)} votes: test accuracy {run.metrics['accuracy']:.2%}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

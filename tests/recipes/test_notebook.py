@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import pytest
@@ -35,3 +36,10 @@ def test_every_cell_runs(tmp_path, monkeypatch, capsys):
     (command,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("hf-lowlabel label "))
     assert Path(shlex.split(command)[-1]).resolve() == to_label
     assert "`pip install .`" in "".join(cells[0]["source"])  # nobody has the name on PyPI, so anybody may take it
+
+
+def test_the_last_cell_names_no_folder_where_every_photo_has_a_label(capsys):
+    done = SimpleNamespace(to_label=None, advice=SimpleNamespace(next=[]))
+    last = json.loads(NOTEBOOK.read_text("utf-8"))["cells"][-1]
+    exec(compile("".join(last["source"]), NOTEBOOK.name, "exec"), {"best": done})
+    assert capsys.readouterr().out == "Every photo has a label.\n"
