@@ -33,7 +33,7 @@ from .graph import (
 )
 from .graph_choice import ALPHAS, GRAPHS, likeliest
 from .linear import (
-    DEFAULT_T,
+    KNOWN_T,
     ProbeBeliefs,
     first_of_each,
     labeled_rows,
@@ -41,6 +41,7 @@ from .linear import (
     probe_head,
     softmax,
     temperature,
+    usual_t,
 )
 from .pooling import pooled_rows, tell_pooled
 
@@ -297,7 +298,9 @@ class Propagation(FrozenMethod):
         for out in left_out_in_turn(y, copies=shows):
             logits.append(pool.left_out(targets(np.where(out, -1, y)), rows[out & once]))
             truth.append(y[out & once])
-        t = temperature(np.concatenate(logits), np.concatenate(truth)) if logits else DEFAULT_T
+        t = usual_t(num_classes)
+        if logits:
+            t = temperature(np.concatenate(logits), np.concatenate(truth), usual=t, width=KNOWN_T)
         return pool.head(targets(y), t)
 
     def fit_predict(self, features, labels, query, *, num_classes):

@@ -98,10 +98,10 @@ class FromFrozen(Trials):
             for mask, of in zip(self.masks, asked, strict=True)
         ]
         of, same = self.best, dict(group=self.best.group, even=self.best.even)
-        before = Tried(of.rung, of.encoder, of.votes, label, np.concatenate(logits), None, **same)
+        before = Tried(of.rung, of.encoder, of.votes, label, np.concatenate(logits), of.targets, **same)
         own = Rung(f"{attempt.name} from {self.best.rung.name}", attempt.settings["method"])
         z = np.log(np.maximum(tallies[:, 0], 1e-12))
-        after = Tried(own, of.encoder, False, label, z, of.targets, **same)
+        after = Tried(own, of.encoder, False, label, z, of.targets, 1.0, **same)
         for one in (before, after):
             one.judge(self.y)
         return Finetuned(attempt, before, after, after.score - before.score, steps)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..finetuning.linear import DEFAULT_T, left_out_in_turn, softmax
+from ..finetuning.linear import left_out_in_turn, softmax
 from ..finetuning.pooling import tell_pooled
 from .encoders import Features, Once
 from .planning import in_time
@@ -62,9 +62,9 @@ def climb(
     for (rung, name, votes), targets in targets_of.items():
         if rung is BELIEFS:
             continue
-        found, t = logits.get((rung, name, votes)), 1.0 if targets is None else DEFAULT_T
+        found = logits.get((rung, name, votes))
         z = np.concatenate(found) if found else none
-        one = Tried(rung, name, votes, label, z, targets, t, group=group, even=even)
+        one = Tried(rung, name, votes, label, z, targets, group=group, even=even)
         one.judge(y)
         tried.append(one)
     if len(label):
@@ -154,7 +154,7 @@ def blended(
     names = any(part.names for part in parts)
     words = "probe and propagations with class names, blended" if names else "probe and propagations, blended"
     rung = Rung(words, "propagation", {"blend": weights.tolist()}, names=names)
-    one = Tried(rung, name, votes, label, z, aim, DEFAULT_T, blend=True, group=ones[0].group, even=ones[0].even)
+    one = Tried(rung, name, votes, label, z, aim, blend=True, group=ones[0].group, even=ones[0].even)
     one.judge(y)
     return one
 

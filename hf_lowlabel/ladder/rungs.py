@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..finetuning.graph import MASSES, unevenness, weight_by_class
-from ..finetuning.linear import softmax, temperature
+from ..finetuning.linear import KNOWN_T, softmax, temperature, usual_t
 from ..text import percent
 
 
@@ -55,9 +55,10 @@ class Tried:
 
     votes: whether its targets are the votes of all encoders. blend: whether it is all rungs together.
     label: which label, int64 [M], of a picture with copies the first; logits: float64 [M, K], before the temperature t.
-    None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. group:
-    number of the group of each label, int [L]; None: each is one (`group_of`). even: the shares of the classes that as
-    many labels of each stand for, [K], or None (`shares_behind`). evenly: whether there are about as many of each.
+    None where no label can be left out. targets: what the saved head is fitted to, [N, K]; None for the probe. t:
+    the usual one, 0 for that of the head, until labels have judged it. group: number of the group of each label, int
+    [L]; None: each is one (`group_of`). even: the shares of the classes that as many labels of each stand for, [K], or
+    None (`shares_behind`). evenly: whether there are about as many of each.
     adapted: whether the encoder has learned from the images.
     """
 
@@ -67,12 +68,15 @@ class Tried:
     label: np.ndarray
     logits: np.ndarray
     targets: np.ndarray | None
-    t: float = 1.0
+    t: float = 0.0
     blend: bool = False
     group: np.ndarray | None = None
     even: np.ndarray | None = None
     evenly: bool = field(default=False, init=False)
     adapted: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.t = self.t or (1.0 if self.targets is None else usual_t(self.targets.shape[1]))
 
     @property
     def unlabeled(self) -> bool:
@@ -88,18 +92,19 @@ class Tried:
         more of them, and flatter what prefers these.
         """
         self.evenly = len(np.unique(y)) > 1 and unevenness(y) < EVENLY
-        self.t = temperature(self.logits, y[self.label]) if len(self.label) else self.t
         if not len(self.label):
             self.asked = self.place = np.zeros(0, np.int64)
             self.weight = self.correct = self.probability = self.confidence = np.zeros(0)
             return
-        p, truth = softmax(self.logits / self.t), y[self.label]
+        truth, times = y[self.label], np.bincount(self.label, minlength=len(y))
+        self.t = temperature(self.logits, truth, 1 / times[self.label], usual=self.t, width=KNOWN_T)
+        p = softmax(self.logits / self.t)
         self.asked = np.unique(self.label)
         group: np.ndarray = self.asked if self.group is None else self.group[self.asked]
         self.place = np.unique(group, return_inverse=True)[1]
         each = weight_by_class(y[self.asked], p.shape[1], self.even)
         self.weight = np.asarray(np.bincount(self.place, each), float)
-        count = np.bincount(self.label, minlength=len(y))[self.asked]
+        count = times[self.asked]
 
         def mean(values: np.ndarray) -> np.ndarray:
             of_label = np.bincount(self.label, values, minlength=len(y))[self.asked] / count

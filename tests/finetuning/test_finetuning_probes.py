@@ -176,7 +176,7 @@ def test_copies_of_an_image_do_not_make_a_head_sure_of_noise(method):
         weight, bias = method().head(x, y, num_classes=2, **known)
         return softmax(new @ weight.T + bias).max(1).mean()
 
-    assert sure() > 0.8 and sure(copies=shows) < 0.7
+    assert sure() > 0.8 and sure(copies=shows) < 0.75
 
 
 def test_near_copies_of_several_classes_leave_none_of_them_out_whole():

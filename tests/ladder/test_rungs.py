@@ -95,6 +95,35 @@ def test_a_blend_says_what_its_parts_say_and_is_made_by_hand(known):
             find("propagation").check(dict(blend=bad))
 
 
+def test_in_a_blend_a_probe_does_not_give_all_images_to_one_class(known):
+    """Of beliefs that are nearly all of one class half the way goes to the shares of the labels; those that have the
+    labels' shares stay, and so does the order of the images within a class."""
+    x, y, rows, encoder, _ = known
+    beliefs = softmax(np.random.default_rng(0).normal(size=(len(x), 4)) + [3.0, 0, 0, 0])
+    own, labels = beliefs.mean(0), y[rows]
+    shares = graph.class_shares(labels, 4, even=encoder.pool.even)
+    found = encoder.pool.between(beliefs, labels)
+    np.testing.assert_allclose(found.mean(0), (own + shares) / 2, atol=1e-3)
+    np.testing.assert_allclose(encoder.pool.between(found, labels).mean(0), (found.mean(0) + shares) / 2, atol=1e-3)
+    assert own[0] > 0.75 and np.abs(shares - 0.25).max() < 0.1
+    ratio = np.log(found[:, 1:] / beliefs[:, 1:]) - np.log(found[:, :1] / beliefs[:, :1])  # one factor for a class
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_few_labels_do_not_make_a_head_as_sure_as_they_are_right(classes):
+    """Eight labels of eight right, by answers near 1 and 0 as least squares gives them: the likeliest T is 0."""
+    y = np.arange(8) % classes
+    z = np.full((8, classes), 0.1)
+    z[np.arange(8), y] = 0.9
+    one = Tried(RUNGS[1], "net", False, np.arange(8), z, np.eye(classes))
+    one.judge(y)
+    assert one.accuracy == 1 and one.score < 0.97 and one.t > 0.05
+    repeated = Tried(RUNGS[1], "net", False, np.tile(np.arange(8), 3), np.tile(z, (3, 1)), np.eye(classes))
+    repeated.judge(y)
+    assert repeated.t == one.t  # a label that is left out three times is one label
+
+
 def judged(y, label, logits):
     one = Tried(PROBE, "net", False, np.asarray(label), np.asarray(logits, float), None)
     one.judge(np.asarray(y))
@@ -233,7 +262,7 @@ def one_that_said(correct, rung=PROBE, confidence=None):
     """A rung that gave each of the labels, all of class 0, this probability."""
     p = np.asarray(correct, float)
     logits = np.log(np.stack([p, 1 - p], 1))
-    one = Tried(rung, "net", False, np.arange(len(p)), logits, None if rung is PROBE else np.eye(2)[[0]])
+    one = Tried(rung, "net", False, np.arange(len(p)), logits, None if rung is PROBE else np.eye(2)[[0]], 1.0)
     one.judge(np.zeros(len(p), int))
     return one
 
