@@ -285,8 +285,8 @@ def test_files_with_more_in_their_names_are_no_hindrance(tmp_path, name, text, f
     pictures(tmp_path, *(f"{'cat/' if i % 2 else 'dog/'}{i}.png" if folders else f"{i}.png" for i in range(4)))
     (tmp_path / name).write_text(text)
     source, count = told(tmp_path, f"{name} is not read")
-    assert len(source) == 4 and source.class_names == (["cat", "dog"] if folders else []) and count in (0, 1, 2)
-    assert count or folders or "test" not in name
+    assert len(source) == 4 and source.class_names == (["cat", "dog"] if folders else [])
+    assert count
     (tmp_path / name).rename(tmp_path / f"t{name}")
     assert source.fingerprint == load_source(tmp_path).fingerprint, "as if it were not there"
 

@@ -183,7 +183,7 @@ def test_resume_on_other_data_is_refused(tiny, tmp_path, monkeypatch):
 
     original = digits.digits
     monkeypatch.setattr(digits, "digits", fewer)
-    with pytest.raises(UserError, match="data"):
+    with pytest.raises(UserError, match="cannot be resumed with other data: images, or labels"):
         api.finetune(**tiny["finetune"], output_dir=str(tmp_path), resume=True)
 
 
