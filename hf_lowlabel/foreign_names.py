@@ -70,7 +70,7 @@ def no_such_setting(key: str, known: Collection[str], where: str, every: Mapping
 
     Args:
         key: what was given; with leading dashes it is a flag, and the answer names flags.
-        known: the settings of this verb.
+        known: the settings of this verb; of its flags, those that are no setting too.
         where: what the name stood in.
         every: the settings of both verbs (arguments.known_settings).
     """
@@ -79,7 +79,7 @@ def no_such_setting(key: str, known: Collection[str], where: str, every: Mapping
     def shown(name: str) -> str:
         return f"--{name.replace('_', '-')}" if flag else name
 
-    if plain in known or (flag and plain.startswith("no_") and plain[3:] in known and every[plain[3:]].kind is bool):
+    if plain in known:
         return UserError(f"{key} is written {shown(plain)}.")
     ours, remark = FOREIGN.get(plain, (None, ""))
     if ours in known:

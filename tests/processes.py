@@ -55,9 +55,11 @@ def begun(
     return process
 
 
-def ranks(function: Callable[..., Any], *args: Any, folder: Path, n: int = 2, pictures: bool = False) -> list[str]:
+def ranks(
+    function: Callable[..., Any], *args: Any, folder: Path, n: int = 2, pictures: bool = False, again: int = 2
+) -> list[str]:
     """Call a function of a module in n processes that find each other as those of torchrun do; what each wrote to
-    stderr."""
+    stderr. again: how often at another port where that one was taken meanwhile."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
@@ -76,8 +78,17 @@ def ranks(function: Callable[..., Any], *args: Any, folder: Path, n: int = 2, pi
     try:
         for process in each:
             process.join(300)
-            assert process.exitcode == 0, "\n".join(file.read_text() for file in files)[-3000:]
+            if process.exitcode != 0:
+                break
+        said = [file.read_text() for file in files if file.exists()]
+        done = all(process.exitcode == 0 for process in each)
+        taken = any("address already in use" in text.lower() for text in said)
+        assert done or (again and taken), "\n".join(said)[-3000:]
     finally:
         for process in each:
             process.kill()
-    return [file.read_text() for file in files]
+    if done:
+        return said
+    for file in files:
+        file.unlink(missing_ok=True)
+    return ranks(function, *args, folder=folder, n=n, pictures=pictures, again=again - 1)

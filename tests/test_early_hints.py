@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hf_lowlabel import UserError
 from hf_lowlabel.cli import VERBS, main
@@ -44,14 +45,19 @@ def test_a_folder_that_is_gone_is_no_hub_id(offline, name):
         "predict photos --model runs/bets",
         "evaluate --dataset photos --model runs/bets",
         "export runs/bets",
-        "select --dataset photos --budget 1 --output out --model runs/bets",
+        "select --dataset photos --budget 2 --output out --model runs/bets",
         "finetune --dataset photos --model runs/bets",
+        "auto photos --model runs/bets --num-labels 2",
+        "priors --dataset photos --text-model runs/bets --classes cat dog",
     ],
 )
 def test_verbs_say_that_it_is_gone(offline, capsys, argv):
+    for name in ("cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"):
+        Path("photos", name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(Path("photos", name))
     assert main(argv.split()) == 2
     said = capsys.readouterr().err
-    assert "scratch" not in said and ("runs/bets" in said or "photos" in said)
+    assert "There is no folder" in said and "runs/bets" in said and "scratch" not in said
 
 
 HASTY = [
@@ -154,10 +160,15 @@ def test_what_needs_weights_is_not_told_to_start_from_scratch(offline, monkeypat
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_a_flag_that_is_misspelled_gets_an_offer(verb, capsys):
-    """Before what is missing is named."""
-    assert main([verb, "--jsonn"]) == 2
-    said = capsys.readouterr().err
-    assert "'--jsonn'" in said and ("did you mean" in said or "--json" not in said.replace("--jsonn", ""))
+    """Before what is missing is named; of the flags that are no setting, too."""
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    of_it = {*re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)} & {"--json", "--help", "--config", "--lr"}
+    for flag in of_it:
+        assert main([verb, wrong := f"{flag}{flag[-1]}"]) == 2
+        assert f"{wrong!r}: did you mean {flag!r}" in capsys.readouterr().err
+    assert "--help" in of_it and ("--json" in of_it) == (verb not in ("label", "demo"))
+    assert main([verb, "--no-config"]) == 2 and "unknown " in capsys.readouterr().err
 
 
 def test_a_misspelled_flag_is_told_from_others(capsys):

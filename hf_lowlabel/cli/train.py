@@ -54,12 +54,14 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     Raises:
         UserError: an unknown flag or key; the message names the right or the nearest one. Or a value out of its range.
     """
-    parser, known = training_parser(verb, *asked_defaults(verb, argv)), known_settings(verb)
+    parser = training_parser(verb, *asked_defaults(verb, argv))
     given, rest = parser.parse_known_args(argv)
     if rest and not rest[0].startswith("-"):
         raise UserError(f"{rest[0]!r} belongs to no setting. Settings are given as --NAME VALUE.")
     if rest:
-        raise no_such_setting(rest[0].split("=")[0], [*known, "config"], verb, known_settings())
+        flags_of_all = (name for name in parser._option_string_actions if name.startswith("--"))
+        names = [name.lstrip("-").replace("-", "_") for name in flags_of_all]
+        raise no_such_setting(rest[0].split("=")[0], names, verb, known_settings())
     flags = vars(given)
     file = flags.pop("config")
     flags.pop("json", None)

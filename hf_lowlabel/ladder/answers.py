@@ -23,7 +23,7 @@ from ..labeling.next_steps import why_not_mixed
 from ..labeling.other_rounds import labels_in, places
 from ..tasks.base import Task
 from ..tasks.data_classes import as_path, of_images_alone
-from ..text import listed
+from ..text import in_memory, listed
 from .first_labels import masks_at_first
 
 log = logging.getLogger("hf_lowlabel")
@@ -78,9 +78,8 @@ def taken(place: Path, dataset: Any, folder: Path) -> dict[str, Any]:
 def check_paintable(task: Task, dataset: Any, data: Mapping[str, Any]) -> None:
     """UserError for images that no painted mask can be put beside."""
     if not (isinstance(dataset, (str, Path)) and Path(dataset).expanduser().is_dir()):
-        raise UserError(
-            f"Masks are put beside the images, so that {task.name} needs a folder of images, not {dataset!r}."
-        )
+        given = repr(str(dataset)) if isinstance(dataset, (str, Path)) else in_memory(dataset)
+        raise UserError(f"Masks are put beside the images, so that {task.name} needs a folder of images, not {given}.")
     if why := why_not_mixed(data):
         raise UserError(why)
     find_places(Path(dataset).expanduser(), str(data.get("dataset_split") or "train"))

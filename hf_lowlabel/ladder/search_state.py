@@ -23,6 +23,7 @@ from ..evaluation.inference import seen_by_all
 from ..files import read_json, remove_folder, sha256, write_json
 from ..models.memory_format import best_layout
 from ..models.quiet import unsaid
+from ..records import weights_word
 from ..selection.feature_file import Features, file_in, read, write
 from ..selection.features import check, fingerprint, holds_all, print_of_images, print_of_tensors, rounded
 from ..settings import private_names, recorded
@@ -167,7 +168,10 @@ def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
     for model in (one for one in models if isinstance(one, (str, Path))):
         if seen := labels_seen(model, ready.dataset, labels):
             first = lineage_of(model)[0]
-            before = f", such as {first.name}" if first.what == "pretrained weights" and first.name else ""
+            before = ""
+            if first.what == "pretrained weights" and first.name:  # a record has the last part of a path alone
+                of_folder = first.name.startswith("path/to/")
+                before = f", {'those of the folder' if of_folder else 'such as'} {weights_word(first.name)}"
             raise UserError(
                 f"The network {model} was trained with {seen} of these {len(labels)} labels, so that "
                 f"cross-validation would be too optimistic. Give the weights from before that{before}, as --model."

@@ -62,7 +62,7 @@ def test_images(
             if chosen.test:
                 at = chosen.resolve(images).test
                 return chosen.answered(images, several=task.labeling == "classes"), at
-    of_data = data.dataset if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
+    of_data = str(data.dataset) if isinstance(data.dataset, (str, Path)) else in_memory(data.dataset)
     try:
         tested = task.test_dataset(data, names, "--dataset-split")
     except MissingSplit as error:

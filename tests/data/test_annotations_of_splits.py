@@ -4,19 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from tiny_sets import pictures
 
 from hf_lowlabel import UserError, load_segmentation, load_source
 from hf_lowlabel.data.splits import split_tables
 
 SQUARES = {"train": [1, 1, 5, 1, 5, 5, 1, 5], "val": [4, 4, 8, 4, 8, 8, 4, 8], "test": [0, 0, 2, 0, 2, 2, 0, 2]}
-
-
-def pictures(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(root / name)
-    return root
 
 
 def coco(file, names, square):

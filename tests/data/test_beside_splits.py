@@ -4,9 +4,9 @@ import warnings
 
 import pytest
 from PIL import Image
+from tiny_sets import several
 
-from hf_lowlabel import Config, UserError, load_source
-from hf_lowlabel.tasks import get_task
+from hf_lowlabel import UserError, load_source
 
 
 def picture(path, color="red"):
@@ -25,11 +25,6 @@ def flat(root, train="train", test="test", table=True):
             "file_name,label\n" + "".join(f"{name},{'ab'[k % 2]}\n" for k, name in enumerate(names))
         )
     return root
-
-
-def several(path, split="train"):
-    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
-    return get_task("multilabel").open(config.data)
 
 
 def lay_beside(root, what):

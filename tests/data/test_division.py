@@ -6,34 +6,17 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_sets import bare, pictures, several
 
-from hf_lowlabel import Config, UserError, load_segmentation, load_source
+from hf_lowlabel import UserError, load_segmentation, load_source
 from hf_lowlabel.data.files.table_files import ImageNames
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.labeling.mask_places import find_places
-from hf_lowlabel.tasks import get_task
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 NAMES = [f"{i}.png" for i in range(6)]
 COLUMN = "file_name,split\n" + "".join(f"{i}.png,{'test' if i > 3 else 'train'}\n" for i in range(6))
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
-def several(path, split="train"):
-    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
-    return get_task("multilabel").open(config.data)
-
-
-def pictures(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(root / name)
-    return root
 
 
 def masks(root, *names):
@@ -50,10 +33,6 @@ def coco(file, names, drawn=True):
         out |= {"annotations": found, "categories": [{"id": 1, "name": "a"}]}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(out))
-
-
-def bare(source):
-    return [id.rpartition("/")[2] for id in source.ids]
 
 
 def check(root, opened, held="test"):

@@ -270,7 +270,7 @@ def test_whatever_a_damaged_file_does_to_its_decoder_is_a_bad_image(make, kind):
 
 
 def test_a_runtime_error_of_our_own_is_not_the_images_fault():
-    with pytest.raises(RuntimeError, match="shape"), decoding():
+    with pytest.raises(RuntimeError, match="shape '\\[2\\]' is invalid"), decoding():
         torch.zeros(3).reshape(2)
-    with pytest.raises(RuntimeError, match="own"), decoding():
-        raise RuntimeError("own")
+    with pytest.raises(RuntimeError, match="^of our own$"), decoding():
+        raise RuntimeError("of our own")

@@ -5,16 +5,11 @@ import warnings
 
 import pytest
 from PIL import Image
+from tiny_sets import pictures
 
 from hf_lowlabel import UserError, load_segmentation
 
 POINTS = [[1, 1], [6, 1], [6, 6]]
-
-
-def pictures(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(root / name)
 
 
 def labelme(root, file, name):

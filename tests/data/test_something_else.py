@@ -6,31 +6,19 @@ import warnings
 import datasets
 import pandas
 import pytest
-from PIL import Image
+from tiny_sets import pictures
 
 from hf_lowlabel import UserError, load_source
 from hf_lowlabel.data.opening import open_dataset
 from hf_lowlabel.data.sources.several_targets import MultiLabelTargets
 from hf_lowlabel.errors import MissingSplit
 
-
-def pictures(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(root / name)
-    return root
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def table(root, name, *rows):
     (root / name).write_text("\n".join(rows) + "\n")
     return root
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
 
 
 def told(path, text, **how):
@@ -60,8 +48,10 @@ def test_dev_and_eval_beside_training_are_splits(tmp_path):
 FLAGS = "is_valid is_train phase usage split".split()
 
 
-@pytest.mark.parametrize("column", FLAGS)
-@pytest.mark.parametrize("where", ["metadata.csv", "train.csv", "train/metadata.csv", "frame", "parquet"])
+WHERE = ["metadata.csv", "train.csv", "train/metadata.csv", "frame", "parquet"]
+
+
+@pytest.mark.parametrize("column, where", sorted({*zip(FLAGS, WHERE), *((FLAGS[2], one) for one in WHERE)}))
 def test_the_label_column_that_is_asked_for_says_no_split(tmp_path, column, where):
     cells = ["train", "test"] if column in FLAGS[2:] else ["no", "yes"]
     cells *= 2
@@ -285,8 +275,8 @@ def test_files_with_more_in_their_names_are_no_hindrance(tmp_path, name, text, f
     pictures(tmp_path, *(f"{'cat/' if i % 2 else 'dog/'}{i}.png" if folders else f"{i}.png" for i in range(4)))
     (tmp_path / name).write_text(text)
     source, count = told(tmp_path, f"{name} is not read")
-    assert len(source) == 4 and source.class_names == (["cat", "dog"] if folders else []) and count in (0, 1, 2)
-    assert count or folders or "test" not in name
+    assert len(source) == 4 and source.class_names == (["cat", "dog"] if folders else [])
+    assert count
     (tmp_path / name).rename(tmp_path / f"t{name}")
     assert source.fingerprint == load_source(tmp_path).fingerprint, "as if it were not there"
 

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_sets import several
 
 from hf_lowlabel import Config, UserError, load_segmentation, load_source
 from hf_lowlabel.data.files.table_files import plain_name, read_table
@@ -13,10 +14,7 @@ from hf_lowlabel.data.splits.division import read_division
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
 
-
-def several(path, split="train"):
-    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
-    return get_task("multilabel").open(config.data)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def pictures(root, *names, mode="RGB"):
@@ -30,13 +28,6 @@ def table(root, name, *rows):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text("\n".join(rows) + "\n")
     return root
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
 
 
 # ---- a table called as a split --------------------------------------------------------------------------------------

@@ -4,25 +4,11 @@ import json
 import warnings
 
 import pytest
-from PIL import Image
+from tiny_sets import pictures, several
 
-from hf_lowlabel import Config, load_segmentation, load_source
+from hf_lowlabel import load_segmentation, load_source
 from hf_lowlabel.errors import MissingSplit, UserError
 from hf_lowlabel.labeling.mask_places import find_places
-from hf_lowlabel.tasks import get_task
-
-
-def pictures(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(root / name)
-    return root
-
-
-def several(path, split="train"):
-    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
-    return get_task("multilabel").open(config.data)
-
 
 FOLDERS = ["training_set test_set", "seg_train seg_test", "train_images test_images", "train2017 test2017"]
 FOLDERS += ["trainset testset", "Train-Data holdout", "train test_images", "xray_training xray_tst"]

@@ -4,15 +4,10 @@ import warnings
 
 import pytest
 from PIL import Image
+from tiny_sets import bare, several
 
-from hf_lowlabel import Config, UserError, load_source
+from hf_lowlabel import UserError, load_source
 from hf_lowlabel.errors import MissingSplit
-from hf_lowlabel.tasks import get_task
-
-
-def several(path, split="train"):
-    config = Config.from_flat("finetune", {"dataset": str(path), "task": "multilabel", "dataset_split": split})
-    return get_task("multilabel").open(config.data)
 
 
 def kaggle(root, train="id_code,label", test="id_code", folder="images", ending=".png", **names):
@@ -25,10 +20,6 @@ def kaggle(root, train="id_code,label", test="id_code", folder="images", ending=
     cells = [f"p{i}{ending}" + ",a" * test.count(",") for i in (4, 5)]
     (root / names.get("test_csv", "test.csv")).write_text("\n".join([test, *cells]) + "\n")
     return root
-
-
-def bare(source):
-    return [id.rpartition("/")[2] for id in source.ids]
 
 
 @pytest.mark.parametrize("folder", ["images", "."])
@@ -201,12 +192,19 @@ def test_a_table_of_images_of_which_some_lie_elsewhere_is_refused(tmp_path):
         load_source(tmp_path)
 
 
-@pytest.mark.parametrize("test", ["file_name\n8.png\n9.png\n", "picture\n8.png\n", "8.png\n9.png\n"])
-@pytest.mark.parametrize("file", ["test.csv", "val.txt"])
+@pytest.mark.parametrize(
+    "file, test",
+    [
+        ("test.csv", "file_name\n8.png\n9.png\n"),
+        ("test.csv", "picture\n8.png\n"),
+        ("test.csv", "8.png\n9.png\n"),
+        ("val.txt", "test/8.png\ntest/9.png\n"),
+    ],
+)
 @pytest.mark.parametrize("opened", [load_source, several])
 def test_images_that_are_not_there_at_all_are_passed_over_beside_a_folder_for_training(tmp_path, test, file, opened):
     (in_folders(tmp_path, None) / "train.csv").write_text("file_name,label\ntrain/a/0.png,x\ntrain/b/1.png,y\n")
-    (tmp_path / file).write_text(test if file == "test.csv" else "test/8.png\ntest/9.png\n")
+    (tmp_path / file).write_text(test)
     with pytest.warns(UserWarning, match=f"None of the . images of split .* that {file} names is there, such as"):
         source = opened(tmp_path)
     assert len(source) == 2 and source.class_names == ["x", "y"]

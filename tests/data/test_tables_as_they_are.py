@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_sets import pictures
 
 from hf_lowlabel import Config, UserError, load_source
 from hf_lowlabel.arguments import DataArguments
@@ -16,13 +17,6 @@ from hf_lowlabel.labeling.labels import Asked, read_labels
 from hf_lowlabel.tasks import get_task
 
 ROWS = [("0.png", "a"), ("1.png", "b"), ("2.png", "a"), ("3.png", "")]
-
-
-def pictures(root, *names):
-    for name in names or [f"{i}.png" for i in range(4)]:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), "red").save(root / name)
-    return root
 
 
 def text(separator=",", head=("file_name", "label"), rows=ROWS):

@@ -3,19 +3,12 @@
 import datetime
 
 import pytest
-from PIL import Image
+from tiny_sets import pictures
 
 from hf_lowlabel import Config, UserError, load_source
 from hf_lowlabel.data.labels.labels import class_order
 from hf_lowlabel.errors import MissingSplit
 from hf_lowlabel.tasks import get_task
-
-
-def pictures(root, *names):
-    for name in names or [f"{i}.png" for i in range(4)]:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), "red").save(root / name)
-    return root
 
 
 def labels(source):

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from PIL import Image
+from tiny_sets import bare
 
 from hf_lowlabel import load_segmentation, load_source
 from hf_lowlabel.data.splits import text_lists
@@ -22,10 +23,6 @@ def pictures(root, folder="images", count=6):
 def write(root, name, *lines):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text("\n".join(lines) + "\n")
-
-
-def bare(source):
-    return [id.rpartition("/")[2] for id in source.ids]
 
 
 @pytest.mark.parametrize(
@@ -294,25 +291,28 @@ def test_a_json_of_the_split_of_each_image_is_looked_through_once(tmp_path, monk
 
 
 # ---- names of tables, lists and their folders that say more --------------------------------------------------------
+HELD = [
+    ("test_ids.csv", "file_name\ncat_4.jpg\ncat_5.jpg\n"),
+    ("test_labels.csv", "file_name,label\ncat_4.jpg,a\ncat_5.jpg,b\n"),
+    ("labels-test.tsv", "file_name\tlabel\ncat_4.jpg\ta\ncat_5.jpg\tb\n"),
+    ("testset.csv", "file_name\ncat_4.jpg\ncat_5.jpg\n"),
+    ("test.json", '["images/cat_4.jpg", "cat_5.jpg"]'),
+    ("test_files.json", '["cat_4.jpg", "cat_5.jpg"]'),
+    ("test.txt", "cat_4 1 0 0 1 0\ncat_5 0 0 1 0 1\n"),
+    ("ImageSets/Main/test.txt", "cat_4\ncat_5\n"),
+    ("splits/mine/test_list.txt", "cat_4\ncat_5\n"),
+    (
+        "annotations/image_info_test-dev2017.json",
+        '{"images": [{"file_name": "cat_4.jpg"}, {"file_name": "cat_5.jpg"}]}',
+    ),
+]
+TRAIN = [None, "train.csv", "train_labels.csv"]
+
+
 @pytest.mark.parametrize(
-    "name, content",
-    [
-        ("test_ids.csv", "file_name\ncat_4.jpg\ncat_5.jpg\n"),
-        ("test_labels.csv", "file_name,label\ncat_4.jpg,a\ncat_5.jpg,b\n"),
-        ("labels-test.tsv", "file_name\tlabel\ncat_4.jpg\ta\ncat_5.jpg\tb\n"),
-        ("testset.csv", "file_name\ncat_4.jpg\ncat_5.jpg\n"),
-        ("test.json", '["images/cat_4.jpg", "cat_5.jpg"]'),
-        ("test_files.json", '["cat_4.jpg", "cat_5.jpg"]'),
-        ("test.txt", "cat_4 1 0 0 1 0\ncat_5 0 0 1 0 1\n"),
-        ("ImageSets/Main/test.txt", "cat_4\ncat_5\n"),
-        ("splits/mine/test_list.txt", "cat_4\ncat_5\n"),
-        (
-            "annotations/image_info_test-dev2017.json",
-            '{"images": [{"file_name": "cat_4.jpg"}, {"file_name": "cat_5.jpg"}]}',
-        ),
-    ],
+    "name, content, train",  # each of the one with one of the other, and all with the first
+    [(*held, TRAIN[i % 3]) for i, held in enumerate(HELD)] + [(*HELD[0], train) for train in TRAIN[1:]],
 )
-@pytest.mark.parametrize("train", [None, "train.csv", "train_labels.csv"])
 def test_what_is_called_as_a_held_out_split_is_read(tmp_path, name, content, train):
     """Test images were learned from as unlabeled, without a word."""
     write(pictures(tmp_path), name, content.rstrip("\n"))

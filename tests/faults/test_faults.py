@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_starts_no_run(few):
         assert done.code == 2 and "is damaged" in done.text and not (few / "out").exists(), done
     file.write_bytes(whole)
     done = run(few, f"{VERBS['finetune'][0]} --init-from {newest / 'nothing'}")
-    assert done.code == 2 and "neither config.json nor objective" in done.text and done.seconds < 20
+    assert done.code == 2 and "neither config.json nor objective" in done.text
 
 
 def test_a_streaming_run_needs_no_shared_memory(tmp_path):

@@ -215,7 +215,7 @@ def test_masks_lie_where_training_looks_for_them(tmp_path):
         assert found.has_target.tolist().count(True) == 1 and place.mask.is_file()
         assert find_places(folder)[found.ids[0]].mask == place.mask
     (flat / "a" / "photo 00.jpg").write_bytes((flat / "a" / "photo 00.png").read_bytes())
-    with pytest.raises(UserError, match="but for their extension|same name before the extension"):
+    with pytest.raises(UserError, match="photo 00.png' have the same name before the extension"):
         find_places(flat)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import threading
-import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -505,7 +504,7 @@ def test_the_page_says_that_a_renaming_is_for_all_rounds(folder, browser):
 def test_killed_at_any_moment_the_file_is_whole(folder):
     """SIGKILL while labels pour in: labels.csv is readable and holds everything that was answered."""
     server = Served(folder)
-    ids, answered, stop = list(Asked.load(folder).files.values()), {}, threading.Event()
+    ids, answered, stop, enough = list(Asked.load(folder).files.values()), {}, threading.Event(), threading.Event()
 
     def pour():
         n = 0
@@ -514,17 +513,17 @@ def test_killed_at_any_moment_the_file_is_whole(folder):
             with contextlib.suppress(OSError, urllib.error.URLError):
                 ask(server, "label", {"id": ids[n % 5], "label": ["red", "green"][n // 5 % 2]})
                 answered[ids[n % 5]] = ["red", "green"][n // 5 % 2]
+                if n >= 20 and len(answered) == 5:
+                    enough.set()
 
     thread = threading.Thread(target=pour)
     thread.start()
-    time.sleep(0.7)
+    came = enough.wait(60)
     server.kill()
     stop.set()
     thread.join()
     kept = stored(folder)
-    assert (
-        len(answered) == 5 and sum(kept[id] != label for id, label in answered.items()) <= 1
-    )  # one may be saved, not yet answered
+    assert came and sum(kept[id] != label for id, label in answered.items()) <= 1  # one may be saved, not yet answered
 
 
 def test_classes_are_checked_and_saved_together(scenes, browser):

@@ -78,9 +78,9 @@ def test_the_address_that_is_printed_brings_the_cookie(folder):  # noqa: F811
 
 
 def test_connections_that_say_nothing_are_closed(folder, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(pages_server.Handler, "timeout", 0.2)
+    monkeypatch.setattr(pages_server.Handler, "timeout", 1)
     with serving(folder) as server:
-        idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=5) for _ in range(50)]
+        idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=60) for _ in range(50)]
         assert server.request_queue_size > len(idle)  # else the last ones come again after a second
         assert ask(server, "state")["images"]  # others are served meanwhile
         for connection in idle:

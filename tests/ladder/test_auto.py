@@ -23,12 +23,13 @@ from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pre
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Asked
-from hf_lowlabel.ladder import on_features
+from hf_lowlabel.ladder import on_features, search_state
 from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.ladder.estimates import Interval
 from hf_lowlabel.ladder.frozen import rounds_of
 from hf_lowlabel.ladder.report import why_less
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.records import Stage
 from hf_lowlabel.training.lineage import labels_seen
 
 
@@ -371,13 +372,16 @@ def test_all_images_have_a_label(network, tmp_path):
     assert "Unlabeled images: there are none." in best.advice.sentences and best.to_label is None
 
 
-def test_weights_that_have_seen_the_labels_are_refused(found, network, tmp_path):
+def test_weights_that_have_seen_the_labels_are_refused(found, network, tmp_path, monkeypatch):
     """Labels left out would be known to them; a head on frozen features has changed no weight, and is fine."""
     base, data, _ = found
     seen = dict(split=base / "run/split.json", to_label=0)
     finetune(data, str(network), method="supervised", max_steps=1, output_dir=tmp_path / "trained", split=seen["split"])
-    with pytest.raises(UserError, match=f"trained with 18 of these 18 labels.*such as {network.name}|path/to"):
-        auto(data, [network, tmp_path / "trained"], output_dir=tmp_path / "a", **seen)
+    of_folder = f"trained with 18 of these 18 labels.*before that, those of the folder {network.name}, as --model"
+    for words in (of_folder, "before that, such as org/net, as --model"):
+        with pytest.raises(UserError, match=words):
+            auto(data, [network, tmp_path / "trained"], output_dir=tmp_path / "a", **seen)
+        monkeypatch.setattr(search_state, "lineage_of", lambda model: [Stage("pretrained weights", "org/net")])
     assert not (tmp_path / "a").exists()
     assert auto(data, base / "run", output_dir=tmp_path / "b", **seen).advice.accuracy is not None
     pretrain(data, str(tmp_path / "trained"), method="simsiam", max_steps=1, batch_size=4, output_dir=tmp_path / "on")
@@ -469,7 +473,7 @@ def test_classes_that_are_several_ask_for_another_task(network, tmp_path, caplog
 def test_new_photos_in_folders_are_evaluated(found, tmp_path, capsys):
     """Other data than the model's own, with no split of its own and a model that held nothing out."""
     base, data, _ = found
-    run = auto(data, base / "net" if (base / "net").exists() else base / "run", output_dir=tmp_path / "r", to_label=0)
+    run = auto(data, base / "run", output_dir=tmp_path / "r", to_label=0)
     assert "accuracy" not in run.run.metrics
     assert evaluate(tmp_path / "r", photos(tmp_path / "new", each=3))["images"] == 9
     assert main(["evaluate", "--model", str(tmp_path / "r"), "--dataset", str(tmp_path / "new")]) == 0

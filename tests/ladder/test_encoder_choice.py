@@ -9,7 +9,6 @@ import yaml
 from PIL import Image
 
 from hf_lowlabel import auto, evaluate
-from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.ladder import encoder_choice, image_side, on_training, trained
 from hf_lowlabel.models import create_backbone
@@ -67,15 +66,6 @@ def test_the_best_encoder_is_trained_and_the_others_stand_in_the_table(found, en
         text = (found.folder / page).read_text()
         assert "linear probe, net-1" in text and "net_1 is taken" in text.replace("\\", "")
     assert evaluate(found.folder, discs)["miou"] == pytest.approx(found.run.metrics["miou"])
-
-
-def test_its_settings_make_the_same_by_hand(found, tmp_path):
-    from safetensors.torch import load_file
-
-    argv = ["finetune", "--config", str(found.folder / "training.yaml"), "--output-dir", str(tmp_path / "by-hand")]
-    assert main(argv) == 0
-    a, b = (load_file(f / "model.safetensors") for f in (found.folder, tmp_path / "by-hand"))
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_stopped_search_looks_at_as_many_encoders_again(found, encoders, discs, tmp_path, short, monkeypatch):  # noqa: F811

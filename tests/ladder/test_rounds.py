@@ -353,6 +353,8 @@ def test_what_is_said_of_the_next_round_is_neither_impossible_nor_too_sure():
 def test_masks_need_a_folder_and_one_kind_of_round(network, tmp_path, capsys):
     argv = ["loop", "shapes", "--task", "segmentation", "--model", network, "--output-dir", str(tmp_path / "a")]
     assert main(argv) == 2 and "needs a folder of images" in capsys.readouterr().err and not (tmp_path / "a").exists()
+    with pytest.raises(UserError, match="needs a folder of images, not a list in memory"):
+        loop([(np.zeros((8, 8, 3), np.uint8), None)], network, task="segmentation", output_dir=tmp_path / "a")
     assert (
         main(["loop", "digits", "--classes", "a", "b"]) == 2
         and "--classes is only for masks" in capsys.readouterr().err

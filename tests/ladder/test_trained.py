@@ -410,6 +410,8 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
         raise KeyboardInterrupt
 
     short_of_time = {**MASKS, "to_label": 0, "minutes": 0.02}
+    monkeypatch.setattr(trained.Trials, "seconds", lambda self, attempt, most: 0.0 if attempt.frozen else 0.5)
+    monkeypatch.setattr(trained.Trials, "fit_seconds", lambda self, attempt: 0.1)
     with monkeypatch.context() as patch:
         patch.setattr(on_training, "train_network", stopped)
         patch.setattr(on_training.frozen, "fit", stopped)

@@ -334,7 +334,7 @@ def test_one_and_two_processes_choose_the_same(backbone, tmp_path, monkeypatch):
     files = [tmp_path / "out1", tmp_path / "out2"]
     assert main([*given, str(files[0])]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "hf_lowlabel.cli", *given, str(files[1])]
+    command = [*torchrun, "-m", "hf_lowlabel", *given, str(files[1])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     a, b = (load_file(out / "features.safetensors") for out in files)

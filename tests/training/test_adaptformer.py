@@ -106,27 +106,3 @@ def test_a_run_saves_a_wider_network_whose_old_weights_have_not_moved(vit, few_i
     finetune(**args, method="mean-teacher", save_total_limit=9, output_dir=str(tmp_path / "killed"), resume=True)
     expected, found = tensors(tmp_path / "run", 6), tensors(tmp_path / "killed", 6)
     assert any(".down." in k for k in expected) and all(torch.equal(expected[k], found[k]) for k in expected)
-
-
-@pytest.mark.parametrize(
-    "bad, words",
-    [
-        (dict(from_scratch=True), "adapter_width cannot be given with from_scratch"),
-        (dict(lora_rank=2), "lora_rank and adapter_width cannot be given together"),
-        (dict(freeze=1), "freeze cannot be given with adapter_width"),
-        (dict(adapter_width=0), "adapter_width is 0. It must be at least 1"),
-        (dict(method="probe"), "adapter_width means nothing to probe"),
-    ],
-)
-def test_settings_that_contradict_are_refused(bad, words, tmp_path):
-    with pytest.raises(UserError, match=words):
-        finetune(
-            **{
-                "dataset": "digits",
-                "num_labels": 20,
-                "model": "vit",
-                "adapter_width": 2,
-                "output_dir": str(tmp_path / "run"),
-                **bad,
-            }
-        )

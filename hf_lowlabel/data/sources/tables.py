@@ -191,6 +191,7 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
     """`datasets.load_dataset` of one split, with its errors in words a user can act on."""
     import datasets
 
+    shown = options.get("data_files", name)  # of one file
     try:
         builder = datasets.load_dataset_builder(name, config, **options)
         files = getattr(builder.config, "data_files", None)
@@ -203,19 +204,24 @@ def load(name: str, config: str | None, split: str, *, streaming: bool = False, 
         raise
     except datasets.exceptions.DatasetsError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise UserError(f"The data set {name!r} cannot be read: {error}{cause}") from error
+        if "BatchSize must be greater than 0" in cause:  # of the rows of a file's first group
+            raise UserError(
+                f"There are no rows in {shown!r}, or in one of its parquet files. Leave that out."
+            ) from error
+        raise UserError(f"The data set {shown!r} cannot be read: {error}{cause}") from error
     except ConnectionError as error:
         raise UserError(
             f"There is no file or folder {name!r} here, no copy in the cache, and the Hub cannot be reached. Check "
             "the path, or connect."
         ) from error
     except (ValueError, RuntimeError, FileNotFoundError) as error:
+        if "onfig" not in str(error):
+            raise UserError(f"The data set {shown!r} cannot be read: {error}") from error
         raise config_error(name, config, options.get("revision"), error) from error
 
 
 def config_error(name: str, config: str | None, revision: str | None, error: Exception) -> UserError:
-    if "onfig" not in str(error):  # BuilderConfig ... not found; Config name is missing
-        return UserError(f"The data set {name!r} cannot be read: {error}")
+    """Of "BuilderConfig ... not found", or "Config name is missing"."""
     import datasets
 
     known = datasets.get_dataset_config_names(name, revision=revision)
