@@ -188,6 +188,8 @@ def make_objective(config: Config, encoder, images: int | None):
     if config.training.l2_sp and not config.model.from_scratch:
         objective = L2SP(objective, config.training.l2_sp / config.training.batch_size)
     setup.start_from(objective, config.model)
+    if isinstance(objective, L2SP):
+        objective.begin()
     return objective
 
 
