@@ -114,6 +114,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "tasks/testing.py": "read_yaml",
     "tasks/segmenters.py": "open_model open_model",
     "training/recording.py": "read_yaml",  # ours
+    "training/same_run.py": "read_yaml",  # ours
     "table_writer.py": "open",  # ours
     "yaml_files.py": "read_text safe_load",
     "cli/train.py": "read_yaml",
