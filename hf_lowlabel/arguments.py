@@ -113,9 +113,7 @@ class ModelArguments:
         choices=(8, 16, 32),
         verb="pretrain",
     )
-    drop_rate: float = setting(
-        0.0, "dropout before the classifier head; 0: the network's own", min=0, below=1, **TUNING
-    )
+    drop_rate: float = setting(0.0, "dropout before the classifier; 0: the network's own", min=0, below=1, **TUNING)
     freeze: int = setting(0, "leading stages of the network to freeze, with its stem", unit="stages", min=0, **TUNING)
     freeze_encoder: bool = setting(False, "train only the decoder or head", **TUNING)
     lora_rank: int | None = setting(
@@ -161,7 +159,9 @@ class TrainingArguments:
     batch_size: int | None = setting(
         None, "images (finetune: labeled ones) per optimizer step, all processes", unit="images", min=1, trains=True
     )
-    gradient_accumulation_steps: int = setting(1, "micro-batches per optimizer step", min=1, trains=True)
+    gradient_accumulation_steps: int = setting(
+        1, "micro-batches per optimizer step; BatchNorm and contrastive losses see one at a time", min=1, trains=True
+    )
     optimizer: str | None = setting(
         None,
         "optimizer; sgd: Nesterov momentum 0.9, momentum: plain momentum",
@@ -170,13 +170,12 @@ class TrainingArguments:
     )
     learning_rate: float | None = setting(
         None,
-        "learning rate; pretraining scales it by batch_size / 256; None: the paper's, a tenth with a fitted head",
+        "learning rate; pretraining scales it by batch_size / 256; None: the paper's; when finetuning pretrained "
+        "weights, times batch_size / the method's own if that is smaller, and a tenth with a fitted head",
         min=0,
         trains=True,
     )
-    weight_decay: float | None = setting(
-        None, "weight decay; not for biases and normalisation weights", min=0, trains=True
-    )
+    weight_decay: float | None = setting(None, "weight decay; not for biases and normalisation", min=0, trains=True)
     lr_scheduler_type: str | None = setting(None, "learning-rate schedule", choices=SCHEDULES, trains=True)
     warmup_ratio: float | None = setting(
         None, "share of the steps over which the learning rate rises from 0", share=True, trains=True

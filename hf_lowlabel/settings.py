@@ -10,6 +10,7 @@ from .errors import UserError, one_image, unknown
 from .fields import check
 from .methods import METHODS, Method, check_hyperparameters, find, hyperparameters, methods_for, name_of
 from .missing_inputs import refuse_no_data
+from .models.began import begins_with_probe, pretrained
 from .objective import Objective
 from .tasks import TASKS, get_task
 from .tasks.base import Task
@@ -52,6 +53,7 @@ def resolve(config: Config) -> Config:
     values = {**({} if method.frozen else task.fallbacks[verb]), **chosen}
     arguments = {**values.pop("method_args", {}), **config.method_args}
     filled = {name: value for name, value in values.items() if said[name] is None}
+    _own_rate(said, values, filled, name_of(method))
     if "head_lr" in filled and "head_lr" not in chosen and (said["init_from"] or not pretrained(said)):
         filled["head_lr"] = 1.0  # head and body are both new, or neither
     if verb == "finetune" and config.preset is None and not config.model.from_scratch and "batch_size" in values:
@@ -100,15 +102,24 @@ def usual_rate(config: Config, task: Task) -> float | None:
     return config.training.learning_rate / GENTLE if gently else None
 
 
-def pretrained(said: dict[str, Any]) -> bool:
-    """Whether the network begins with weights that are named; a module in memory may hold random ones."""
-    return bool(isinstance(said["model"], (str, Path)) or said["init_from"]) and not said["from_scratch"]
-
-
 def head_is_fitted(said: dict[str, Any], task: Task) -> bool:
     """Whether the whole network trains on from a head that knows what its features do (training/head.py)."""
     part = said["lora_rank"] or said["adapter_width"]  # which start at nothing
-    return bool("head_init" in task.takes and said["head_init"] != "random" and pretrained(said) and not part)
+    return "head_init" in task.takes and begins_with_probe(said) and not part
+
+
+# an optimizer's step at a rate is about as long as that of the others of its kind
+KINDS = {"sgd": "sgd", "momentum": "sgd", "lars": "lars", "adam": "adam", "adamw": "adam"}
+
+
+def _own_rate(said: dict[str, Any], values: dict[str, Any], filled: dict[str, Any], name: str) -> None:
+    """UserError for an optimizer of another kind than the one that a default rate was found with."""
+    given, usual = said["optimizer"], values.get("optimizer")
+    if "learning_rate" in filled and given in KINDS and usual and KINDS[given] != KINDS[usual]:
+        raise UserError(
+            f"The default learning rate of {name}, {filled['learning_rate']:g}, is one for {usual}, and means nothing "
+            f"to {given}. Give --learning-rate too, or leave --optimizer out."
+        )
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,26 @@ def test_constraints(name, value, words):
     assert words in refused(finetune, **{name: value})
 
 
+@pytest.mark.parametrize(
+    "verb, given, usual",
+    [
+        ("pretrain", dict(method="byol", optimizer="adamw"), "0.3, is one for lars"),
+        ("pretrain", dict(method="dino", optimizer="sgd"), "0.0005, is one for adamw"),
+        ("finetune", dict(method="fixmatch", optimizer="adamw"), "0.03, is one for sgd"),
+        ("finetune", dict(task="segmentation", optimizer="lars"), "is one for "),
+        ("finetune", dict(method="fixmatch", preset="foundation", optimizer="sgd"), "0.001, is one for adamw"),
+    ],
+)
+def test_a_rate_of_another_kind_of_optimizer_is_no_default(verb, given, usual):
+    def resolved(**more):
+        return resolve(Config.from_flat(verb, {"dataset": "digits", **given, **more}))
+
+    said = refused(resolved)
+    assert usual in said and f"nothing to {given['optimizer']}. Give --learning-rate too" in said
+    assert resolved(learning_rate=1e-4).training.optimizer == given["optimizer"]
+    assert finetune(optimizer="momentum").training.learning_rate == finetune(optimizer="sgd").training.learning_rate
+
+
 @pytest.mark.parametrize("value", [0, 1, 0.5])
 def test_a_share_includes_both_ends(value):
     assert finetune(max_bad=value).data.max_bad == value

@@ -164,7 +164,7 @@ def finetune(
         architecture: Decoder: any of smp's, deeplabv3plus-os16 (default), deeplabv2 ..., linear (default on a
             ViT).
         architecture_args: Arguments of the architecture, as KEY=VALUE ....
-        drop_rate: Dropout before the classifier head; 0: the network's own.
+        drop_rate: Dropout before the classifier; 0: the network's own.
         freeze: Leading stages of the network to freeze, with its stem (stages).
         freeze_encoder: Train only the decoder or head.
         lora_rank: Train only low-rank adapters of this rank and the head (Hu et al. 2022; peft).
@@ -194,12 +194,14 @@ def finetune(
         max_steps: Optimizer steps (steps).
         epochs: Passes over unlabeled (supervised: labeled) images; or give max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
-        gradient_accumulation_steps: Micro-batches per optimizer step.
+        gradient_accumulation_steps: Micro-batches per optimizer step; BatchNorm and contrastive losses see one
+            at a time.
         optimizer: Optimizer; sgd: Nesterov momentum 0.9, momentum: plain momentum; sgd, momentum, lars, adam,
             adamw.
-        learning_rate: Learning rate; pretraining scales it by batch_size / 256; None: the paper's, a tenth with
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256; None: the paper's; when
+            finetuning pretrained weights, times batch_size / the method's own if that is smaller, and a tenth with
             a fitted head.
-        weight_decay: Weight decay; not for biases and normalisation weights.
+        weight_decay: Weight decay; not for biases and normalisation.
         lr_scheduler_type: Learning-rate schedule; cosine, fixmatch, constant, linear, poly, steps, steps-late,
             steps-moam, steps-even, steps-rotnet, steps-tuning, steps-eman, steps-thirds, steps-quarters,
             adamatch.

@@ -155,12 +155,14 @@ def pretrain(
         max_steps: Optimizer steps (steps).
         epochs: Passes over unlabeled (supervised: labeled) images; or give max_steps (epochs).
         batch_size: Images (finetune: labeled ones) per optimizer step, all processes (images).
-        gradient_accumulation_steps: Micro-batches per optimizer step.
+        gradient_accumulation_steps: Micro-batches per optimizer step; BatchNorm and contrastive losses see one
+            at a time.
         optimizer: Optimizer; sgd: Nesterov momentum 0.9, momentum: plain momentum; sgd, momentum, lars, adam,
             adamw.
-        learning_rate: Learning rate; pretraining scales it by batch_size / 256; None: the paper's, a tenth with
+        learning_rate: Learning rate; pretraining scales it by batch_size / 256; None: the paper's; when
+            finetuning pretrained weights, times batch_size / the method's own if that is smaller, and a tenth with
             a fitted head.
-        weight_decay: Weight decay; not for biases and normalisation weights.
+        weight_decay: Weight decay; not for biases and normalisation.
         lr_scheduler_type: Learning-rate schedule; cosine, fixmatch, constant, linear, poly, steps, steps-late,
             steps-moam, steps-even, steps-rotnet, steps-tuning, steps-eman, steps-thirds, steps-quarters,
             adamatch.

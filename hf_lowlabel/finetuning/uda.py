@@ -32,7 +32,8 @@ class UDA(FixMatch):
     """Soft, sharpened targets; labeled images that are already learned wait.
 
     rule: Uda. lambda_u: weight of the unlabeled loss. tsa: how the threshold eta_t rises, "linear", "log" or "exp";
-    None (the paper's choice for CIFAR) uses every labeled image. ema_decay: of the weights that are evaluated.
+    None (the paper's choice for CIFAR) uses every labeled image; with gradient_accumulation_steps the mean is over
+    those that count in each micro-batch. ema_decay: of the weights that are evaluated.
     concat_weak: as in FixMatch.
     """
 

@@ -80,7 +80,8 @@ class DINO(PretrainObjective):
     loss of masked patches (`ibot.py`) on a vision transformer; DINOv2 and v3 were trained with 1, 0 is none. Gradients
     are clipped tensor by tensor.
 
-    Not as in the authors' code: temperature and learning rate change with every step, not with every epoch, since a run
+    Not as in the authors' code: the student is evaluated and saved, not the teacher, which a run of some hundred steps
+    leaves near its start (m0). Temperature and learning rate change with every step, not with every epoch, since a run
     may be shorter than one; they differ by one epoch's change at most. And the rate falls to 0 instead of to 1e-6.
     """
 
@@ -160,8 +161,9 @@ class DINO(PretrainObjective):
         x, tau_t = torch.cat(views[:2]), self.teacher_temperature(t)
         part = len(self._parts) if t == self._step else 0  # micro-batches of a step have masks of their own
         grid = (x.shape[-2] // self.encoder.patch, x.shape[-1] // self.encoder.patch)
-        first = (part * world() + rank()) * len(x)
-        mask = torch.from_numpy(masks(grid, len(x), first, self.updates)).to(x.device)  # [2 B, n]
+        first = (part * world() + rank()) * len(views[0])  # of this process's images in the step
+        numbers = [2 * (first + i) + view for view in (0, 1) for i in range(len(views[0]))]
+        mask = torch.from_numpy(masks(grid, numbers, self.updates)).to(x.device)  # [2 B, n]
         with torch.no_grad():
             pooled, patches = tokens(self.teacher_encoder.module, x)
             out, at_patches = self.teacher_head(pooled).chunk(2), self.teacher_head(patches[mask])

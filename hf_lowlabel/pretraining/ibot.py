@@ -10,6 +10,7 @@ token; both pass the heads of DINO's class token (the paper's shared heads). Hal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,18 +65,18 @@ def tokens(encoder: Any, x: Tensor, mask: Tensor | None = None, token: Tensor | 
     return net.forward_head(found, pre_logits=True), found[:, net.num_prefix_tokens :]
 
 
-def masks(grid: tuple[int, int], count: int, first: int, step: int) -> np.ndarray:
-    """Which patches of some views are masked, bool [count, h w]; each view's own draw by (step, its number).
+def masks(grid: tuple[int, int], numbers: Sequence[int], step: int) -> np.ndarray:
+    """Which patches of some views are masked, bool [n, h w]; each view's own draw by (step, its number).
 
     Args:
-        grid: (h, w). first: number of the first of the views.
+        grid: (h, w). numbers: of the views, the same on however many processes.
     """
-    out = np.zeros((count, *grid), bool)
-    for i, mask in enumerate(out):
-        random = np.random.default_rng([step, first + i])
+    out = np.zeros((len(numbers), *grid), bool)
+    for number, mask in zip(numbers, out, strict=True):
+        random = np.random.default_rng([step, number])
         if random.random() < MASKED:
             fill_blocks(mask, round(random.uniform(*SHARES) * mask.size), random)
-    return out.reshape(count, -1)
+    return out.reshape(len(numbers), -1)
 
 
 def fill_blocks(mask: np.ndarray, wanted: int, random: np.random.Generator) -> None:

@@ -40,7 +40,11 @@ class L2SP(PretrainObjective):
         self.objective, self.weight = objective, weight
         self.views, self.geometry = objective.views, objective.geometry
         del self.encoder  # one name per tensor: it lives in the objective
-        for i, p in enumerate(trained(objective.encoder)):
+        self.begin()
+
+    def begin(self) -> None:
+        """The weights as they are now are the start; those of a checkpoint that a run only begins with have another."""
+        for i, p in enumerate(trained(self.objective.encoder)):
             self.register_buffer(f"start{i}", p.detach().float().clone())
 
     @property

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..arguments import Config
 from ..models.adaptformer import takes_branches
+from ..models.began import pretrained
 from .data_classes import Attempt
 
 log = logging.getLogger("hf_lowlabel")
@@ -57,8 +58,8 @@ def branched(config: Config, model: nn.Module) -> Config:
     and the head, where the defaults are made for whole convolutional networks."""
     given, rates = config.model, {"optimizer", "learning_rate", "weight_decay"}
     small = given.lora_rank or given.adapter_width or given.freeze or given.freeze_encoder
-    said = small or given.from_scratch or given.init_from or config.preset or config.training.layer_decay
-    if said or config.method.frozen or not isinstance(given.model, str) or not rates <= config.filled:
+    said = small or given.init_from or config.preset or config.training.layer_decay
+    if said or config.method.frozen or not pretrained(config.flat()) or not rates <= config.filled:
         return config
     if not takes_branches(model):
         return config

@@ -4,12 +4,15 @@
     each)
 
 The older checkpoint goes only after the newer one is committed; one of the same step is called step-00000200.old until
-then. A damaged one is found by its hashes, reported, and the one before it is taken. Nothing is ever unpickled.
+then. A damaged one is found by its hashes, reported, and the one before it is taken; it is then called
+step-00000200.damaged until a newer one is committed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,11 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import as_neighbours, sha256 as _sha256, write_json
 from ..models.timm_checkpoint import apart
 from ..text import warn
 
+DAMAGED = ".damaged"  # ending of the name of a checkpoint that a resumed run has passed over
 _NAME = re.compile(r"^step-(\d{8})(\.old)?$")
 
 
@@ -64,9 +69,10 @@ def save_checkpoint(
             f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free "
             f"some space in {folder.parent} and start the same command again, a run with --resume."
         ) from e
-    for leftover in [*folder.glob(".step-*"), *folder.glob("step-*.old")]:  # the former of a process killed meanwhile
-        shutil.rmtree(leftover, ignore_errors=True)
-    for old in checkpoints(folder)[keep:]:
+    others = [p for p in checkpoints(folder) if p != target]
+    # what a process was writing that was killed; what the newer one replaces; what is of no use
+    left = [p for name in (".step-*", "step-*.old", f"step-*{DAMAGED}") for p in folder.glob(name)]
+    for old in [*left, *others[keep - 1 :]]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -93,6 +99,16 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Tensor
     if found:
         raise UserError(f"All {len(found)} checkpoints in {folder} are damaged. Start again in another --output-dir.")
     return None
+
+
+def set_aside(taken: Path) -> None:
+    """Rename the damaged checkpoints that were passed over for `taken`: they are counted no more, and go once a new one
+    is committed. Called by all processes."""
+    barrier()  # all have looked at them
+    newer = itertools.takewhile(lambda path: path != taken, checkpoints(taken.parent))
+    for path in newer if is_main_process() else ():
+        with contextlib.suppress(OSError):  # a folder that cannot be written to is told of where it has to be
+            os.replace(path, path.with_name(f"{path.name}{DAMAGED}"))
 
 
 def newest_state(folder: Path) -> tuple[Path, dict] | None:

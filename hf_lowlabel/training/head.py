@@ -20,6 +20,7 @@ from ..evaluation.near_copies import copies_of_each
 from ..finetuning.graph import HEAD_L2
 from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
 from ..finetuning.uninformative import informative
+from ..models.began import begins_with_probe
 from .preparing import Prepared
 
 log = logging.getLogger("hf_lowlabel")
@@ -50,7 +51,7 @@ def fit_head(ready: Prepared, priors: Tensor | None) -> str | None:
         What it was fitted to, "probe" (the labels) or "priors"; None where it was not.
     """
     model = ready.network.model
-    fresh = not ready.config.model.from_scratch and getattr(model.load_report, "head", "") == "fresh"
+    fresh = begins_with_probe(ready.config.flat()) and getattr(model.load_report, "head", "") == "fresh"
     how = head_of(ready.config, fresh, priors is not None)
     if how == "random" or not ready.task.climbs or ready.config.training.dry_run:
         return None

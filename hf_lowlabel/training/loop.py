@@ -27,7 +27,7 @@ from ..errors import UserError
 from ..objective import Objective, scalars_of
 from .batches import micro_batches
 from .callbacks import Callback, RunState
-from .checkpoint import checkpoints, load_newest, restore_optimizer, save_checkpoint
+from .checkpoint import checkpoints, load_newest, restore_optimizer, save_checkpoint, set_aside
 from .guard import NonFiniteGuard, diverged, finite
 from .journal import Journal, number, show
 from .optim import build_optimizer, clip, learning_rate, longer, set_learning_rate
@@ -82,9 +82,8 @@ class Loop:
         compile: bool = False,
     ):
         self.args, self.folder, self.accelerator, self.batches = args, folder, accelerator, batches
-        self.evaluate, self.best_score, self.known, self.save_run = evaluate, best_score, known, save
+        self.evaluate, self.best_score, self.known, self.save_run, self.start = evaluate, best_score, known, save, start
         self.identity, self.callbacks = identity or {"settings": {}, "data": {}}, list(callbacks)
-        self.start = start
         if args.early_stopping and not best_score:
             raise UserError(
                 f"early_stopping is {args.early_stopping}, and there is no score to stop by. Give --validation N, "
@@ -178,7 +177,7 @@ class Loop:
         self.train_mode()
         if self.known and self.evaluate and self.step == 0:
             self.evaluate_now()
-        before, begin, first = self.seconds, time.perf_counter(), self.step
+        before, begin, first, device = self.seconds, time.perf_counter(), self.step, self.accelerator.device
         with StopSignals(self.step) as signals, bar:
             last = self.step if self.state.stop else self.steps  # it was stopped when its end was decided
             batches = self.batches(self.step) if self.step < last else iter(())
@@ -194,7 +193,7 @@ class Loop:
                     done = done or self.state.stop
                 if self.evaluate and (self.step % self.eval_steps == 0 or done):
                     self.evaluate_now()
-                asked = signals.agreed(self.step, self.accelerator.device)
+                asked = signals.agreed(self.step, device)
                 ends = self.state.stop and self.save_run is not None  # a trial is stopped to be timed, and thrown away
                 if asked or ends or not self.state.stop and (self.step % self.save_steps == 0 or done):
                     self.seconds = before + time.perf_counter() - begin
@@ -206,7 +205,7 @@ class Loop:
                     break
             self.seconds = before + time.perf_counter() - begin
             self.check_finite(ended=True)
-        if late := signals.received if world() == 1 else 0:  # in the last step, after which all is saved
+        if late := signals.agreed(self.step, device, ended=True):  # since the last question; all is saved
             stop(late)
 
     def train_mode(self) -> None:
@@ -270,7 +269,7 @@ class Loop:
         score = float("nan") if self.best_score is None else scores[self.best_score]
         if score == score:  # one is asked for, and it is a number
             self.stale = 0 if self.best is None or score > self.best else self.stale + 1
-            if self.best is None or score >= self.best:  # of equals the later: it has trained longer
+            if self.best is None or score > self.best or self.best_step and score == self.best:  # the longer trained
                 self.best, self.best_step = score, self.step
                 state = self.inner.evaluated.state_dict()
                 self.best_weights = {k: v.detach().cpu().clone() for k, v in state.items()}
@@ -303,6 +302,7 @@ class Loop:
             return
         path, tensors, optimizer, state = found
         check_same(path, state, self.identity, self.steps)
+        set_aside(path)
         self.best_weights = {k.removeprefix("best::"): tensors.pop(k) for k in list(tensors) if k.startswith("best::")}
         try:
             self.inner.load_state_dict(tensors)

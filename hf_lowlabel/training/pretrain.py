@@ -184,10 +184,14 @@ def make_objective(config: Config, encoder, images: int | None):
         add_lora(encoder, config.model.lora_rank, config.model.lora_alpha)
     if config.method.maps:
         encoder.freeze_beyond_map()
-    objective = build_objective(config.method, encoder, config.method_args, num_images=images)
+    objective, args = build_objective(config.method, encoder, config.method_args, num_images=images), config.training
+    if (parts := args.gradient_accumulation_steps) > 1 and config.method.compares and not hasattr(objective, "queue"):
+        log.info("images are compared within each micro-batch alone, %d at a time", args.batch_size // parts)
     if config.training.l2_sp and not config.model.from_scratch:
         objective = L2SP(objective, config.training.l2_sp / config.training.batch_size)
     setup.start_from(objective, config.model)
+    if isinstance(objective, L2SP):
+        objective.begin()
     return objective
 
 

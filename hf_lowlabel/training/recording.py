@@ -113,7 +113,7 @@ class Recorder:
         path = self.folder / "training.yaml"
         now = {key: getattr(self.config.training, key) for key in ("max_steps", "epochs")}
         said = read_yaml(path) if self.config.training.resume and path.is_file() else now
-        if said.get("max_steps") not in (None, now["max_steps"]):
+        if said.get("epochs") != now["epochs"] or said.get("max_steps") not in (None, now["max_steps"]):
             write_text(path, yaml.safe_dump({**said, **now}, sort_keys=False, allow_unicode=True))
 
     def takes(self, config: Config, load_report) -> None:

@@ -20,6 +20,7 @@ from ..errors import Diverged, UserError
 from ..evaluation.checkpoints import LAST, SEL_MEANS, median_of_last
 from ..finetuning.weights import Prior
 from ..models.adaptformer import add_adaptformer
+from ..models.began import pretrained
 from ..models.lora import add_lora, merged
 from ..models.timm_checkpoint import freeze_stages
 from ..objective import Objective, build_objective
@@ -140,7 +141,7 @@ def keeps_statistics(config: Config) -> bool:
     given = config.model
     if given.freeze_encoder:
         return True
-    came = given.init_from or isinstance(given.model, str) and not given.from_scratch  # a module may be a random one
+    came = given.init_from or pretrained(config.flat())
     args, sees_unlabeled = config.training, bool(config.method.unlabeled_views)
     seen = args.batch_size * (1 + sees_unlabeled * args.unlabeled_ratio)
     return bool(came) and seen // args.gradient_accumulation_steps < FEW

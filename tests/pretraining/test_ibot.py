@@ -27,12 +27,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def test_masks_are_blocks_of_the_shares_of_the_paper():
-    found = masks((16, 16), 400, 7, 3)
+    found = masks((16, 16), range(7, 407), 3)
     share = found.mean(1)
     assert 0.42 < (share == 0).mean() < 0.58 and 0.08 < share[share > 0].min() and share.max() <= 0.5
     assert abs(share[share > 0].mean() - 0.3) < 0.03
-    assert np.array_equal(found[5:9], masks((16, 16), 4, 12, 3))  # each by its own number, on whichever rank
-    assert not np.array_equal(found, masks((16, 16), 400, 7, 4))
+    assert np.array_equal(found[5:9], masks((16, 16), range(12, 16), 3))  # each by its own number, on whichever rank
+    assert not np.array_equal(found, masks((16, 16), range(7, 407), 4))
     one = np.zeros((8, 8), bool)
     fill_blocks(one, 30, np.random.default_rng(0))
     together = (one[:, 1:] & one[:, :-1]).sum() + (one[1:] & one[:-1]).sum()
@@ -79,7 +79,7 @@ def test_the_loss_and_the_centers_by_hand(registers):
     torch.nn.init.normal_(objective.mask_token)
     views, t, before = [torch.rand(4, 3, 16, 16) for _ in range(2)], 0.05, objective.patch_center.clone()
     objective.updates = 3
-    mask = torch.from_numpy(masks((4, 4), 8, 0, 3))
+    mask = torch.from_numpy(masks((4, 4), [0, 2, 4, 6, 1, 3, 5, 7], 3))
     assert 0 < mask.any(1).sum() < 8
     with torch.no_grad():
         teacher, student = objective.teacher_encoder.module, objective.encoder
@@ -100,10 +100,41 @@ def test_the_loss_and_the_centers_by_hand(registers):
     assert objective.updates == 4 and int(objective.get_extra_state()) == 4
 
 
+@pytest.mark.parametrize("processes, parts", [(2, 1), (1, 2), (2, 2)])
+def test_an_image_is_masked_alike_on_however_many_processes(processes, parts, registers, monkeypatch):
+    """And in however many micro-batches."""
+    objective, seen = DINO(registers, patch_loss=1.0, **HEAD).train(), []
+    monkeypatch.setattr("hf_lowlabel.pretraining.dino.all_mean", lambda x: x)
+
+    def spy(grid, numbers, step):
+        seen.append(masks(grid, numbers, step).reshape(2, len(numbers) // 2, -1))  # of each view
+        return seen[-1].reshape(len(numbers), -1)
+
+    monkeypatch.setattr("hf_lowlabel.pretraining.dino.masks", spy)
+
+    def of_step(processes, parts):
+        seen.clear()
+        found = {}
+        monkeypatch.setattr("hf_lowlabel.pretraining.dino.world", lambda: processes)
+        for rank in range(processes):
+            monkeypatch.setattr("hf_lowlabel.pretraining.dino.rank", lambda rank=rank: rank)
+            objective.take()
+            for part in range(parts):
+                objective({"views": [torch.rand(8 // processes // parts, 3, 16, 16)] * 2}, 0.5)
+                found[part, rank] = seen[-1]
+        objective.take()
+        return np.concatenate([found[key] for key in sorted(found)], 1)
+
+    whole = of_step(1, 1)
+    assert whole.any() and not np.array_equal(whole[0], whole[1])
+    assert np.array_equal(of_step(processes, parts), whole)
+
+
 def test_whole_views_leave_the_center_of_patches_alone(registers, monkeypatch):
     objective = DINO(registers, patch_loss=1.0, **HEAD).train()
     monkeypatch.setattr(
-        "hf_lowlabel.pretraining.dino.masks", lambda grid, n, *_: np.zeros((n, grid[0] * grid[1]), bool)
+        "hf_lowlabel.pretraining.dino.masks",
+        lambda grid, numbers, *_: np.zeros((len(numbers), grid[0] * grid[1]), bool),
     )
     out = objective({"views": [torch.rand(2, 3, 16, 16)] * 2}, 0.5)
     assert float(out["patch"]) == 0 and out["loss"].isfinite()

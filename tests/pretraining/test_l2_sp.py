@@ -7,6 +7,8 @@ import pytest
 import torch
 from pretraining_stand_in import PRETRAIN, array, batch_for, make, train
 
+from hf_lowlabel import pretrain
+from hf_lowlabel.models import create_backbone
 from hf_lowlabel.pretraining.l2_sp import L2SP, l2_distance
 
 LAMBDA = 0.03
@@ -73,6 +75,21 @@ def test_the_start_never_moves_and_travels_in_the_state():
     other.load_state_dict(state)
     batch = batch_for(objective, seed=4)
     assert other(batch, 0.5)["loss"].item() == objective(batch, 0.5)["loss"].item()
+
+
+def test_the_pull_of_a_run_that_begins_with_a_checkpoint_is_to_its_own_start(tmp_path):
+    """Not to what the run that wrote it had begun with; a resumed run keeps its start."""
+    given = dict(dataset="digits", model="cnn6_16", method="byol", method_args=dict(hidden=16), image_size=16)
+    given |= dict(batch_size=16, device="cpu", l2_sp=1.0, learning_rate=1.0, warmup_ratio=0.0)
+    create_backbone("cnn6_16", pretrained=False, image_size=16).save_pretrained(tmp_path / "start")
+    given["model"] = str(tmp_path / "start")
+    first = pretrain(**given, max_steps=3, output_dir=tmp_path / "a")
+    assert first.metrics["moved"] > 1e-3
+    begun = str(tmp_path / "a/checkpoints/step-00000003")
+    still = dict(given, learning_rate=0.0, init_from=begun, output_dir=tmp_path / "b")
+    assert pretrain(**still, max_steps=1).metrics["moved"] == 0
+    on = pretrain(**given, max_steps=4, resume=True, output_dir=tmp_path / "a")
+    assert on.metrics["moved"] > first.metrics["moved"] / 2
 
 
 def test_the_pull_is_zero_at_the_start_and_holds_weights_back():

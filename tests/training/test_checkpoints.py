@@ -18,7 +18,7 @@ from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.models.travelling import NETWORKS
 from hf_lowlabel.objective import Objective
 from hf_lowlabel.training import checkpoint, recording
-from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, newest_state, save_checkpoint
+from hf_lowlabel.training.checkpoint import checkpoints, damage, load_newest, newest_state, save_checkpoint, set_aside
 from hf_lowlabel.training.optim import build_optimizer
 
 
@@ -31,6 +31,23 @@ def make(folder, steps=(1, 2, 3), keep=3):
     for step in steps:
         save_checkpoint(folder, step, net.state_dict(), optimizer, {"note": step}, keep)
     return net, optimizer
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_a_resumed_run_passed_over_pushes_nothing_out(keep, tmp_path):
+    """A damaged checkpoint of a later step is not counted, and goes once there is a new one; that one never does."""
+    net, optimizer = make(tmp_path, steps=(100, 200), keep=2)
+    newest, older = checkpoints(tmp_path)
+    (newest / "state.json").write_text("{}")
+    with pytest.warns(UserWarning, match="step-00000200 is damaged"):
+        assert load_newest(tmp_path)[0] == older
+    set_aside(older)
+    assert checkpoints(tmp_path) == [older] and (tmp_path / "step-00000200.damaged/state.json").exists()
+    save_checkpoint(tmp_path, 150, net.state_dict(), optimizer, {}, keep)
+    kept = ["step-00000150", "step-00000100"][:keep]
+    assert [p.name for p in checkpoints(tmp_path)] == kept and len([*tmp_path.iterdir()]) == keep
+    save_checkpoint(tmp_path, 120, net.state_dict(), optimizer, {}, 1)  # whatever is beside it
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000120"]
 
 
 def test_newest_are_kept_and_read_back(tmp_path):

@@ -116,7 +116,7 @@ def settings(verb: str, name: str, **more) -> TrainingArguments:
 def test_step_of_classification(name, optimizer, fake, monkeypatch):
     objective = finetuning.build(name, model=finetuning.TinyModel(norm=True))
     batches = [finetuning.make_batch(objective, step) for step in range(3)]
-    steps(fake, monkeypatch, objective, batches, settings("finetune", name, optimizer=optimizer))
+    steps(fake, monkeypatch, objective, batches, settings("finetune", name, optimizer=optimizer, learning_rate=1e-3))
 
 
 @pytest.mark.parametrize("name", pretraining.PRETRAIN)

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import timm
 import torch
 
 from hf_lowlabel.api.running import settled
@@ -38,7 +39,7 @@ def test_a_pretrained_vision_transformer_gets_branches(vit):
     "given",
     [
         dict(learning_rate=1e-4),
-        dict(optimizer="adamw"),
+        dict(optimizer="momentum"),
         dict(lora_rank=4),
         dict(freeze=1),
         dict(from_scratch=True),
@@ -50,6 +51,13 @@ def test_a_pretrained_vision_transformer_gets_branches(vit):
 def test_what_the_user_said_stays(given, vit):
     said = config(**given)
     assert branched(said, vit) is said
+
+
+def test_so_does_a_trained_one_in_memory(vit):
+    net = timm.create_model("vit_tiny_patch16_224", img_size=16, num_classes=3, **TINY_VIT)
+    assert branched(config(model=net), vit).model.adapter_width is None
+    net.norm.bias.data.normal_()
+    assert branched(config(model=net), vit).model.adapter_width == 32
 
 
 def test_auto_trains_branches_too(vit):
@@ -91,7 +99,7 @@ def test_each_layer_learns_at_its_share(vit):
             every = list(vit.parameters())
             return {"base": [p for p in every if id(p) not in head], "head": [p for p in every if id(p) in head]}
 
-    optimizer = build_optimizer(Whole(), config(layer_decay=0.5, head_lr=3.0, optimizer="adamw").training, 0.1)
+    optimizer = build_optimizer(Whole(), config(layer_decay=0.5, head_lr=3.0, optimizer="momentum").training, 0.1)
     rate_of = {id(p): group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(rate_of) == len(list(vit.parameters()))
     for name, p in vit.timm_model.named_parameters():

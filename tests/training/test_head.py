@@ -12,6 +12,7 @@ from hf_lowlabel.arguments import Config
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.finetuning.linear import softmax
 from hf_lowlabel.models import create_backbone
+from hf_lowlabel.models.began import was_trained
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.training import head
 from hf_lowlabel.training.head import labels_head, no_surer, priors_head
@@ -54,15 +55,52 @@ def test_training_starts_from_what_frozen_features_know(encoder, tmp_path, metho
     assert known.metrics["accuracy"] > probe - 0.03 > random.metrics["accuracy"] + 0.1
 
 
-@pytest.mark.parametrize("asked, starts", [(None, True), ("random", False)])
-def test_a_module_with_a_head_of_as_many_classes_starts_from_a_probe_too(asked, starts, tmp_path, caplog):
-    """timm makes it at random: nothing that the module knows is lost."""
+def in_memory(trained: bool) -> nn.Module:
+    """A network as timm makes it, with a head of ten classes; one step of training moves every weight of it."""
     torch.manual_seed(0)
     module = timm.create_model("test_resnet", num_classes=10)
+    if trained:
+        module(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        torch.optim.SGD(module.parameters(), 1e-3).step()
+    return module
+
+
+@pytest.mark.parametrize(
+    "trained, asked, starts",
+    [(True, None, True), (True, "random", False), (False, None, False), (False, "probe", True)],
+)
+def test_a_trained_module_starts_from_a_probe_and_keeps_its_statistics(trained, asked, starts, tmp_path, caplog):
+    """As a folder of the same weights does; its head, of as many classes, may be one that timm made at random."""
+    module = in_memory(trained)
+    before = {k: v.clone() for k, v in module.state_dict().items() if k.endswith("running_mean")}
+    given = dict(SMALL, head_init=asked, output_dir=tmp_path / "a")
     with caplog.at_level("INFO", "hf_lowlabel"):
-        run = finetune("digits", module, "supervised", output_dir=tmp_path / "a", head_init=asked, **SMALL)
+        run = finetune("digits", module, "supervised", **given)
     assert run.recorder.report.head == "fresh"
     assert ("the head starts from a probe of 40 labels" in caplog.text) == starts
+    after = run.progress.inner.model.timm_model.state_dict()
+    moved = [k for k, v in before.items() if not torch.equal(v, after[k])]
+    assert moved == ([] if trained else [*before])
+    assert run.config.training.learning_rate == pytest.approx(0.03 / 8 * (0.1 if starts else 1))
+    if trained and asked is None:
+        create_backbone(module, image_size=16).save_pretrained(tmp_path / "folder")
+        same = finetune("digits", tmp_path / "folder", "supervised", **{**given, "output_dir": tmp_path / "b"})
+        first = [next(row["loss"] for row in r.history if "loss" in row) for r in (run, same)]
+        assert first[0] == pytest.approx(first[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "swinv2_cr_tiny_224"]
+)
+def test_what_timm_makes_at_random_shows_no_training(name):
+    """A vision transformer has no statistics, and those of a network move in a forward pass too."""
+    net = timm.create_model(name, num_classes=3, **({"img_size": 32, "window_size": 1} if "swin" in name else {}))
+    x = torch.randn(2, 3, *net.patch_embed.img_size) if hasattr(net, "patch_embed") else torch.randn(2, 3, 64, 64)
+    loss = net.train()(x).square().sum()
+    assert not was_trained(net)
+    loss.backward()
+    torch.optim.SGD(net.parameters(), 1e-3).step()
+    assert was_trained(net) and not was_trained(nn.Linear(2, 2))
 
 
 def test_priors_are_a_start_too(encoder, tmp_path):
@@ -192,7 +230,8 @@ def settings(**given) -> Config:
 def test_when_statistics_are_kept():
     assert keeps_statistics(settings(batch_size=8)) and not keeps_statistics(settings(batch_size=64))
     assert not keeps_statistics(settings(batch_size=8, from_scratch=True))
-    assert not keeps_statistics(settings(batch_size=8, model=nn.Linear(1, 1)))  # its weights may be random ones
+    assert not keeps_statistics(settings(batch_size=8, model=in_memory(False)))  # nothing shows that it was trained
+    assert keeps_statistics(settings(batch_size=8, model=in_memory(True)))
     assert keeps_statistics(settings(batch_size=64, gradient_accumulation_steps=8))  # it sees a micro-batch at a time
     alone = [keeps_statistics(settings(batch_size=n, method="supervised")) for n in (64, 128)]
     assert alone == [True, False]  # no unlabeled image is in its steps, whatever their ratio
@@ -213,7 +252,8 @@ def test_from_a_fitted_head_it_is_a_tenth():
     assert settings().training.learning_rate == pytest.approx(0.003)
     assert settings(batch_size=8).training.learning_rate == pytest.approx(0.003 / 8)
     assert settings(method="supervised").training.learning_rate == pytest.approx(0.003)
-    for whole in (dict(lora_rank=4), dict(adapter_width=8), dict(model=nn.Linear(1, 1))):
+    assert settings(batch_size=8, model=in_memory(True)).training.learning_rate == pytest.approx(0.003 / 8)
+    for whole in (dict(lora_rank=4), dict(adapter_width=8), dict(model=nn.Linear(1, 1)), dict(model=in_memory(False))):
         assert settings(batch_size=8, **whole).training.learning_rate == pytest.approx(0.03 / 8)
     several = resolve(Config.from_flat("finetune", dict(task="multilabel", dataset="scenes", num_labels=40)))
     assert several.training.learning_rate == 0.03

@@ -235,6 +235,54 @@ def test_early_stopping_goes_on_where_it_was(scores, stop, best, tmp_path):
         assert torch.equal(loop.inner.net.weight, expected)
 
 
+@pytest.mark.parametrize("scores, best", [([2, 2, 2, 1, 1], 0), ([2, 2, 3, 3, 1], 3), ([1, 2, 2, 2, 2], 4)])
+def test_the_weights_that_knew_their_classes_stay_unless_later_ones_score_higher(scores, best, tmp_path):
+    """An equal score is no reason to give up what the frozen features know; of later equals the last is kept."""
+    loop = make(tmp_path, evaluate=scored([*scores[1:], scores[0]], []), best_score="score")
+    loop.known = True
+    loop.fit()
+    assert (loop.best_step, loop.best) == (best, max(scores))
+    assert torch.equal(loop.best_weights["weight"], torch.ones(1, 3)) == (best == 0)
+
+
+@pytest.mark.parametrize("late, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (0, None)])
+def test_a_signal_to_another_process_after_the_last_question_is_not_lost(late, raised, two, tmp_path, monkeypatch):
+    """All is saved then; the launcher, and whoever waits for it, hear of it all the same."""
+    loop = make(tmp_path, max_steps=2)
+    monkeypatch.setattr("hf_lowlabel.training.loop.barrier", lambda: None)
+    monkeypatch.setattr(StopSignals, "agreed", lambda self, step, device, ended=False: late if ended else 0)
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        loop.fit()
+    assert loop.step == 2 and [p.name for p in checkpoints(tmp_path / "checkpoints")][0] == "step-00000002"
+
+
+def test_at_the_end_all_processes_are_asked_at_once(two):
+    two([15, 0.0])
+    signals = StopSignals(7)
+    signals.due = 17
+    assert signals.agreed(8, torch.device("cpu")) == 0
+    assert signals.agreed(8, torch.device("cpu"), ended=True) == 15
+
+
+def test_a_resumed_run_with_a_damaged_checkpoint_keeps_the_one_it_writes(tmp_path):
+    def run(**more):
+        loop = make(tmp_path, max_steps=6, save_total_limit=2, **more)
+        loop.fit()
+        return [p.name for p in checkpoints(tmp_path / "checkpoints")]
+
+    assert run(save_steps=3) == ["step-00000006", "step-00000003"]
+    (tmp_path / "checkpoints/step-00000006/objective.safetensors").write_bytes(b"")
+    seen = []
+
+    class Looks(Callback):
+        def on_save(self, state):
+            seen.append([p.name for p in checkpoints(tmp_path / "checkpoints")])
+
+    with pytest.warns(UserWarning, match="step-00000006 is damaged"):
+        run(save_steps=4, resume=True, callbacks=[Looks()])
+    assert seen == [["step-00000004", "step-00000003"], ["step-00000006", "step-00000004"]]
+
+
 def test_a_run_stopped_early_is_at_its_end_until_more_steps_are_asked_for(tmp_path):
     """Its end is kept, as one checkpoint of no more than the limit; with more steps it is patient anew."""
 

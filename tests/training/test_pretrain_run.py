@@ -10,10 +10,22 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_lowlabel import finetune, load_source, make_split, pretrain
-from hf_lowlabel.models import LowLabelBackbone
+from hf_lowlabel.arguments import Config
+from hf_lowlabel.models import LowLabelBackbone, create_backbone
+from hf_lowlabel.settings import resolve
 from hf_lowlabel.training import pretrain as pretrain_run
 
 from .conftest import SEGMENT, SMALL
+
+
+@pytest.mark.parametrize("method, told", [("simclr", True), ("vicreg", True), ("moco", False), ("byol", False)])
+def test_what_accumulation_makes_of_comparisons_is_told(method, told, caplog):
+    """Those with a queue compare with it, and as much in parts as in one."""
+    encoder = create_backbone("test_resnet", pretrained=False, image_size=32)
+    given = dict(dataset="digits", method=method, batch_size=16, gradient_accumulation_steps=4, l2_sp=0.1)
+    caplog.set_level("INFO", "hf_lowlabel")
+    pretrain_run.make_objective(resolve(Config.from_flat("pretrain", given)), encoder, 50)
+    assert ("compared within each micro-batch alone, 4 at a time" in caplog.text) == told
 
 
 def test_target_pretraining_then_finetuning(photos, tmp_path, caplog, monkeypatch):

@@ -146,6 +146,17 @@ def test_a_finished_run_goes_on_for_longer(tmp_path, caplog):
     finetune(str(data), **{**SMALL, **given, "max_steps": 4}, resume=True)  # the longer run is its own again
 
 
+@pytest.mark.parametrize("began", ["epochs", "max_steps"])
+def test_its_settings_say_how_long_it_was_made(began, tmp_path):
+    """Whichever of the two ways a length is given in, before and now."""
+    data, lengths = classes(tmp_path / "d", "cat", "dog"), dict(epochs=dict(epochs=1.0), max_steps=dict(max_steps=2))
+    given = dict({k: v for k, v in SMALL.items() if k != "max_steps"}, num_labels=4, method="supervised")
+    finetune(str(data), **given, **lengths[began], output_dir=str(tmp_path / "run"))
+    run = finetune(str(data), **given, epochs=4.0, resume=True, output_dir=str(tmp_path / "run"))
+    said = read_yaml(tmp_path / "run/training.yaml")
+    assert (said["epochs"], said["max_steps"]) == (4.0, run.progress.step)
+
+
 ASCII = dict(LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", OMP_NUM_THREADS="1")
 
 
