@@ -236,7 +236,7 @@ class Trials:
 
     def share(self, plan: Mapping[str, Any]) -> float:
         """Of the labels, that is there to learn from while an image is judged."""
-        folds, count = self.folds(plan["folds"]), len(self.ready.labeled.members)
+        folds, count = self.folds(plan["folds"]), len(self.some)
         return float(
             np.average([1 - len(out) / count for out in folds], weights=[self.once[out].sum() for out in folds])
         )
