@@ -3,6 +3,8 @@ enough."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from ..arguments import Config
 from ..distributed import barrier, is_main_process
 from ..errors import OneClass
 from ..files import write_json
+from ..models.quiet import unsaid
 from ..tasks.data_classes import Attempt, Examples
 from ..training.preparing import Prepared, caches_of, held_out, network_of
 from .planning import settle
@@ -30,7 +33,9 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
         UserError: one of them cannot be read any more.
     """
     config = ready.config.replace(**settings)
-    network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
+    named = contextlib.nullcontext() if "model" in settings else unsaid("hf_lowlabel", logging.WARNING)
+    with named:  # the same weights are said once
+        network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
     before = np.asarray(ready.training.indices)  # one cache may have seen that an image is bad, where another streams
     at = ready.at._replace(train=before)

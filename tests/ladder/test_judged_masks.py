@@ -98,14 +98,18 @@ def test_a_side_at_which_objects_vanish_is_not_taken(network, tmp_path, monkeypa
     assert (ready.task.shows(found.labeled, ready.names).sum(1) == 2).all()
 
 
-def test_an_object_of_several_may_vanish(network, tmp_path, monkeypatch):  # noqa: F811
+def test_an_object_of_several_may_vanish(network, tmp_path, monkeypatch, caplog):  # noqa: F811
     masks = squares(3, side=400, at=40, wide=120)
     masks[0][300:302, 300:302] = 2
     masks[1][200:300, 200:300] = 2
     ready, configs = prepared(write(tmp_path / "data", masks), network, tmp_path / "run")
     sides = ready.task.sides(ready.dataset)
     monkeypatch.setattr(image_side.Trials, "seconds", lambda self, attempt, most: 1e6)
+    caplog.clear()
     assert image_side.measured(ready, sides, {}, configs, seconds=1) == sides[-1]
+    assert "weights of" not in caplog.text  # which were named when they were read
+    image_side.rebuilt(ready, model=str(network))
+    assert caplog.text.count("weights of") == 1
 
 
 def test_where_objects_vanish_at_the_size_that_was_asked_for_it_is_said(network, tmp_path):  # noqa: F811
