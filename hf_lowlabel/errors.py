@@ -17,6 +17,10 @@ class MissingSplit(UserError):
     """The data set has no split of that name."""
 
 
+class OneClass(UserError):
+    """Masks hold one class alone, so that there is nothing to tell apart."""
+
+
 class Nameless(UserError):
     """Its words name nothing of this machine: a page that travels may quote them."""
 

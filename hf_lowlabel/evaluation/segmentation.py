@@ -59,7 +59,6 @@ def starts(side: int, window: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-@torch.inference_mode()
 def evaluate_segmentation(
     model: nn.Module,
     pool,
@@ -91,7 +90,27 @@ def evaluate_segmentation(
 
     Raises:
         Diverged: the network answers with what is no number.
+        UserError: no pixel has a class to compare with.
     """
+    given = dict(mean=mean, std=std, indices=indices, window=window, stride=stride, batch_size=batch_size, each=each)
+    return counted(model, pool, class_names, **given).compute()
+
+
+@torch.inference_mode()
+def counted(
+    model: nn.Module,
+    pool,
+    class_names: Sequence[str],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    indices: Tensor | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    batch_size: int = 8,
+    each: Callable[[int, Tensor, Tensor, Tensor], None] | None = None,
+) -> SegmentationScores:
+    """What `evaluate_segmentation` makes its scores of; there may be no pixel with a class."""
     normalise = Normalise(mean, std)
     indices = torch.arange(len(pool)) if indices is None else indices
     order = sorted(indices.tolist(), key=lambda i: pool.sizes[i].tolist())  # images of one size stand together
@@ -112,7 +131,7 @@ def evaluate_segmentation(
                     each(row, image, target, prediction)
     check_finite(round(float(all_mean(bad)) * world()), len(indices))
     scores.all_reduce()
-    return scores.compute()
+    return scores
 
 
 class Confusions:

@@ -30,10 +30,16 @@ log = logging.getLogger("hf_lowlabel")
 LISTS = ("next", "copies", "doubtful", "strangers")
 
 
-def write_advice(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path | None:
-    """advice.json, advice.html, and to_label/ with the images to label next. Returns that folder, if there is one."""
+def write_advice(
+    ready: Prepared, advice: Advice, x: np.ndarray, folder: Path, asked: np.ndarray | None = None
+) -> Path | None:
+    """advice.json, advice.html, and to_label/ with the images to label next. Returns that folder, if there is one.
+
+    x: features [M, D] of the training images, or of those at `asked`, int64 [M] in order.
+    """
     write_json(folder / "advice.json", as_json(ready, advice))
-    chosen = to_label_folder(ready, advice, x, folder / "to_label") if advice.next else None
+    asked = np.arange(len(x)) if asked is None else asked
+    chosen = to_label_folder(ready, advice, x, asked, folder / "to_label") if advice.next else None
     write_text(folder / DONE, page(ready, advice))
     return chosen
 
@@ -77,7 +83,7 @@ def read_advice(run: Path) -> dict[str, Any]:
     return said
 
 
-def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path) -> Path | None:
+def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, asked: np.ndarray, folder: Path) -> Path | None:
     """A folder for `hf-lowlabel label`, which knows the labels there are already; None where no image can be read any
     more, which is no fault of the run."""
     if is_complete(folder):  # of a search that was killed after it: somebody may have labeled since
@@ -85,13 +91,14 @@ def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, folder: Path
     dataset, split = ready.dataset, ready.chosen.split
     rows = np.array([r.rows[0] for r in advice.next])
     at = np.asarray(ready.training.indices)
-    asked = Asked.of(
+    task = Asked.of(
         dataset, split, task=ready.task.name, strategy="doubt", class_colors=declared_colors(ready.config.data)
     )
+    why = reasons(rooted(x), np.searchsorted(asked, rows), dataset, at[asked])
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}
     try:
-        export(folder, dataset, at[rows], asked, reasons(rooted(x), rows, dataset, at), said)
+        export(folder, dataset, at[rows], task, why, said)
     except NoneReadable:
         log.warning("None of the images to label next can be read any more: %s is left out", folder)
         return None

@@ -67,13 +67,16 @@ def with_best_encoder(
         assert one is not None  # nothing is trained that could diverge
         tried.append(one)
     note(ready.folder, ENCODERS, len(tried))
-    best = max(range(len(tried)), key=lambda number: tried[number].score)
+    told, late = tried[0].told, names[len(tried) :]
+    best = max(range(len(tried)), key=lambda number: tried[number].score) if told else 0
     if best:
         ready = rebuilt(ready, model=models[best])
     scores = ready.task.score
     shown = ", ".join(f"{name} {scores.show(one.score)}" for name, one in zip(names, tried, strict=False))
     said = f"Encoders by a linear probe of their frozen features, cross-validated: {shown}; {names[best]} is taken."
-    if late := names[len(tried) :]:
+    if not told:
+        said = f"Of the encoders {names[best]}, the first, is taken: no two classes can be judged by cross-validation."
+    if late:
         log.warning("no time is left for %s: a new search with more --minutes tries it", ", ".join(late))
         said += f" There was no time for {listed(late, 5)}."
     others = [one for one in tried if one is not tried[best]]

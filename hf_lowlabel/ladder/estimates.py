@@ -14,6 +14,7 @@ import numpy as np
 from ..evaluation.classification import Z80 as Z80
 from ..finetuning.graph import weight_by_class
 from ..text import percent
+from ..training.cross_validated import at_least_half
 from .encoders import Features
 from .frozen import said
 from .planning import in_time
@@ -23,6 +24,7 @@ OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which t
 WORTH = 20  # labels that the mean confidence on all images is worth as an estimate of the accuracy
 INFLATION = 1.25  # the error of an estimate, in standard errors of as many independent labels
 GAIN_INFLATION = 1.5  # the same of a gain
+FEWEST = 4  # groups of images, fewer of which do not tell how far a score scatters
 CLEAR, CLEAR_LOSS = 1.0, 2.0  # standard errors of a gain, of a loss, that are taken for one
 CLEAR_EVENLY = 2.0  # of a gain where there are as many labels of each class, which is not so of the images
 MORE = 2.5  # times the labels, of the forecast
@@ -97,14 +99,14 @@ def unlabeled_help(tried: Sequence[Tried]) -> Help:
     tried = [one for one in tried if not one.rung.names]  # what the names of the classes add is another matter
     using = [one for one in tried if one.unlabeled and len(one.label) and not one.votes]
     without = [one for one in tried if not one.unlabeled and len(one.label)]
-    if not using or not without or len(using[0].weight) < 4:
+    if not using or not without or len(using[0].weight) < FEWEST:
         return Help("unclear", None)
     a, b = max(using, key=lambda o: o.score), max(without, key=lambda o: o.score)
     n = len(a.weight)
     d = n * a.weight * (a.probability - b.probability)
     t = float(d.mean()) / max(float(d.std(ddof=1)) / n**0.5, 1e-3)
     gain = n * a.weight * (a.correct - b.correct)
-    spread = GAIN_INFLATION * max(float(gain.std(ddof=1)) / n**0.5, 0.5 / n)
+    spread = GAIN_INFLATION * at_least_half(float(gain.std(ddof=1)) / n**0.5, n)
     value = float(gain.mean())
     interval = Interval(value, max(value - Z80 * spread, -1.0), min(value + Z80 * spread, 1.0))
     verdict = "yes" if t > (CLEAR_EVENLY if a.evenly else CLEAR) else "no" if t < -CLEAR_LOSS else "unclear"

@@ -3,6 +3,8 @@ enough."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,9 @@ import numpy as np
 
 from ..arguments import Config
 from ..distributed import barrier, is_main_process
+from ..errors import OneClass
 from ..files import write_json
+from ..models.quiet import unsaid
 from ..tasks.data_classes import Attempt, Examples
 from ..training.preparing import Prepared, caches_of, held_out, network_of
 from .planning import settle
@@ -29,7 +33,9 @@ def rebuilt(ready: Prepared, **settings: Any) -> Prepared:
         UserError: one of them cannot be read any more.
     """
     config = ready.config.replace(**settings)
-    network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
+    named = contextlib.nullcontext() if "model" in settings else unsaid("hf_lowlabel", logging.WARNING)
+    with named:  # the same weights are said once
+        network = network_of(ready.task, config, ready.dataset, ready.names, ready.accelerator.device)
     net = network.model
     before = np.asarray(ready.training.indices)  # one cache may have seen that an image is bad, where another streams
     at = ready.at._replace(train=before)
@@ -93,9 +99,13 @@ def at_fitting_side(
 def measured(
     ready: Prepared, sides: Sequence[dict[str, Any]], given: Mapping[str, Any], configs: Callable, seconds: float
 ) -> dict[str, Any]:
-    """By the seconds of a step, and of a fit, at the smallest side, which grow with the area."""
+    """By the seconds of a step, and of a fit, at the smallest side that shows what the masks do, which grow with the
+    area."""
+    sides = list(sides)
+    while (seen := showing(ready, sides[-1])) is None:
+        sides.pop()
     small = sides[-1]
-    trials = Trials(rebuilt(ready, **small), configs({**given, **small}), ready.folder / TRIALS)
+    trials = Trials(seen, configs({**given, **small}), ready.folder / TRIALS)
     with hushed():  # what diverges at this side is tried at the one that is taken
         each, fits, left = trials.looked(seconds)
     for side in sides:
@@ -106,3 +116,17 @@ def measured(
         if fits * area <= left and found.steps >= ENOUGH and len(found.attempts) == len(each):
             return side
     return small
+
+
+def showing(ready: Prepared, side: dict[str, Any]) -> Prepared | None:
+    """The run at a side; None where a mask loses the only object it shows, or all masks a class."""
+    if side["stored_size"] is None:
+        return ready
+    try:
+        found = rebuilt(ready, **side)
+    except OneClass:
+        return None
+    before, after = (ready.task.shows(one.labeled, ready.names) for one in (ready, found))
+    several = before.sum(1) > 1
+    lost = (after.sum(1) < 2)[several].any() or (before.any(0) & ~after.any(0)).any()
+    return None if lost else found

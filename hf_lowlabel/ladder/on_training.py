@@ -15,7 +15,7 @@ import torch
 
 from ..api.running import settled
 from ..arguments import Config
-from ..distributed import is_main_process, world
+from ..distributed import is_main_process
 from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_of_each, copies_tested
@@ -27,6 +27,7 @@ from ..selection.by_model import said_of_each, spread_out
 from ..tasks.data_classes import Attempt
 from ..tasks.foundation import with_branches
 from ..tasks.uncertainty import Doubt
+from ..text import percent
 from ..training import frozen
 from ..training.preparing import Prepared
 from ..training.run import train as train_network
@@ -34,16 +35,15 @@ from . import advice as find
 from .advice import Remark
 from .advice_files import write_advice
 from .encoder_choice import with_best_encoder
-from .estimates import CLEAR, CLEAR_LOSS, Z80, Interval
 from .fair_sample import Likeness, likeness, some_without
 from .folds import spread_over_folds
-from .image_side import at_fitting_side
+from .image_side import at_fitting_side, positions
 from .last_run import first_that_ends, said_diverged
 from .planning import FOLDS
 from .report import HELP, Advice, between, said_images, said_later, said_unlike
-from .search_state import TRIALS, features_of_encoder, no_time_for, readable
+from .search_state import TRIALS, features_of_encoder, no_time_for, readable, shared_batch
 from .trained import Trials, hushed
-from .trials import Trial, gain_over, ranked, score_interval
+from .trials import Trial, gain_interval, ranked, score_interval
 
 ASKED = 2000  # images without a label at most among which the next ones are chosen
 
@@ -58,12 +58,7 @@ def configs_of(attempts: Sequence[Attempt], given: Mapping[str, Any], folder: Pa
     """
     shared = {**given, "split": str(folder / "split.json"), "output_dir": str(folder), "callbacks": ()}
 
-    def fitting(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch that the processes can share."""
-        whole = {"batch_size": -(-settings["batch_size"] // world()) * world()} if "batch_size" in settings else {}
-        return {**shared, **settings, **whole}
-
-    return {attempt: settled("finetune", fitting(attempt.settings)) for attempt in attempts}
+    return {a: settled("finetune", {**shared, **a.settings, **shared_batch(a.settings)}) for a in attempts}
 
 
 def from_training(
@@ -89,28 +84,33 @@ def from_training(
     Returns:
         The run, the trials, the best first, advice, and the folder to label next.
     """
-    begin, task, count = time.perf_counter(), ready.task, len(ready.labeled.members)
-    copies = copies_of_each(ready.labeled)
-    if count < 2 or (copies is not None and len(group_of(copies)[1]) < 2):
-        one = f"There is one image with {task.label_words}"
+    begin, task = time.perf_counter(), ready.task
+    copies, shows = copies_of_each(ready.labeled), task.shows(ready.labeled, ready.names)
+    assert shows is not None  # a task with one class an image begins on features
+    some = np.flatnonzero(task.judgeable(shows))
+    count, blank = len(some), said_blank(ready, some)
+    copies_some = None if copies is None else copies[some]
+    if count < 2 or (copies_some is not None and len(group_of(copies_some)[1]) < 2):
+        one = f"{blank} There is {'one' if count else 'no'} other image with {task.label_words}".strip()
+        one = one if blank else one.replace("other ", "")
         same = f"All {count} images with {task.label_words} are copies of one picture"
         raise UserError(
             f"{one if count < 2 else same}, and cross-validation needs at least two. Add "
             "some, or use `hf-lowlabel finetune`."
         )
-    shows = task.shows(ready.labeled, ready.names)
-    if shows is not None and not spread_over_folds(shows, min(FOLDS), ready.config.training.seed, copies):
+    if not spread_over_folds(shows[some], min(FOLDS), ready.config.training.seed, copies_some):
         raise UserError(
             f"Each of the {count} images with {task.label_words} shows one class, and another: without either there "
             "is nothing to tell apart. Add some for cross-validation."
         )
     attempts = [a for a in task.attempts if train or a.frozen]
     of_folder = partial(configs_of, folder=ready.folder)
-    others, said = list[Trial](), list[str]()
+    others, said = list[Trial](), [blank] if blank else []
     if len(models) > 1:
         left = seconds - (time.perf_counter() - begin)
         ready, given, name, others, word = with_best_encoder(ready, given, models, of_folder, copies, left)
-        attempts, said = [replace(a, name=f"{a.name}, {name}") for a in attempts], [word]
+        attempts = [replace(a, name=f"{a.name}, {name}") for a in attempts]
+        said.append(word)
     every = partial(of_folder, with_branches(attempts, ready.network.model))
     ready, given, smaller = at_fitting_side(ready, given, every, seconds - (time.perf_counter() - begin))
     configs = every(given)
@@ -149,10 +149,10 @@ def with_all_labels(
     recorder.takes(last.config, last.network.model.load_report)
     shown = [best, *sorted([*tried[1:], *others], key=lambda t: -t.score)]
     recorder.ladder = [
-        {"name": t.name, "by_labels": t.score, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
+        {"name": t.name, "by_labels": t.accuracy, "score": t.score, "kept": t is best, "floor": t.attempt.floor}
         for t in shown
     ]
-    advice = advise(ready, tried, plan, train, copied=not trials.once.all())
+    advice = advise(ready, trials, tried, plan, train, gone)
     advice.later = no_time_for(ready.folder) if train else {}
     advice.tested = copies_tested(ready.labeled, ready.held.get("test"))
     known = trials.known_features()
@@ -172,24 +172,73 @@ def with_all_labels(
     if task.score.key in run.metrics:
         tested = task.score.show(run.metrics[task.score.key])
         advice.sentences.insert(1, f"On the {run.metrics['images']} test images: {task.score.title} {tested}.")
-    advice.next, x = next_to_label(last, run.model, to_label, known)
-    chosen = write_advice(ready, advice, x, ready.folder) if is_main_process() else None
+    advice.next, x, asked = next_to_label(last, run.model, to_label, known)
+    chosen = write_advice(ready, advice, x, ready.folder, asked) if is_main_process() else None
     return run, shown, advice, chosen
 
 
 # ---- what is said of them -------------------------------------------------------------------------------------------
+def said_blank(ready: Prepared, some: np.ndarray) -> str:
+    """A sentence on labeled images of which nothing can be judged: all but `some`. "": there are none."""
+    at = np.delete(positions(ready.labeled), some)
+    if not len(at):
+        return ""
+    of, which = f"{len(at)} of the {len(at) + len(some)} {ready.task.label_words}", ready.dataset.ids[at[0]]
+    one = f"{of}, that of {which}, is" if len(at) == 1 else f"{of}, such as that of {which}, are"
+    return f"{one} ignored at every pixel, so that nothing is learned from or judged by them."
+
+
 def advise(
-    ready: Prepared, tried: Sequence[Trial], plan: Mapping[str, Any], trained: bool = True, copied: bool = False
+    ready: Prepared, trials: Trials, tried: Sequence[Trial], plan: Mapping[str, Any], trained: bool, gone: Sequence[str]
 ) -> Advice:
-    """Score of the best on new images, and the gain by unlabeled images; all by cross-validation."""
+    """Score of the best on new images, and the gain by unlabeled images; all by cross-validation. trained: whether
+    networks were. gone: names of those whose last run diverged."""
     task, names, best = ready.task, ready.names, tried[0]
-    plain = max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
-    interval, score = score_interval(task, best, names), task.score
-    count, out = len(best.tallies), Advice([], None, "unclear", None, None)
-    apart, groups = " of different pictures" if copied else "", int(best.groups.max()) + 1
-    if groups < count:
-        apart += f" (grouped by file or film: {groups} groups)"
-    of = f"{plan['folds'] - 1} in {plan['folds']}"
+    out, shows = Advice([], None, "unclear", None, None), trials.shows
+    assert shows is not None
+    if not best.told:
+        out.sentences.append(task.said_untold(best.tallies, names, shows))
+    else:
+        said_score(out, ready, trials, tried, plan, gone)
+        out.sentences += task.said_left_out(best.tallies, names, shows)
+    using = [t for t in tried if t.attempt.unlabeled]
+    if len(ready.training) == count_labeled(ready) or not using:
+        out.sentences.append(f"Unlabeled images: {why_not_tried(ready, plan, trained)}.")
+        return out
+    other = max(using, key=lambda t: t.score)
+    alike = [t for t in tried if not (t.attempt.unlabeled or t.attempt.frozen)]  # what training does is another matter
+    plain = max(alike, key=lambda t: t.score, default=plainest(tried))
+    points = ""
+    if best.told:
+        out.helps, out.gain = gain_interval(task, other, plain, names)
+    if out.gain is not None:
+        value, low, high = (f"{100 * v:+.0f}" for v in (out.gain.value, out.gain.low, out.gain.high))
+        points = f", {value} points ({low} to {high}; {other.name} against {plain.name})"
+    out.sentences.append(f"Unlabeled images: {HELP[out.helps]}{points}.")
+    return out
+
+
+def plainest(tried: Sequence[Trial]) -> Trial:
+    """The best of those that use labels alone."""
+    return max((t for t in tried if not t.attempt.unlabeled), key=lambda t: t.score)
+
+
+def said_score(
+    out: Advice,
+    ready: Prepared,
+    trials: Trials,
+    tried: Sequence[Trial],
+    plan: Mapping[str, Any],
+    gone: Sequence[str],
+) -> None:
+    """What is expected of the best, and how the best by labels alone compares."""
+    task, best, plain, score = ready.task, tried[0], plainest(tried), ready.task.score
+    interval, count = score_interval(task, best, ready.names), len(best.tallies)
+    apart = " of different pictures" if trials.copied else ""
+    if best.count < count:
+        apart += f" (grouped by file or film: {best.count} groups)"
+    share, even = trials.share(plan), 1 - 1 / plan["folds"]
+    of = f"{plan['folds'] - 1} in {plan['folds']}" if abs(share - even) < 0.05 else f"about {percent(share, 0)}"
     short = "" if best.attempt.frozen or plan["last"] <= plan["steps"] else " and fewer steps"
     how = (
         f"is expected with all {task.label_words}; {score.show(best.score)} was measured with {of} of them{short}, by "
@@ -200,24 +249,13 @@ def advise(
     else:
         out.accuracy = interval
         out.sentences.append(f"On new images: {score.title} {between(interval)} {how}.")
-    out.sentences += task.said_left_out(best.tallies, names)
     if best is not plain:
-        why = f", not clearly more, while {best.name} has all labels for its last run" if best.attempt.floor else ""
+        why = ""
+        if best.attempt.floor and plain.name not in gone:
+            why = ", not clearly more"
+            if plain.attempt.frozen and not best.attempt.frozen:
+                why += f", while {best.name} is trained for longer in its last run" * bool(short)
         out.sentences.append(f"{plain.name} on the same: {score.show(plain.score)}{why}.")
-    using = [t for t in tried if t.attempt.unlabeled]
-    if len(ready.training) == count_labeled(ready) or not using:
-        out.sentences.append(f"Unlabeled images: {why_not_tried(ready, plan, trained)}.")
-        return out
-    other = max(using, key=lambda t: t.score)
-    alike = [t for t in tried if not (t.attempt.unlabeled or t.attempt.frozen)]  # what training does is another matter
-    plain = max(alike, key=lambda t: t.score, default=plain)
-    gain = gain_over(task, other, plain, names)
-    out.gain = Interval(gain.value, gain.value - Z80 * gain.sd, gain.value + Z80 * gain.sd)
-    out.helps = "yes" if gain.value > CLEAR * gain.sd else "no" if gain.value < -CLEAR_LOSS * gain.sd else "unclear"
-    low, high = (f"{100 * v:+.0f}" for v in (out.gain.low, out.gain.high))
-    points = f"{100 * gain.value:+.0f} points ({low} to {high}; {other.name} against {plain.name})"
-    out.sentences.append(f"Unlabeled images: {HELP[out.helps]}, {points}.")
-    return out
 
 
 def judge(
@@ -260,16 +298,16 @@ def likeness_of(ready: Prepared, once: np.ndarray, known: np.ndarray | None) -> 
 
 def next_to_label(
     ready: Prepared, model: torch.nn.Module, count: int, known: np.ndarray | None
-) -> tuple[list[Remark], np.ndarray]:
-    """Images without a label of which the model is least sure, far from each other; and the features of all, [N, D],
-    zeros where they were not asked for. known: by the model, of all training images, where they are there."""
+) -> tuple[list[Remark], np.ndarray, np.ndarray]:
+    """Images without a label of which the model is least sure, far from each other; features [M, D] of training images,
+    and which these are, int64 [M]. known: by the model, of all of them, where they are there."""
     labeled, kind = set(ready.at.labeled.tolist()), kind_of(ready.task.name)
     if kind.page == "mask":  # which a person would paint a second time, where it was not drawn to learn from
         labeled |= set(np.flatnonzero(ready.dataset.has_target).tolist())
     free = np.array([i for i, at in enumerate(ready.training.indices) if int(at) not in labeled], np.int64)
     free = ready.chosen.split.without_passed_over(free, ready.training.ids)
     if not len(free) or count < 1:
-        return [], np.zeros((len(ready.training), 1))
+        return [], np.zeros((0, 1)), free[:0]
     some = free[np.linspace(0, len(free) - 1, min(ASKED, len(free))).astype(int)]
     task: Any = ready.task
     found = None if known is None else task.doubt_of(model, known[some])
@@ -279,10 +317,9 @@ def next_to_label(
         own = (seen_by_all(ready.training, asked) == asked).numpy()  # the others cannot be read
         some, found = some[own], Doubt(*(v[own] for v in found))
         if not len(some):
-            return [], np.zeros((len(ready.training), 1))
+            return [], np.zeros((0, 1)), some
     doubt, p, seen = found
-    x = np.zeros((len(ready.training), seen.shape[1]))
-    x[some] = seen
     chosen = spread_out(doubt, rooted(seen), count)
     said = said_of_each(p, doubt, chosen, ready.names, ready.task.doubts[0], kind)
-    return [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)], x
+    remarks = [Remark((int(some[i]),), why, likely) for i, (likely, why) in zip(chosen, said, strict=True)]
+    return (remarks, seen, some) if known is None else (remarks, known, np.arange(len(known)))

@@ -17,7 +17,7 @@ import torch
 
 from ..commands import DONE
 from ..data.caches.image_cache import StreamingCache, workers_are_there
-from ..distributed import barrier, is_main_process
+from ..distributed import barrier, is_main_process, world
 from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..files import read_json, remove_folder, sha256, write_json
@@ -35,7 +35,11 @@ from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
-OTHER = {"words": "class names, prompts or text model", "images": "images or labels beside them"}  # facts in words
+OTHER = {  # facts in words
+    "words": "class names, prompts or text model",
+    "images": "images or labels beside them",
+    "batches": "batch sizes, which the number of processes has to divide",
+}
 PLAN = "plan.json"  # among the trials
 ENCODERS, ROUNDS = "encoders", "rounds"  # that there was time for
 
@@ -119,7 +123,7 @@ def take_up(
         OtherSearch: the folder's is of other settings, labels, images or weights.
     """
     path, trials = ready.folder / SEARCH, ready.folder / TRIALS
-    facts, known = facts_of(ready, models, names, words), read_kept(path) if path.is_file() else {}
+    facts, known = facts_of(ready, models, names, words, train), read_kept(path) if path.is_file() else {}
     asked = {**asked_of(ready), "model": list(names)}
     barrier()  # all have read
     check_same(ready.folder, known, facts, asked)
@@ -178,17 +182,26 @@ def check_unseen(ready: Prepared, models: Sequence[Any]) -> None:
             )
 
 
-def facts_of(ready: Prepared, models: Sequence[Any], names: Sequence[str], words: Sequence[Any] = ()) -> dict[str, str]:
+def facts_of(
+    ready: Prepared, models: Sequence[Any], names: Sequence[str], words: Sequence[Any] = (), train: bool = True
+) -> dict[str, str]:
     """What a search is of."""
     settings = asked_of(ready)
     attempts = [(attempt.name, attempt.settings) for attempt in ready.task.attempts]
+    batches = [shared_batch(attempt.settings) for attempt in ready.task.attempts]
     return {
+        **({"batches": print_of(batches)} if train else {}),
         "settings": print_of([settings, attempts, list(names)]),
         "images": ready.dataset.fingerprint,
         "labels": ready.chosen.split.hash,
         "weights": print_of(weights_of(ready, models)),
         "words": print_of_words(*words),
     }
+
+
+def shared_batch(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch size of an attempt, where it has one, that the processes can share."""
+    return {"batch_size": -(-settings["batch_size"] // world()) * world()} if "batch_size" in settings else {}
 
 
 def asked_of(ready: Prepared) -> dict[str, Any]:

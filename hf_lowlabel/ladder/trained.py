@@ -8,6 +8,7 @@ What a trial found is kept in the run folder, so that a search that was killed g
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import shutil
@@ -56,7 +57,7 @@ class Trials:
         ready: the run, with all labels.
         configs: attempt -> its resolved settings; max_steps is set by the plan.
         folder: where what was found is kept.
-        features: called once, features of the training images, for attempts on frozen features.
+        features: features of the training images, for attempts on frozen features; called once.
         copies: what labeled images share with each other, int [n, 2], or None (`copies_of_each`).
     """
 
@@ -72,17 +73,23 @@ class Trials:
         features: Callable[[], np.ndarray] | None = None,
         copies: np.ndarray | None = None,
     ):
-        self.ready, self.configs, self.folder, self.features = ready, dict(configs), folder, features
+        self.ready, self.configs, self.folder = ready, dict(configs), folder
+        self.features = None if features is None else functools.cache(features)
         self.names, self.window = ready.names, ready.config.views.window
         count = len(ready.labeled.members)
-        self.copies, self.once = copies, first_of_each(count, copies)
-        self.group, first = group_of(np.arange(count) if copies is None else copies)
-        self.groups = len(first)
+        shown = np.ones(count, bool) if self.shows is None else ready.task.judgeable(self.shows)
+        self.copies, self.some, self.once = copies, np.flatnonzero(shown), shown.copy()
+        self.once[self.some] = first_of_each(len(self.some), None if copies is None else copies[self.some])
+        self.copied = self.once.sum() < len(self.some)
+        self.group, _ = group_of(np.arange(count) if copies is None else copies)
+        self.groups = len(np.unique(self.group[self.some]))
 
     def folds(self, count: int) -> list[np.ndarray]:
         """The labels that are left out together: positions among the labeled images."""
         assert self.shows is not None  # a task with one class an image has folds of its own
-        return spread_over_folds(self.shows, count, self.ready.config.training.seed, self.copies)
+        copies = None if self.copies is None else self.copies[self.some]
+        seed = self.ready.config.training.seed
+        return [self.some[out] for out in spread_over_folds(self.shows[self.some], count, seed, copies)]
 
     @cached_property
     def shows(self) -> np.ndarray | None:
@@ -152,9 +159,7 @@ class Trials:
             yield folder
         except Diverged as error:  # on all processes
             gone = error
-        barrier()
-        if is_main_process():
-            shutil.rmtree(folder, ignore_errors=True)
+        self.forget(folder)
         if gone:
             raise gone
 
@@ -196,10 +201,15 @@ class Trials:
             seconds: time left.
         """
         plan = self.plan(seconds)
-        tried = []
-        for attempt in (r for r in self.configs if r.name in plan["attempts"]):
+        tried, gone = [], plan.setdefault("diverged", [])
+        for attempt in (r for r in self.configs if r.name in {*plan["attempts"]} - {*gone}):
             if (one := self.tried(attempt, plan)) is not None:
                 tried.append(one)
+                continue
+            gone.append(attempt.name)  # a search that goes on does not train it again
+            if is_main_process():
+                write_json(self.folder / PLAN, plan)
+            barrier()
         if self.needed and not any(not trial.attempt.unlabeled for trial in tried):
             raise UserError(
                 "Every way to train on the labels alone diverged. Look at images and labels, or give another --model."
@@ -212,16 +222,24 @@ class Trials:
         if tallies is None:
             return None
         task, group = self.ready.task, None
-        score = task.total(task.judged(tallies), self.names)
+        told = task.tells_apart(tallies)
+        score = task.total(task.judged(tallies), self.names) if told else 0.0
         if self.copies is not None:
             group = np.unique(self.group[self.judged(plan)], return_inverse=True)[1]
-        log.info("%s: %s cross-validated", attempt.name, task.score.show(score))
-        return Trial(attempt, tallies, score, left_of_error(attempt, plan), group)
+        log.info("%s: %s cross-validated", attempt.name, task.score.show(score) if told else "not")
+        return Trial(attempt, tallies, score, left_of_error(attempt, plan, self.share(plan)), group, told)
 
     def in_turn(self, attempt: Attempt, plan: dict[str, Any]) -> np.ndarray:
         """Tallies of all folds."""
         folds = self.folds(plan["folds"])
         return np.concatenate([self.left_out(attempt, out, f, plan) for f, out in enumerate(folds)])
+
+    def share(self, plan: Mapping[str, Any]) -> float:
+        """Of the labels, that is there to learn from while an image is judged."""
+        folds, count = self.folds(plan["folds"]), len(self.some)
+        return float(
+            np.average([1 - len(out) / count for out in folds], weights=[self.once[out].sum() for out in folds])
+        )
 
     def judged(self, plan: Mapping[str, Any]) -> np.ndarray:
         """Positions of the labeled images of these tallies, int64 [m]."""
@@ -233,21 +251,31 @@ class Trials:
         kept = folder / "tallies.safetensors"
         judged = out[self.once[out]]
         if kept.is_file() and len(found := load_file(kept)["tallies"]) == len(judged):  # else of an older version
+            self.forget(folder / "checkpoints")  # a search may have been killed right before that
             return found
         rows = np.setdiff1d(np.arange(len(self.ready.labeled.members)), out)
         resume = (folder / "checkpoints").is_dir()
         settings = dict(output_dir=str(folder), **self.fold_settings(out, folder))
         if not attempt.frozen:
             settings |= dict(max_steps=plan["steps"], resume=resume)
-        with hushed():
-            model = self.fit(self.part(attempt, rows, folder, **settings))
-        tallies = self.ready.task.tallies(model, self.ready.labeled.some(judged), self.names, self.window)
+        try:
+            with hushed():
+                model = self.fit(self.part(attempt, rows, folder, **settings))
+            tallies = self.ready.task.tallies(model, self.ready.labeled.some(judged), self.names, self.window)
+        except Diverged:  # on all processes
+            self.forget(folder / "checkpoints")
+            raise
         if is_main_process():
             with whole(kept) as part:
                 save_file({"tallies": np.ascontiguousarray(tallies)}, part)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        barrier()
+        self.forget(folder / "checkpoints")
         return tallies
+
+    def forget(self, folder: Path) -> None:
+        barrier()
+        if is_main_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        barrier()
 
 
 def unless_diverged(attempt: Attempt, work: Callable[[], Answer]) -> Answer | None:

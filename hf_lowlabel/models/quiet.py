@@ -47,7 +47,7 @@ def unsaid(name: str, least: int = plain_logging.WARNING) -> Iterator[None]:
     """A logger says only what is at `least` of this level inside."""
     log = plain_logging.getLogger(name)
     level = log.level
-    log.setLevel(least)
+    log.setLevel(max(level, least))  # inside another
     _HELD.append(name)
     try:
         yield

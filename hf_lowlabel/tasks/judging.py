@@ -35,6 +35,10 @@ class Judging(abc.ABC):
         """How many of the images show each class, int [K]."""
         return tallies[:, 1].sum(0).astype(int)
 
+    def judgeable(self, shows: np.ndarray) -> np.ndarray:
+        """Which labeled images can be judged, bool [n]. shows: which classes each shows, bool [n, K]."""
+        return np.ones(len(shows), bool)
+
     def lone(self, tallies: np.ndarray) -> np.ndarray:
         """Classes that nothing is left to learn from where a label is left out, bool [K]."""
         return np.zeros(tallies.shape[-1], bool)
@@ -43,13 +47,34 @@ class Judging(abc.ABC):
         """The tallies without the classes that are `lone`, for `total`."""
         return tallies
 
-    def said_left_out(self, tallies: np.ndarray, names: list[str]) -> list[str]:
-        """Sentences on classes that cross-validation cannot score, or that are not learned."""
-        if not (lone := self.lone(tallies)).any():
-            return []
-        number, of = self.shown(tallies), f"of the {len(tallies)} {self.label_words}"
-        alone = [f"{names[k]} ({number[k]} {of})" for k in np.flatnonzero(lone)]
-        return [f"The score is without {listed(alone, 5)}, which cross-validation cannot score."]
+    def tells_apart(self, tallies: np.ndarray) -> bool:
+        """Whether two classes are judged: the score of one, which is right wherever it is called, says nothing."""
+        return True
+
+    def never_left_out(self, tallies: np.ndarray, shows: np.ndarray, names: list[str]) -> list[str]:
+        """Classes, with how many show them, that labeled images show (bool [n, K]) and none of the tallies."""
+        never = np.flatnonzero(shows.any(0) & (self.shown(tallies) == 0))
+        return [f"{names[k]} ({shows[:, k].sum()} of the {len(shows)} {self.label_words})" for k in never]
+
+    def said_left_out(self, tallies: np.ndarray, names: list[str], shows: np.ndarray | None = None) -> list[str]:
+        """Sentences on classes that cross-validation cannot score, or that are not learned. shows: which classes each
+        labeled image shows, bool [n, K], where not all of them are left out."""
+        alone = []
+        if (lone := self.lone(tallies)).any():
+            number, of = self.shown(tallies), f"of the {len(tallies)} {self.label_words}"
+            alone = [f"{names[k]} ({number[k]} {of})" for k in np.flatnonzero(lone)]
+        alone += [] if shows is None else self.never_left_out(tallies, shows, names)
+        return [f"The score is without {listed(alone, 5)}, which cross-validation cannot score."] if alone else []
+
+    def said_untold(self, tallies: np.ndarray, names: list[str], shows: np.ndarray) -> str:
+        """What is said instead of a score where `tells_apart` is not so."""
+        judged = listed([names[k] for k in np.flatnonzero(self.shown(tallies))], 5) or "no class"
+        never = listed(self.never_left_out(tallies, shows, names), 5)
+        more = f"{never} cannot be left out. Label more that show others" if never else "Label some that show others"
+        return (
+            f"On new images: not known. The {self.label_words} that can be left out show {judged} alone, whose score "
+            f"says nothing; {more}."
+        )
 
 
 class JudgingMasks(Judging):
@@ -65,9 +90,15 @@ class JudgingMasks(Judging):
     def shown(self, tallies: np.ndarray) -> np.ndarray:
         return (tallies.sum(2) > 0).sum(0)
 
+    def judgeable(self, shows: np.ndarray) -> np.ndarray:
+        return np.asarray(shows.any(1))  # a mask may be ignored everywhere
+
     def lone(self, tallies: np.ndarray) -> np.ndarray:
         shown = self.shown(tallies)
         return (shown == 1) & bool((shown > 1).sum() > 1)  # a score of the background alone is no score
 
     def judged(self, tallies: np.ndarray) -> np.ndarray:
         return np.where(self.lone(tallies)[:, None], 0, tallies)
+
+    def tells_apart(self, tallies: np.ndarray) -> bool:
+        return bool((self.shown(self.judged(tallies)) > 0).sum() > 1)

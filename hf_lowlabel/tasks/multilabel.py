@@ -93,17 +93,24 @@ class MultiLabel(Classification):
         return mean_average_precision(tallies[:, 0], tallies[:, 1])
 
     def lone(self, tallies: np.ndarray) -> np.ndarray:
-        found = lone(tallies[:, 1])
-        return found & bool((~found & (self.shown(tallies) > 0)).any())  # a score of none is no score
+        shown = self.shown(tallies)
+        for out in (lone(tallies[:, 1]), shown == len(tallies)):  # what all have is right in any order
+            if (~out & (shown > 0)).any():  # a score of none is no score
+                return out
+        return np.zeros(len(shown), bool)
 
     def judged(self, tallies: np.ndarray) -> np.ndarray:
         return tallies[:, :, ~self.lone(tallies)]
 
-    def said_left_out(self, tallies: np.ndarray, names: list[str]) -> list[str]:
+    def tells_apart(self, tallies: np.ndarray) -> bool:
+        shown = self.shown(tallies)
+        return bool(((shown > 0) & (shown < len(tallies))).any())
+
+    def said_left_out(self, tallies: np.ndarray, names: list[str], shows: np.ndarray | None = None) -> list[str]:
         some = self.judged(tallies)
         kept = [names[k] for k in np.flatnonzero(~self.lone(tallies))]
         weak = several.unlearned(multilabel_scores(some[:, 0], some[:, 1].astype(np.int8), kept))
-        return [*super().said_left_out(tallies, names), *(f"In cross-validation, {words}." for words in weak)]
+        return [*super().said_left_out(tallies, names, shows), *(f"In cross-validation, {words}." for words in weak)]
 
     def weights(self, tallies: np.ndarray) -> np.ndarray | None:
         return None

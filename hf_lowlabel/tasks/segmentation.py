@@ -23,10 +23,10 @@ from ..data.splits.split_lists import split_from_lists
 from ..data.splits.splits import Split, SplitIndices
 from ..demo_stages import SHAPES
 from ..distributed import choose_device, is_main_process
-from ..errors import UserError
+from ..errors import OneClass, UserError
 from ..evaluation import plots
 from ..evaluation.confusion import errors_over_images, segmentation_metrics
-from ..evaluation.segmentation import Confusions, evaluate_segmentation, unsure
+from ..evaluation.segmentation import Confusions, counted, evaluate_segmentation, unsure
 from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import architecture_of, copy_code
 from ..objective import FinetuneObjective
@@ -181,12 +181,14 @@ class Segmentation(JudgingMasks, Task):
     ) -> tuple[Any, Examples]:
         most = min(1.0, data.max_bad * len(at.train) / max(len(at.labeled), 1))  # a share of all images
         labeled = self._cache(model, data, dataset, at.labeled, "labeled", masks=True, max_bad=most)
-        self._check_taught(Examples(labeled, torch.arange(len(labeled)), None), dataset)
+        config: Any = model.config
+        self._check_taught(Examples(labeled, torch.arange(len(labeled)), None), dataset, config.image_size)
         training = self._cache(model, data, dataset, at.train, "training", masks=False, measured=False)
         return training, Examples(labeled, torch.arange(len(labeled)), None)
 
-    def _check_taught(self, labeled: Examples, dataset: ImageDataset) -> None:
-        """Masks that all hold one class teach nothing: read in another way they may."""
+    def _check_taught(self, labeled: Examples, dataset: ImageDataset, side: int | None) -> None:
+        """Masks that all hold one class teach nothing: read in another way they may, or larger. side: px to which the
+        longer side is scaled."""
         names = dataset.class_names
         present = [name for name, there in zip(names, self.shows(labeled, names).any(0), strict=True) if there]
         if len(present) != 1:
@@ -196,9 +198,12 @@ class Segmentation(JudgingMasks, Task):
             "at the masks.",
             "instances": "0 is the background: look at the masks.",
         }.get(dataset.masks.format.kind, "Label images that show other classes too, or look at --classes.")
-        raise UserError(
-            f"The {len(labeled.members)} labeled masks of {dataset.name!r} hold nothing but {present[0]!r}, and at "
-            f"least two classes are needed to tell apart. {advice}"
+        scaled = side is not None and len(labeled.members) and int(labeled.cache.sizes.max()) >= side
+        small = f", scaled to {side} px on the longer side," if scaled else ""
+        larger = "Give a larger size if they show others as they are. " if scaled else ""
+        raise OneClass(
+            f"The {len(labeled.members)} labeled masks of {dataset.name!r}{small} hold nothing but {present[0]!r}, and "
+            f"at least two classes are needed to tell apart. {larger}{advice}"
         )
 
     def held(
@@ -260,7 +265,7 @@ class Segmentation(JudgingMasks, Task):
         """Confusion matrices [n, K, K], pixels; the rows are the truth."""
         each = Confusions(len(images.cache), len(names))
         more = dict(indices=images.members, window=window and (window, window), each=each)
-        evaluate_segmentation(model, images.cache, names, **more, **seen(model))
+        counted(model, images.cache, names, **more, **seen(model))
         return each.all()[images.members.numpy()]
 
     def frozen_row(

@@ -44,6 +44,9 @@ def tell_left_out(ready: Prepared) -> None:
         found = task.tallies_left_out(ready.network.model, ready.labeled, ready.names)
         if found is None:
             return
+        if not task.tells_apart(found.tallies):
+            log.info("no cross-validated score: the %s show one class", task.label_words)
+            return
         value, (low, high) = task.total(task.judged(found.tallies), ready.names), interval(ready, found)
     except UserError as error:  # a network with two heads has no one place to read features at; masks without a class
         log.info("no cross-validated score: %s", error)
@@ -87,8 +90,13 @@ def interval(ready: Prepared, found: LeftOut) -> tuple[float, float]:
         low, high = wilson(np.array(p), np.array(n))
         return float(low), float(high)
     scores = redrawn(task, [tallies], ready.names, groups)
-    half = Z80 * max(float(scores.std()) if len(scores) else np.inf, 0.5 / n)
+    half = Z80 * at_least_half(float(scores.std()) if len(scores) else np.inf, n)
     return max(p - half, 0.0), min(p + half, 1.0)
+
+
+def at_least_half(error: float, groups: int) -> float:
+    """A standard error of a score, of half a group at least: that few of them agree says little of the next one."""
+    return max(error, 0.5 / groups)
 
 
 def redrawn(task: Any, of: Sequence[np.ndarray], names: list[str], groups: np.ndarray) -> np.ndarray:

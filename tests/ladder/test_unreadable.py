@@ -183,8 +183,9 @@ def test_a_trained_model_asks_for_no_image_that_cannot_be_read(labeled):
     split = SimpleNamespace(without_passed_over=lambda rows, ids: rows)
     ready = Mock(task=task, training=Streamed(), at=SimpleNamespace(labeled=np.array(labeled)), names=["a", "b"])
     ready.chosen.split = split
-    found, x = next_to_label(ready, Mock(), 5, None)
-    assert sorted(one.rows[0] for one in found) == [i for i in (2, 3, 4) if i not in labeled] and len(x) == 5
+    found, x, asked = next_to_label(ready, Mock(), 5, None)
+    assert sorted(one.rows[0] for one in found) == [i for i in (2, 3, 4) if i not in labeled] == asked.tolist()
+    assert len(x) == len(asked)  # nothing is made up of the others
 
 
 def test_a_finished_model_doubts_no_image_that_cannot_be_read():

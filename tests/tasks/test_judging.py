@@ -59,6 +59,37 @@ def test_a_class_of_one_mask_does_not_count_and_is_named():
     assert (task.judged(alone) == alone).all()
 
 
+def test_a_class_that_no_label_left_out_shows_is_named():
+    task, names = get_task("segmentation"), ["ground", "leaf", "rust"]
+    tallies = np.tile(np.diag([80.0, 20.0, 0.0]), (5, 1, 1))
+    shows = np.array([[1, 1, 0]] * 5 + [[1, 0, 1]], bool)
+    assert task.tells_apart(tallies) and task.said_left_out(tallies, names, shows) == [
+        "The score is without rust (1 of the 6 masks), which cross-validation cannot score."
+    ]
+    tallies[:, 1] = 0
+    assert not task.tells_apart(tallies)
+    said = task.said_untold(tallies, names, shows)
+    assert "show ground alone" in said and "leaf (5 of the 6 masks), rust (1 of the 6 masks) cannot be left out" in said
+
+
+def test_a_class_that_all_images_left_out_have_is_no_score():
+    """Right in any order, whatever a network says."""
+    task, rng = get_task("multilabel"), np.random.default_rng(0)
+    y = np.tile([1.0, 0.0, 0.0], (9, 1))
+    tallies = np.stack([rng.uniform(size=(9, 3)), y], 1)
+    assert task.total(tallies, NAMES) == 1 and not task.tells_apart(tallies)
+    shows = np.vstack([y, [1, 1, 0]]) > 0
+    assert (
+        "show daisy alone, whose score says nothing; rose (1 of the 10 labels) cannot be left out"
+        in task.said_untold(tallies, NAMES, shows)
+    )
+    tallies[4, 1, 1], tallies[4, 0, 1] = 1, -1  # one has a rose, which comes last: it alone counts
+    assert task.tells_apart(tallies) and task.total(task.judged(tallies), NAMES) == pytest.approx(1 / 9)
+    assert "without daisy (9 of the 9 labels)" in task.said_left_out(tallies, NAMES)[0]
+    none = np.stack([rng.uniform(size=(8, 3)), np.zeros((8, 3))], 1)
+    assert not task.tells_apart(none) and "show no class alone" in task.said_untold(none, NAMES, shows)
+
+
 def test_labels_of_one_class_an_image_stay_as_they_are(tallies):
     task = get_task("classification")
     assert task.judged(tallies) is tallies and task.said_left_out(tallies, NAMES) == []
