@@ -92,7 +92,7 @@ def evaluate_segmentation(
         Diverged: the network answers with what is no number.
         UserError: no pixel has a class to compare with.
     """
-    given = dict(mean=mean, std=std, indices=indices, window=window, stride=stride, batch_size=batch_size, each=each)
+    given = dict(mean=mean, std=std, indices=indices, window=window, batch_size=batch_size, each=each)
     return counted(model, pool, class_names, **given).compute()
 
 
@@ -106,7 +106,6 @@ def counted(
     std: Sequence[float],
     indices: Tensor | None = None,
     window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
     batch_size: int = 8,
     each: Callable[[int, Tensor, Tensor, Tensor], None] | None = None,
 ) -> SegmentationScores:

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..errors import UserError
 from ..ranges import Count, Positive, Several
-from .linear import NEVER, softmax, temperature
+from .linear import NEVER, softmax
 from .pooling import of_each_class
 from .probes import FrozenMethod
+from .temperature import temperature
 
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3)  # penalties tried, a share of the number of pixels
 FOLDS, MOST = 4, 4000  # of that cross-validation: parts of the masks, and pixels that take part

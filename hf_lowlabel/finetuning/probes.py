@@ -33,17 +33,15 @@ from .graph import (
 )
 from .graph_choice import ALPHAS, GRAPHS, likeliest
 from .linear import (
-    KNOWN_T,
     ProbeBeliefs,
     first_of_each,
     labeled_rows,
     left_out_in_turn,
     probe_head,
     softmax,
-    temperature,
-    usual_t,
 )
 from .pooling import pooled_rows, tell_pooled
+from .temperature import KNOWN_T, temperature, usual_t
 
 
 def knn(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..finetuning.graph import MASSES, unevenness, weight_by_class
-from ..finetuning.linear import KNOWN_T, softmax, temperature, usual_t
+from ..finetuning.linear import softmax
+from ..finetuning.temperature import KNOWN_T, temperature, usual_t
 from ..text import percent
 
 

@@ -25,7 +25,7 @@ from ..data.splits.splits import Split
 from ..errors import UserError, unknown
 from ..evaluation.neighbors import unit
 from ..finetuning.graph import Graph
-from ..finetuning.linear import as_sure_as, temperature
+from ..finetuning.temperature import as_sure_as, temperature
 from ..labeling.labels import read_classes
 from ..models.two_towers import TwoTowers, check_two_towers, load_two_towers
 from ..text import listed, series

@@ -18,7 +18,8 @@ from ..errors import UserError
 from ..evaluation.inference import seen_by_all
 from ..evaluation.near_copies import copies_of_each
 from ..finetuning.graph import HEAD_L2
-from ..finetuning.linear import LeastSquares, as_sure_as, left_out_logits, softmax, temperature
+from ..finetuning.linear import LeastSquares, left_out_logits, softmax
+from ..finetuning.temperature import as_sure_as, temperature
 from ..finetuning.uninformative import informative
 from ..models.began import begins_with_probe
 from .preparing import Prepared

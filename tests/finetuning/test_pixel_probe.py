@@ -9,8 +9,8 @@ from hf_lowlabel import evaluate, finetune
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.segmentation import Normalise
 from hf_lowlabel.finetuning import pixel_probe
-from hf_lowlabel.finetuning.linear import temperature
 from hf_lowlabel.finetuning.pixel_probe import PixelKNN, PixelProbe, Softmax
+from hf_lowlabel.finetuning.temperature import temperature
 from hf_lowlabel.models import create_backbone
 from hf_lowlabel.models.segmentation import create_segmenter
 from hf_lowlabel.models.segmenter import LowLabelForSemanticSegmentation
