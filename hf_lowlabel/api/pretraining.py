@@ -14,6 +14,7 @@ from ..tasks import get_task
 from ..training import pretrain as training
 from ..training.callbacks import Callback
 from ..training.preparing import Run
+from ..training.same_buffers import SameBuffers
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
@@ -194,6 +195,6 @@ def pretrain(
     """
     config = settled("pretrain", locals())
     with run_folder(config) as folder:
-        done = training.run(get_task(config.task), config, folder, [CardCallback(), *callbacks])
+        done = training.run(get_task(config.task), config, folder, [CardCallback(), SameBuffers(), *callbacks])
     publish(done)
     return done
