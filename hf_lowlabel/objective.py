@@ -10,6 +10,7 @@ import math
 import numbers
 import re
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,6 +69,20 @@ class Objective(OncePerStep, Method):
         Every trainable parameter stands in exactly one group.
         """
         return {"base": [p for p in self.parameters() if p.requires_grad]}
+
+
+def check_views(cls: type[Objective]) -> None:
+    """Raises UserError for views that are not written as `PretrainObjective` and `FinetuneObjective` have them."""
+    for name, form in (("views", (list, tuple)), ("labeled_views", Mapping), ("unlabeled_views", Mapping)):
+        value = getattr(cls, name, None)
+        kinds = value.values() if isinstance(value, Mapping) else value
+        if value is None or isinstance(value, property):
+            continue
+        if not isinstance(value, form) or not all(isinstance(kind, str) for kind in kinds):
+            wanted = 'names of views, ("byol1", "byol2")' if name == "views" else 'a dict, {"weak": "weak"}'
+            raise UserError(
+                f"The {name} of {cls.__name__} is {brief(value)}. Give {wanted}: see help({cls.__base__.__name__})."
+            )
 
 
 def scalars_of(objective: Objective, out: Any) -> dict[str, Tensor]:
@@ -147,13 +162,12 @@ class FinetuneObjective(Objective):
     """Supervised or semi-supervised: the class axis of logits is 1, any spatial axes follow.
 
     `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there; by those of the class
-    a run refuses settings that no view reads (augment, min_scale, randaugment). The kinds: eval (centre, unchanged), weak
-    (shifted, mirrored), strong (weak, then RandAugment), or those of `PretrainObjective`. State of your own is as in
-    `Objective`. batch: {"labeled": {"image": float
-    [B, 3, H, W], "target": int64 [B], of several classes [B, K] of 0 and 1}, "unlabeled": {"weak", "strong": float
-    [M, 3, H, W], "index": int64 [M], of the image}}. For segmentation target is [B, H, W], and -100 (`IGNORE_INDEX`)
-    where a pixel takes no part; both bring "valid" bool [n, H, W], False outside the image, and "key" int64 [n], from
-    which its boxes and the like are drawn (views.counter_rng.keyed).
+    a run refuses settings that no view reads (augment, min_scale, randaugment). The kinds: eval (centre, unchanged),
+    weak (shifted, mirrored), strong (weak, then RandAugment), or those of `PretrainObjective`. State of your own is as
+    in `Objective`. batch: {"labeled": {"image": float [B, 3, H, W], "target": int64 [B], of several classes [B, K] of 0
+    and 1}, "unlabeled": {"weak", "strong": float [M, 3, H, W], "index": int64 [M], of the image}}. For segmentation
+    target is [B, H, W], and -100 (`IGNORE_INDEX`) where a pixel takes no part; both bring "valid" bool [n, H, W], False
+    outside the image, and "key" int64 [n], from which its boxes and the like are drawn (views.counter_rng.keyed).
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is evaluated and saved. Its momentum
     starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.
     `ema_buffers`: its BatchNorm policy (see EMA). `model`: the network, with its last layer. `method_args={"tau": 0.7}`

@@ -25,8 +25,8 @@ class SameBuffers(Callback):
         self.told = bool(differ)
         if differ and rank() == 0:
             warn(
-                f"{series(differ[:5])}{' ...' if differ[5:] else ''} of {type(state.objective).__name__} differ between "
-                "the processes, and the checkpoint holds those of the first: gather what they are made of by "
+                f"{series(differ[:5])}{' ...' if differ[5:] else ''} of {type(state.objective).__name__} differ "
+                "between processes, and the checkpoint holds those of the first: gather what they are made of by "
                 "hf_lowlabel.distributed.all_gather, see help(hf_lowlabel.Objective)"
             )
 

@@ -37,8 +37,8 @@ def make_split(
     Args:
         source: what `load_source` or `load_segmentation` returns.
         num_labels: labeled images; None: every label there is.
-        labeled: instead, ids of the labeled images, such as those that `select` chose, whose labels are the source's;
-            they are held out of no draw, and all others of it stay.
+        labeled: instead, ids of images to label as the source does, such as `select(...).ids`. None of them is held
+            out; what is held out is otherwise that of the seed, so that with more of them it stays.
         seed: of the draws.
         class_balanced: evenly from all classes; for images of one class each.
         validation: images for validation.
