@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,6 +21,7 @@ from ..files import as_folder
 from ..foreign_names import no_such_setting
 from ..methods import name_of
 from ..settings import resolve
+from ..text import brief
 from ..training.callbacks import Callback
 from ..training.folder import claim, forget, release, was_empty
 from ..training.preparing import Run
@@ -38,8 +39,9 @@ def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
         UserError: see `resolve`; or the Hub, asked for a push, does not let this user write.
     """
     given = {name: value for name, value in arguments.items() if name != "callbacks"}
-    callbacks = arguments["callbacks"]
-    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+    if not isinstance(arguments["callbacks"], (list, tuple)):
+        raise UserError(f"callbacks is {brief(arguments['callbacks'])}. Give a list of callbacks.")
+    for callback in arguments["callbacks"]:
         if not isinstance(callback, Callback):
             raise UserError(
                 f"{callback!r} is no callback. Give objects whose class is derived from hf_lowlabel.Callback."
