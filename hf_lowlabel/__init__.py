@@ -72,7 +72,6 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
         RunState as RunState,
     )
     from .training.preparing import Run as Run
-    from .training.stopping import Interrupted as Interrupted
 
 __version__ = "0.1.0"
 
@@ -82,7 +81,6 @@ _HOMES = {
     "pretrain": "api",
     "finetune": "api",
     "Run": "training.preparing",
-    "Interrupted": "training.stopping",
     "Callback": "training.callbacks",
     "RunState": "training.callbacks",
     "Config": "arguments",

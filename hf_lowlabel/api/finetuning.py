@@ -241,7 +241,7 @@ def finetune(
     Raises:
         UserError: Bad input, before anything is computed.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; `resume=True` goes on.
-        Interrupted: SIGTERM or SIGHUP, likewise.
+        hf_lowlabel.training.stopping.Interrupted: SIGTERM or SIGHUP, likewise; a SystemExit.
     """
     config = settled("finetune", locals())
     with run_folder(config, split) as folder:
