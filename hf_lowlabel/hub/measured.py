@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from ..data.sources.memory import NAME as MEMORY
 from ..errors import UserError
 from ..files import A_RUN
 from ..records import RunRecord
@@ -30,7 +31,8 @@ def note_on_card(folder: Path, task: Task, metrics: dict[str, Any], data: str, s
     record = RunRecord.from_json(folder / "run.json")
     shown = columns(task, [metrics], len(metrics.get("class_names") or ()))
     scores = ", ".join(f"{m.title[0].lower()}{m.title[1:]} {m.show(metrics[m.key])}" for m in shown)
-    of = f"images of {cell(data)}{f' (split {split})' if split != 'train' else ''} on "
+    data = "data in memory" if data == MEMORY else cell(data)
+    of = f"images of {data}{f' (split {split})' if split != 'train' else ''} on "
     line = f"Evaluated on {metrics['images']:,} {of}{datetime.date.today()}: {scores}."
     if not hub_card(folder, record.hub_id or folder.resolve().name).pristine:
         warn(f"the card in {folder} has been edited, and stays as it is. Add to it: {line}")

@@ -23,8 +23,13 @@ def test_an_evaluation_stands_on_the_card(untested, hub):
         found = evaluate(untested, new, card=True)
     evaluate(untested, table(12, 2), card=True)
     text = card.read_text()
-    assert text.count("Evaluated on 9 images of memory (split test) on 20") == 1 and "was not measured" not in text
-    assert f"accuracy {100 * found['accuracy']:.1f} %" in text and "Evaluated on 12 images of memory on 20" in text
+    assert (
+        text.count("Evaluated on 9 images of data in memory (split test) on 20") == 1 and "was not measured" not in text
+    )
+    assert (
+        f"accuracy {100 * found['accuracy']:.1f} %" in text and "Evaluated on 12 images of data in memory on 20" in text
+    )
+    assert "Sorts images into 3 classes, " in text and "*memory*" not in text
     push(untested, "org/pets")
     pushed = hub.repos["model", "org/pets"].content("main")["README.md"].decode()
     assert "Evaluated on 9 images" in pushed
