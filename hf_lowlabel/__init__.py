@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
     import hf_lowlabel.losses as losses  # noqa: F401
 
     from .api import (
+        evaluate as evaluate,
         finetune as finetune,
         pretrain as pretrain,
     )
@@ -59,11 +60,13 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` be
     )
     from .prediction import (
         Predictions as Predictions,
-        evaluate as evaluate,
         predict as predict,
     )
     from .selection.prior_labels import priors as priors
-    from .selection.verbs import select as select
+    from .selection.verbs import (
+        Selection as Selection,
+        select as select,
+    )
     from .training.callbacks import (
         Callback as Callback,
         RunState as RunState,
@@ -85,7 +88,7 @@ _HOMES = {
     "ModelArguments": "arguments",
     "ViewArguments": "arguments",
     "TrainingArguments": "arguments",
-    "evaluate": "prediction",
+    "evaluate": "api",
     "predict": "prediction",
     "Predictions": "prediction",
     "load_source": "data",
@@ -94,6 +97,7 @@ _HOMES = {
     "Split": "data",
     "ImageDataset": "data",
     "select": "selection.verbs",
+    "Selection": "selection.verbs",
     "priors": "selection.prior_labels",
     "push": "hub.push",
     "report": "hub.report",

@@ -31,7 +31,9 @@ HERE = dict(may_change=True, private=True)  # where a run is and what becomes of
 class DataArguments:
     """Where images and labels come from, and how images are read."""
 
-    dataset: Data = setting(None, "images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'")
+    dataset: Data = setting(
+        None, "images: Hub id, local folder, parquet, 'digits' or 'shapes'; in Python also a Dataset, DataFrame or list"
+    )
     dataset_config: str | None = setting(None, "configuration of a Hub data set")
     dataset_split: str = setting("train", "split that training images come from")
     dataset_revision: str | None = setting(None, "revision (commit, tag or branch) of a Hub data set")
@@ -55,7 +57,7 @@ class DataArguments:
     mask_ignore: list[int] = setting([], "mask values to ignore, besides 255", of_task=True, min=0)
     instances: bool = setting(False, "mask values are object numbers, all of one class", of_task=True)
     split: str | None = setting(
-        None, "split manifest (JSON): which images are labeled and held out; for masks also a list of ids (.txt)"
+        None, "split manifest (JSON; or a Split): what is labeled and held out; for masks also a list of ids (.txt)"
     )
     unlabeled_dataset: Data | None = setting(None, "a second source of images without labels, joined to the first")
     unlabeled_dataset_split: str = setting("train", "split of the second source")
@@ -78,9 +80,7 @@ class DataArguments:
     memory_budget: float | None = setting(
         None, "memory for decoded images; None: half of the device's free memory", unit="GiB", above=0, may_change=True
     )
-    streaming: bool | None = setting(
-        None, "decode images on demand; None: if they exceed memory_budget", may_change=True
-    )
+    streaming: bool | None = setting(None, "decode on demand; None: if images exceed memory_budget", may_change=True)
     workers: int = setting(2, "processes that decode images when streaming", unit="processes", min=0, may_change=True)
     sharded: bool = setting(
         False,
@@ -93,7 +93,7 @@ class DataArguments:
 class ModelArguments:
     """The network: initial weights, decoder or head, and which weights are trained."""
 
-    model: Model = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, or a local folder (also of `pretrain`)")
+    model: Model = setting("resnet18", "timm name, 'hf_hub:org/name', Hub id, folder (also of `pretrain`), timm module")
     model_revision: str | None = setting(None, "revision of a model on the Hub")
     from_scratch: bool = setting(False, "start from random weights; a timm name is only the architecture")
     init_from: str | None = setting(None, "take only the weights of this checkpoint or run folder")
@@ -104,7 +104,7 @@ class ModelArguments:
         verb="finetune",
     )
     architecture_args: dict = setting(
-        {}, "arguments of the architecture, as KEY=VALUE ...", of_task=True, verb="finetune"
+        {}, "arguments of the architecture, as KEY=VALUE ..., in Python a dict", of_task=True, verb="finetune"
     )
     output_stride: int | None = setting(
         None,
@@ -288,9 +288,9 @@ class Config:
         "pixel)",
     )
     method: AnyMethod = setting(
-        None, "method name; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch)"
+        None, "method name, or a class; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch)"
     )
-    method_args: dict = setting({}, "hyperparameters of the method, as KEY=VALUE ...")
+    method_args: dict = setting({}, "hyperparameters of the method, as KEY=VALUE ..., in Python a dict")
     preset: str | None = setting(None, "named set of values from a paper, e.g. 'cifar' or 'pretrained'")
     data: DataArguments = field(default_factory=DataArguments)
     model: ModelArguments = field(default_factory=ModelArguments)

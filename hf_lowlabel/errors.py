@@ -38,12 +38,14 @@ class Diverged(UserError):
 
 
 def at_least(name: str, value: int | None, least: int, most: int | None = None) -> None:
-    """Raises UserError where what is given is no number, below `least` or above `most`."""
+    """Raises UserError where what is given is no whole number, below `least` or above `most`."""
     if value is None:
         return
     range_ = f"{least} or more" if most is None else f"{least} to {most}"
     if not is_number(value):
         raise UserError(f"{name} is {brief(value)}, which is no number. Give {range_}.")
+    if not isinstance(value, numbers.Integral):
+        raise UserError(f"{name} is {value}, which is no whole number. Give {range_}.")
     if not value >= least or most is not None and value > most:
         raise UserError(f"{name} is {value}. Give {range_}.")
 

@@ -38,19 +38,20 @@ A_FILE, A_RUN = "the path of a file or folder", "a run folder or a finished run"
 A_MODEL = "a timm name, a Hub id, a folder, a finished run, or the folder that a network in memory is saved in"
 
 
-def by_name(name: str, value: Any, wanted: str = A_FILE) -> Any:
+def by_name(name: str, value: Any, wanted: str = A_FILE, needed: bool = False) -> Any:
     """A path, or a model by its name; of a finished run its folder, and None as it is.
 
     Args:
         name: what the argument is called.
         value: what was given.
         wanted: what it may be, in words.
+        needed: None is refused too.
 
     Raises:
         UserError: it is an object of another kind.
     """
     found = as_folder(value)
-    if found is not None and not isinstance(found, (str, Path)):
+    if (found is not None or needed) and not isinstance(found, (str, Path)):
         raise UserError(f"{name} is {brief(value)}. Give {wanted}.")
     return found
 

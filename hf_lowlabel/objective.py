@@ -10,6 +10,7 @@ import math
 import numbers
 import re
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,58 +20,10 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .methods import Method, check_hyperparameters, find, keywords, name_of
+from .once_per_step import OncePerStep
 from .text import brief, series
 
 IGNORE_INDEX = -100  # targets that take no part in a loss; in files of masks they are 255
-
-
-class OncePerStep(nn.Module):
-    """A module whose buffers move once per optimizer step, however many micro-batches the step has.
-
-    A forward pass asks `so_far` for what the step has brought up to now, works out from it what the buffers become, may
-    use that at once, and hands it to `later`; `advance` makes it so. The state after a step is then that of one batch
-    of the same images. A step that is undone leaves nothing behind, and neither does a pass in eval mode.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._step: float | None = None
-        self._parts: list[tuple[Tensor, ...]] = []
-        self._next: dict = {}
-
-    @torch.compiler.disable
-    def so_far(self, t: float, *values: Tensor) -> tuple[Tensor, ...]:
-        """`values` [n, ...] behind those that earlier micro-batches of the step at progress t gave: [i n, ...] each."""
-        values = tuple(v.detach() for v in values)
-        if not self.training:
-            return values
-        if t != self._step:  # what is left of an earlier step belongs to one that was undone
-            self._step, self._parts = t, []
-        self._parts.append(values)
-        return values if len(self._parts) == 1 else tuple(torch.cat(v) for v in zip(*self._parts, strict=True))
-
-    @torch.compiler.disable
-    def later(self, **values) -> None:
-        """What `advance` will find, in place of what earlier micro-batches of the step left."""
-        if self.training:
-            self._next = values
-
-    def take(self) -> dict:
-        """What `later` was given last; the step is over."""
-        values, self._next, self._parts = self._next, {}, []
-        return values
-
-    @torch.no_grad()
-    def advance(self) -> None:
-        """The end of a step: buffers take the values that `later` was given under their names."""
-        for name, value in self.take().items():
-            getattr(self, name).copy_(value)
-
-    def end_step(self) -> None:
-        """To be called once after every optimizer step: this module and those in it take in what the step brought."""
-        for module in self.modules():
-            if isinstance(module, OncePerStep):
-                module.advance()
 
 
 class Objective(OncePerStep, Method):
@@ -81,6 +34,12 @@ class Objective(OncePerStep, Method):
     that DDP and autocast see one forward pass. State that must survive a resume is a registered buffer, and moves once
     per step (`OncePerStep`). Random numbers come from torch's global generators, which the trainer seeds from (seed,
     step, rank) before every step; those of images by `distributed.drawn`, so that two processes do what one does.
+
+    Each process of a launch sees its own images, and a checkpoint holds the buffers of the first: what goes into one is
+    gathered before, [n, ...] of each process to [world * n, ...] on all, in the order of the batch:
+
+        (z,) = self.so_far(t, hf_lowlabel.distributed.all_gather(z))  # of the step's micro-batches up to now
+        self.later(bank=torch.cat([z, self.bank])[: len(self.bank)])
 
     Class attributes name the paper, its settings and what it needs (`Method`); a class of one's own needs none of them.
     """
@@ -110,6 +69,20 @@ class Objective(OncePerStep, Method):
         Every trainable parameter stands in exactly one group.
         """
         return {"base": [p for p in self.parameters() if p.requires_grad]}
+
+
+def check_views(cls: type[Objective]) -> None:
+    """Raises UserError for views that are not written as `PretrainObjective` and `FinetuneObjective` have them."""
+    for name, form in (("views", (list, tuple)), ("labeled_views", Mapping), ("unlabeled_views", Mapping)):
+        value = getattr(cls, name, None)
+        kinds = value.values() if isinstance(value, Mapping) else value
+        if value is None or isinstance(value, property):
+            continue
+        if not isinstance(value, form) or not all(isinstance(kind, str) for kind in kinds):
+            wanted = 'names of views, ("byol1", "byol2")' if name == "views" else 'a dict, {"weak": "weak"}'
+            raise UserError(
+                f"The {name} of {cls.__name__} is {brief(value)}. Give {wanted}: see help({cls.__base__.__name__})."
+            )
 
 
 def scalars_of(objective: Objective, out: Any) -> dict[str, Tensor]:
@@ -163,6 +136,11 @@ class PretrainObjective(Objective):
     batch: {"views": [float [B, 3, H, W], ...], "index": int64 [B], "boxes": [float [B, 4], ...], "flips": [bool [B],
     ...]} where a box is (x0, y0, x1, y1) in px of the stored image the view was cut from. encoder: the network that is
     trained, evaluated and saved.
+
+    The kinds, random crops but for the first three: eval (centre, unchanged), weak (shifted, mirrored), strong (weak,
+    then RandAugment), byol1 and pixpro1 (colours, always blurred), byol2 and pixpro2 (colours, seldom blurred,
+    solarised), moco and simsiam (colours, half blurred), simclr (strong colours, half blurred), comatch (colours, never
+    blurred), dino-local (small parts, blurred), exemplar (hues alone). State of your own is as in `Objective`.
     """
 
     verb: ClassVar[str] = "pretrain"
@@ -184,11 +162,12 @@ class FinetuneObjective(Objective):
     """Supervised or semi-supervised: the class axis of logits is 1, any spatial axes follow.
 
     `labeled_views` and `unlabeled_views` map a key of the batch to the kind of view found there; by those of the class
-    a run refuses settings that no view reads (augment, min_scale, randaugment). batch: {"labeled": {"image": float
-    [B, 3, H, W], "target": int64 [B], of several classes [B, K] of 0 and 1}, "unlabeled": {"weak", "strong": float
-    [M, 3, H, W], "index": int64 [M], of the image}}. For segmentation target is [B, H, W], and -100 (`IGNORE_INDEX`)
-    where a pixel takes no part; both bring "valid" bool [n, H, W], False outside the image, and "key" int64 [n], from
-    which its boxes and the like are drawn (views.counter_rng.keyed).
+    a run refuses settings that no view reads (augment, min_scale, randaugment). The kinds: eval (centre, unchanged),
+    weak (shifted, mirrored), strong (weak, then RandAugment), or those of `PretrainObjective`. State of your own is as
+    in `Objective`. batch: {"labeled": {"image": float [B, 3, H, W], "target": int64 [B], of several classes [B, K] of 0
+    and 1}, "unlabeled": {"weak", "strong": float [M, 3, H, W], "index": int64 [M], of the image}}. For segmentation
+    target is [B, H, W], and -100 (`IGNORE_INDEX`) where a pixel takes no part; both bring "valid" bool [n, H, W], False
+    outside the image, and "key" int64 [n], from which its boxes and the like are drawn (views.counter_rng.keyed).
     The average of the weights (`ema_decay` per optimizer step; 0 switches it off) is evaluated and saved. Its momentum
     starts low, min(ema_decay, (1 + n) / (10 + n)) at update n, so that short runs forget the first weights too.
     `ema_buffers`: its BatchNorm policy (see EMA). `model`: the network, with its last layer. `method_args={"tau": 0.7}`

@@ -1,41 +1,33 @@
-"""Using a trained model, whatever its task: `evaluate` on labeled images, `predict` on files."""
+"""Using a trained model, whatever its task: `predict` on files. `evaluate` is in api/evaluating.py."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from .arguments import DataArguments
 from .data.caches.decoding import cores, in_threads
-from .data.caches.image_cache import workers_are_there
 from .data.files.folders import CONVERT
 from .data.given_files import place_of
 from .data.given_images import Given, Images, given_images, look_at
-from .data.masks.mask_faults import check_masks
 from .data.pages import opened_pages
 from .data.pixels.images import BadImage, decoding, load_rgb
-from .data.skipped import write_left_out
 from .distributed import barrier, interactive, is_main_process
-from .errors import MissingSplit, UserError, at_least
-from .files import as_folder, by_name, filling, write_json
+from .errors import UserError, at_least
+from .files import as_folder
 from .missing_inputs import refuse_no_model, refuse_written
 from .models.checkpoint_resolver import model_config
 from .models.lending import given_back
-from .records import RunRecord
 from .table_writer import growing_table
 from .tasks import get_task, of_model, with_threshold
 from .tasks.base import Task
-from .tasks.data_classes import refuse_foreign
 from .tasks.predicted_masks import alone, own_pictures, remove_pictures
-from .tasks.testing import report_folder, test_images
 from .text import brief
-from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from .input_types import Model
@@ -60,132 +52,6 @@ class Predictions(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Predictions({len(self.rows)} images, {len(self.skipped)} skipped)"
-
-
-@given_back
-def evaluate(
-    model: Model,
-    dataset: Any,
-    *,
-    dataset_split: str | None = None,
-    split: str | os.PathLike[str] | None = None,
-    dataset_config: str | None = None,
-    dataset_revision: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    no_label: Sequence[str] = (),
-    skip_missing: bool = False,
-    skip_conflicts: bool = False,
-    value_range: Sequence[float] = (),
-    pages: bool = False,
-    mask_column: str | None = None,
-    classes: Sequence[str] = (),
-    mask_format: str | None = None,
-    mask_ignore: Sequence[int] = (),
-    instances: bool = False,
-    window: int | None = None,
-    threshold: float | None = None,
-    output: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    device: str | None = None,
-    task: str | None = None,
-    max_bad: float = 0.01,
-) -> dict[str, Any]:
-    """Metrics of a saved model on the labeled images of a data set.
-
-    Which images: those of `dataset_split` if given; else the test images of the manifest `split` or of the model's own
-    split.json; else the data set's split "test" or "validation"; else, of data the model was not trained on, all that
-    have a label. Classes are matched by name. All processes of a launch call it, each for a share of the images.
-
-    Args:
-        model: a run folder, a finished run, a saved model, a Hub id (org/name@revision), or a model in memory; its
-            task is known by its configuration.
-        dataset: a path, a Hub id, or data in memory, as for `finetune`.
-        dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
-        no_label, skip_missing, skip_conflicts: as for `finetune`.
-        value_range: of images of more than 8 bits; left out, that of the model.
-        mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
-            trained.
-        window: side in px of a window that slides over images of a segmenter; None: whole images.
-        threshold: probability above which a class counts as predicted (multi-label models); None: 0.5.
-        output, overwrite: folder for metrics.json and pictures; whether those of another evaluation are replaced.
-        device: "cpu" to leave a GPU alone; None: the best there is.
-        task: the task that is expected.
-        max_bad: share of unreadable images that is left out.
-
-    Returns:
-        Numbers by name; see `classification_scores`, `segmentation_metrics` and `multilabel_scores`.
-
-    Raises:
-        UserError: no such model or data, other classes, nothing to evaluate on, another task than expected, or an
-            output that is there already.
-    """
-    at_least("window", window, 1)
-    folder = None if output is None else report_folder(output, overwrite)
-    model = as_folder(model)
-    kind = with_threshold(task_of(model, task), threshold)
-    network = kind.load(model, device=device)
-    names = kind.names_of(network)
-    given = dict(
-        label_column=label_column,
-        mask_column=mask_column,
-        classes=list(classes),
-        mask_format=mask_format,
-        mask_ignore=list(mask_ignore),
-        instances=instances,
-    )
-    data = DataArguments(
-        dataset=dataset,
-        dataset_config=dataset_config,
-        dataset_revision=dataset_revision,
-        image_column=image_column,
-        no_label=list(no_label),
-        skip_missing=skip_missing,
-        skip_conflicts=skip_conflicts,
-        value_range=list(value_range) or getattr(network.config, "value_range", []),
-        pages=pages,
-        test_dataset_split=dataset_split,
-        max_bad=max_bad,
-        **(declared(model, given, kind)),
-    )
-    refuse_foreign(data, kind)
-    split = by_name("split", split)
-    own = Path(model, "split.json") if isinstance(model, (str, Path)) else None
-    try:
-        images, indices = test_images(kind, data, names, split, own)
-    except MissingSplit as error:
-        raise MissingSplit(f"{error}{known_of(model)}") from error
-    check_masks((images, indices))
-    with workers_are_there():
-        held = kind.held(network, data, images, indices, names, "test")
-        with contextlib.nullcontext() if folder is None else filling(folder):
-            metrics = kind.evaluate(network, held, names, window=window, folder=folder)
-    if folder is not None and is_main_process():
-        write_left_out(images, folder / "left_out.csv")
-        write_json(folder / "metrics.json", metrics)
-    barrier()
-    return metrics
-
-
-def known_of(model: Model) -> str:
-    """What a run folder says of a model that was trained without test images, after a blank."""
-    record = Path(model, "run.json") if isinstance(model, (str, Path)) else None
-    if record is None or not record.is_file():
-        return ""
-    return "".join(
-        f" {line}"
-        for line in RunRecord.from_json(record).advice
-        if line.startswith(("Without test images", "No image is tested on"))
-    )
-
-
-def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
-    """What is said of labels and masks; of what is not said, as the run folder was trained."""
-    said = {k: v for k, v in given.items() if v}
-    if not isinstance(model, (str, Path)) or not Path(model, "training.yaml").is_file():
-        return said
-    trained = read_yaml(Path(model, "training.yaml"))
-    return {k: trained[k] for k in given if trained.get(k) and k in task.takes} | said
 
 
 @given_back

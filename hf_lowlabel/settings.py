@@ -11,7 +11,7 @@ from .fields import check
 from .methods import METHODS, Method, check_hyperparameters, find, hyperparameters, methods_for, name_of
 from .missing_inputs import refuse_no_data
 from .models.began import begins_with_probe, pretrained
-from .objective import Objective
+from .objective import Objective, check_views
 from .tasks import TASKS, get_task
 from .tasks.base import Task
 from .text import brief, in_memory
@@ -40,6 +40,8 @@ def resolve(config: Config) -> Config:
         raise UserError(
             f"{method.__name__} has no forward(batch, t), the loss of a method. See help(hf_lowlabel.Objective)."
         )
+    if issubclass(method, Objective):
+        check_views(method)
     said, chosen = config.flat(), of_method(task, method, config.preset)
     for name in chosen:
         if name not in said:

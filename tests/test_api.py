@@ -11,11 +11,12 @@ from hf_lowlabel.fields import Setting
 from hf_lowlabel.settings import resolve
 
 FIRST = ["dataset", "model", "method"]  # those that may be given without a name
-PATHS = {"output_dir", "split", "prior", "compare_supervised", "init_from"}
+PATHS = {"output_dir", "prior", "compare_supervised", "init_from"}
 OWN = {  # what may be an object
     "dataset": "Data",
     "unlabeled_dataset": "Data | None",
     "model": "Model",
+    "split": "str | os.PathLike[str] | Split | None",
     "method_args": "Mapping[str, Any] | None",
     "architecture_args": "Mapping[str, Any] | None",
 }

@@ -25,7 +25,18 @@ ROWS = (
     ("views", "models", "data"),
     ("evaluation",),
     (
-        *("arguments", "commands", "records", "objective", "methods", "errors", "distributed", "files", "fields"),
+        *(
+            "arguments",
+            "commands",
+            "records",
+            "objective",
+            "once_per_step",
+            "methods",
+            "errors",
+            "distributed",
+            "files",
+            "fields",
+        ),
         *(
             "demo_stages",
             "foreign_names",

@@ -14,9 +14,11 @@ from ..tasks import get_task
 from ..training import run as training
 from ..training.callbacks import Callback
 from ..training.preparing import Run
+from ..training.same_buffers import SameBuffers
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
+    from ..data import Split
     from ..input_types import Data, Model
     from ..methods import AnyMethod
 
@@ -45,7 +47,7 @@ def finetune(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
-    split: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | Split | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
     num_labels: int | None = None,
@@ -122,12 +124,13 @@ def finetune(
     A setting left at None takes the method's own default.
 
     Args:
-        dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
-        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (also of `pretrain`).
-        method: Method name; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch).
+        dataset: Images: Hub id, local folder, parquet, 'digits' or 'shapes'; in Python also a Dataset, DataFrame or
+            list.
+        model: Timm name, 'hf_hub:org/name', Hub id, folder (also of `pretrain`), timm module.
+        method: Method name, or a class; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch).
         task: What is learned: classification (the class of an image), multilabel (all that apply),
             segmentation (of every pixel).
-        method_args: Hyperparameters of the method, as KEY=VALUE ....
+        method_args: Hyperparameters of the method, as KEY=VALUE ..., in Python a dict.
         preset: Named set of values from a paper, e.g. 'cifar' or 'pretrained'.
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.
@@ -145,8 +148,7 @@ def finetune(
         mask_format: Encoding of masks; None: the layout's own, else class indices; index, binary, colors.
         mask_ignore: Mask values to ignore, besides 255.
         instances: Mask values are object numbers, all of one class.
-        split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
-            (.txt).
+        split: Split manifest (JSON; or a Split): what is labeled and held out; for masks also a list of ids (.txt).
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         num_labels: Labels to keep, drawn by seed; None: those of --split, else all (labels).
@@ -156,14 +158,14 @@ def finetune(
         test_dataset_split: Split of the data set to test on; None: that of --split, else 'test', 'validation'.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
         memory_budget: Memory for decoded images; None: half of the device's free memory (GiB).
-        streaming: Decode images on demand; None: if they exceed memory_budget.
+        streaming: Decode on demand; None: if images exceed memory_budget.
         workers: Processes that decode images when streaming (processes).
         model_revision: Revision of a model on the Hub.
         from_scratch: Start from random weights; a timm name is only the architecture.
         init_from: Take only the weights of this checkpoint or run folder.
         architecture: Decoder: any of smp's, deeplabv3plus-os16 (default), deeplabv2 ..., linear (default on a
             ViT).
-        architecture_args: Arguments of the architecture, as KEY=VALUE ....
+        architecture_args: Arguments of the architecture, as KEY=VALUE ..., in Python a dict.
         drop_rate: Dropout before the classifier; 0: the network's own.
         freeze: Leading stages of the network to freeze, with its stem (stages).
         freeze_encoder: Train only the decoder or head.
@@ -241,9 +243,10 @@ def finetune(
     Raises:
         UserError: Bad input, before anything is computed.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; `resume=True` goes on.
+        hf_lowlabel.training.stopping.Interrupted: SIGTERM or SIGHUP, likewise; a SystemExit.
     """
     config = settled("finetune", locals())
-    with run_folder(config) as folder:
-        done = training.run(get_task(config.task), config, folder, [CardCallback(), *callbacks])
+    with run_folder(config, split) as folder:
+        done = training.run(get_task(config.task), config, folder, [CardCallback(), SameBuffers(), *callbacks])
     publish(done)
     return done

@@ -14,9 +14,11 @@ from ..tasks import get_task
 from ..training import pretrain as training
 from ..training.callbacks import Callback
 from ..training.preparing import Run
+from ..training.same_buffers import SameBuffers
 from .running import named, publish, run_folder, settled
 
 if TYPE_CHECKING:
+    from ..data import Split
     from ..input_types import Data, Model, Stream
     from ..methods import AnyMethod
 
@@ -45,7 +47,7 @@ def pretrain(
     mask_format: str | None = None,
     mask_ignore: Sequence[int] = (),
     instances: bool = False,
-    split: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | Split | None = None,
     unlabeled_dataset: Data | None = None,
     unlabeled_dataset_split: str = "train",
     max_bad: float = 0.01,
@@ -101,12 +103,13 @@ def pretrain(
     A setting left at None takes the method's own default.
 
     Args:
-        dataset: Images: Hub id, local folder, parquet file or folder, 'digits' or 'shapes'.
-        model: Timm name, 'hf_hub:org/name', Hub id, or a local folder (also of `pretrain`).
-        method: Method name; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch).
+        dataset: Images: Hub id, local folder, parquet, 'digits' or 'shapes'; in Python also a Dataset, DataFrame or
+            list.
+        model: Timm name, 'hf_hub:org/name', Hub id, folder (also of `pretrain`), timm module.
+        method: Method name, or a class; None: byol (masks: pixpro), for finetune fixmatch (masks: unimatch).
         task: What is learned: classification (the class of an image), multilabel (all that apply),
             segmentation (of every pixel).
-        method_args: Hyperparameters of the method, as KEY=VALUE ....
+        method_args: Hyperparameters of the method, as KEY=VALUE ..., in Python a dict.
         preset: Named set of values from a paper, e.g. 'cifar' or 'pretrained'.
         dataset_config: Configuration of a Hub data set.
         dataset_split: Split that training images come from.
@@ -124,13 +127,12 @@ def pretrain(
         mask_format: Encoding of masks; None: the layout's own, else class indices; index, binary, colors.
         mask_ignore: Mask values to ignore, besides 255.
         instances: Mask values are object numbers, all of one class.
-        split: Split manifest (JSON): which images are labeled and held out; for masks also a list of ids
-            (.txt).
+        split: Split manifest (JSON; or a Split): what is labeled and held out; for masks also a list of ids (.txt).
         unlabeled_dataset: A second source of images without labels, joined to the first.
         unlabeled_dataset_split: Split of the second source.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
         memory_budget: Memory for decoded images; None: half of the device's free memory (GiB).
-        streaming: Decode images on demand; None: if they exceed memory_budget.
+        streaming: Decode on demand; None: if images exceed memory_budget.
         workers: Processes that decode images when streaming (processes).
         sharded: Stream parquet, a Hub data set or an IterableDataset, for data larger than the disk; needs
             max_steps.
@@ -193,9 +195,10 @@ def pretrain(
     Raises:
         UserError: Bad input, before anything is computed.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; `resume=True` goes on.
+        hf_lowlabel.training.stopping.Interrupted: SIGTERM or SIGHUP, likewise; a SystemExit.
     """
     config = settled("pretrain", locals())
-    with run_folder(config) as folder:
-        done = training.run(get_task(config.task), config, folder, [CardCallback(), *callbacks])
+    with run_folder(config, split) as folder:
+        done = training.run(get_task(config.task), config, folder, [CardCallback(), SameBuffers(), *callbacks])
     publish(done)
     return done

@@ -14,18 +14,21 @@ from typing import Any, TypeVar, cast
 from ..arguments import Config, known_settings
 from ..commands import slug
 from ..data.caches.image_cache import workers_are_there
+from ..data.splits.splits import Split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError
 from ..files import as_folder
 from ..foreign_names import no_such_setting
 from ..methods import name_of
 from ..settings import resolve
+from ..text import brief
 from ..training.callbacks import Callback
 from ..training.folder import claim, forget, release, was_empty
 from ..training.preparing import Run
 from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
+SPLIT = "split_given.json"  # in the run folder, of a Split that was given as such
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -36,12 +39,15 @@ def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
         UserError: see `resolve`; or the Hub, asked for a push, does not let this user write.
     """
     given = {name: value for name, value in arguments.items() if name != "callbacks"}
+    if not isinstance(arguments["callbacks"], (list, tuple)):
+        raise UserError(f"callbacks is {brief(arguments['callbacks'])}. Give a list of callbacks.")
     for callback in arguments["callbacks"]:
         if not isinstance(callback, Callback):
             raise UserError(
                 f"{callback!r} is no callback. Give objects whose class is derived from hf_lowlabel.Callback."
             )
     given |= {name: as_folder(given[name]) for name in ("model", "init_from") if name in given}
+    given |= {"split": SPLIT} if isinstance(given.get("split"), Split) else {}
     given |= {name: {} for name in ("method_args", "architecture_args") if given.get(name, 0) is None}
     config = resolve(Config.from_flat(verb, given))
     if config.training.push_to_hub and is_main_process():
@@ -66,15 +72,18 @@ def named(function: F) -> F:
 
 
 @contextlib.contextmanager
-def run_folder(config: Config) -> Iterator[Path]:
-    """The claimed folder of a run; that of a dry run vanishes, and so does what bad input has left."""
+def run_folder(config: Config, split: Any = None) -> Iterator[Path]:
+    """The claimed folder of a run; that of a dry run vanishes, and so does what bad input has left. split: as it was
+    given; a Split is written there."""
     args = config.training
     if args.dry_run:
         with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as dry:
+            keep_split(config, Path(dry), split)
             yield Path(dry)
         return
     folder = claim(args.output_dir or default_folder(config), args.resume)
     try:
+        keep_split(config, folder, split)
         with workers_are_there():
             yield folder
     except (UserError, OSError):
@@ -88,6 +97,21 @@ def run_folder(config: Config) -> Iterator[Path]:
     finally:
         release(folder)
     barrier()  # the first process has written all that another may open
+
+
+def keep_split(config: Config, folder: Path, split: Any) -> None:
+    """From here on a Split is a file like any other, which says what the run was given when it is resumed."""
+    if not isinstance(split, Split):
+        return
+    file = folder / SPLIT
+    if is_main_process() or config.training.dry_run:
+        if file.is_file() and Split.load(file) != split:
+            raise UserError(
+                f"{folder} is a run of another split ({SPLIT} in it). Resume it with that, or give another output_dir."
+            )
+        split.save(file)
+    barrier()
+    config.data.split = str(file)
 
 
 def default_folder(config: Config) -> str:

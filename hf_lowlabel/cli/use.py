@@ -35,10 +35,12 @@ def evaluate(argv: list[str]) -> int:
     _task_flag(parser)
     parser.add_argument("--output", help="write metrics (JSON) and pictures to this folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
+    parser.add_argument("--card", action="store_true", help="also write the result into the card of the run folder")
     json_flag(parser)
     args = parser.parse_args(argv)
     refuse_absent(args, args.dataset, args.task)
-    from ..prediction import evaluate, task_of
+    from ..api import evaluate
+    from ..prediction import task_of
 
     as_json = args.__dict__.pop("json")
     metrics, task = evaluate(**vars(args)), task_of(args.model)

@@ -170,7 +170,8 @@ def load_source(
     """Open images, with or without classes.
 
     Args:
-        dataset: "digits", a folder, parquet (a file or a folder), a Hub id, or data in memory; see above.
+        dataset: "digits", a folder, parquet (a file or a folder), a Hub id, or data in memory: a `datasets.Dataset`,
+            DatasetDict, DataFrame, or a list of images or (image, class) pairs.
         config: configuration of a Hub data set.
         split: which part of it.
         revision: commit, tag or branch of a Hub data set.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..distributed import all_gather, all_mean
-from ..objective import OncePerStep
+from ..once_per_step import OncePerStep
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_gather
-from ..objective import FinetuneObjective, OncePerStep
+from ..objective import FinetuneObjective
+from ..once_per_step import OncePerStep
 from ..ranges import BelowOne, Share, Weight
 from .functional import kl, linear_rampup, predict
 from .memory import finite_rows, write_

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import all_gather, all_mean
-from ..objective import OncePerStep
+from ..once_per_step import OncePerStep
 from ..ranges import BelowOne, Count, Positive, Share, Weight
 from .functional import align, sharpen
 from .memory import RunningMean, follow, write_

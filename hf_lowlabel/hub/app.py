@@ -95,7 +95,7 @@ def export_space(run: str | os.PathLike[str], output: str | Path, *, images: boo
     Raises UserError when `run` is no trained classifier or segmenter, when its card cannot be read, or when `output`
     has files in it.
     """
-    run, output = Path(by_name("run", run, A_RUN)), Path(output)
+    run, output = Path(by_name("run", run, A_RUN, needed=True)), Path(output)
     record, readme = check_run(run), run / "README.md"
     card = card_in(readme) if readme.is_file() else ""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..data.sources.memory import NAME as MEMORY
 from ..files import write_text
 from ..licences import metadata as metadata_of
 from ..methods import METHODS, find
@@ -201,7 +202,7 @@ def _license_words(record: RunRecord, given: dict[str, Any]) -> str:
 
 def summary(record: RunRecord) -> str:
     """One or two sentences: what it does, from how many labels."""
-    data = f" of {_data_link(record)}" if record.data else ""
+    data = f" of {_data_link(record)}" if record.data and record.data.name != MEMORY else ""
     return of_record(record.kind).summary(record, data, method_name)
 
 
@@ -217,6 +218,8 @@ def _intended_use(record: RunRecord) -> str:
 
 def _data_link(record: RunRecord) -> str:
     data = record.data
+    if data.name == MEMORY:
+        return "data in memory"
     return (
         f"[{cell(data.name)}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else f"*{cell(data.name)}*"
     )

@@ -54,11 +54,11 @@ def push(
     make no commit, and those of an open pull request open no other. The folder stays as it is, but for the Hub id in
     its card and run.json once a push to main succeeded. What was written into the card on the Hub stays, or the push is
     refused, as it always is where the folder has no run.json to note what was pushed.
-    Note that predictions.png shows test images. Of a launch of several processes the first one uploads, whether it
-    calls this alone or all do; in the others it returns at once, with an empty `commit`. Raises UserError, and
-    PushError where the Hub did not take it.
+    What `evaluate(..., card=True)` found is on the card. Note that predictions.png shows test images. Of a launch of
+    several processes the first one uploads, whether it calls this alone or all do; in the others it returns at once,
+    with an empty `commit`. Raises UserError, and PushError where the Hub did not take it.
     """
-    folder = Path(by_name("folder", folder, A_RUN))
+    folder = Path(by_name("folder", folder, A_RUN, needed=True))
     again = dict(private=private, create_pr=create_pr, revision=revision)
     return push_folder(folder, repo_id, run=folder, again=again, token=token)
 

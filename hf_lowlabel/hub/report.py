@@ -53,7 +53,7 @@ def report(
         UserError: a folder is no run.
     """
     folders = list(folders) if isinstance(folders, (list, tuple)) else [folders]
-    folders, output = [by_name("folders", one, A_RUN) for one in folders], Path(output)
+    folders, output = [by_name("folders", one, A_RUN, needed=True) for one in folders], Path(output)
     if not 0 < len(folders) <= FEW_RUNS:
         raise UserError(
             f"A report shows 1 to {FEW_RUNS} runs, and {len(folders)} are given. Leave some out, or take --table."

@@ -53,7 +53,7 @@ def export_smp(run: str | os.PathLike[str], output: str | Path) -> Path:
         UserError: `run` is no segmenter, smp lacks its architecture or cannot rebuild its encoder, its card cannot be
             read, or there is an `output` already.
     """
-    run, output = Path(by_name("run", run, A_RUN)), Path(output)
+    run, output = Path(by_name("run", run, A_RUN, needed=True)), Path(output)
     if output.exists():
         raise UserError(f"{output} is there already. Give another name.")
     card = card_in(run / "README.md") if (run / "README.md").is_file() else None
@@ -112,7 +112,7 @@ def push_smp(
     check_target(repo_id, create_pr, revision)
     if not is_main_process():
         return by_another(repo_id)
-    contents(Path(by_name("run", run, A_RUN)))  # what `push` refuses of the run itself
+    contents(Path(by_name("run", run, A_RUN, needed=True)))  # what `push` refuses of the run itself
     again = dict(private=private, create_pr=create_pr, revision=revision)
     with tempfile.TemporaryDirectory() as aside:
         folder = export_smp(run, Path(aside, repo_id.rpartition("/")[2]))

@@ -99,7 +99,7 @@ def auto(
     *,
     task: str = "classification",
     labels: str | os.PathLike[str] | None = None,
-    split: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | Split | None = None,
     num_labels: int | None = None,
     class_balanced: bool = False,
     test_fraction: float = 0.0,
@@ -142,7 +142,7 @@ def auto(
             which with masks the best on frozen features is trained.
         task: What is learned: classification, multilabel or segmentation.
         labels: Finished labels: a folder of `select`, labels.csv, or a Label Studio export (.json).
-        split: Split manifest (JSON) instead.
+        split: Split manifest (JSON), or a Split, instead.
         num_labels: Labels to keep of those in the data, drawn by seed; None: all of them.
         class_balanced: Draw labels from all classes, as evenly as can be.
         test_fraction: Share of the images with a label that is held out to test on.
@@ -249,7 +249,8 @@ def manifest_of(
         more = "split" if len(known) == 2 else next(n for n, v in drawn.items() if v).replace("_", "-")
         raise UserError(f"--{known[0]} and --{more} cannot be given together. Leave one of them out.")
     if split is not None:
-        yield str(split), []
+        with written(split) as path:
+            yield path, []
         return
     where, held = Config.from_flat("finetune", given).data, {k: drawn[k] for k in DRAW} | {"validation": 0}
     painted, left_out = kind_of(task.name).page == "mask", []
@@ -283,9 +284,19 @@ def manifest_of(
     if task.climbs:
         check_labels(made)
         made = with_names(made, class_names)
+    with written(made) as path:
+        yield path, left_out
+
+
+@contextlib.contextmanager
+def written(split: Split | str) -> Iterator[str]:
+    """The path of a manifest, which is a file for as long."""
+    if not isinstance(split, Split):
+        yield str(split)
+        return
     with tempfile.TemporaryDirectory(prefix="hf-lowlabel-") as aside:
-        made.save(Path(aside) / "split.json")
-        yield str(Path(aside) / "split.json"), left_out
+        split.save(Path(aside) / "split.json")
+        yield str(Path(aside) / "split.json")
 
 
 BUDGETS = {False: 40, True: 20}  # images that are chosen to be labeled first: with classes, with masks

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import Config
+from ..data.splits.splits import Split
 from ..errors import UserError, above_zero, at_least
 from ..files import as_folder, by_name
 
@@ -30,5 +31,6 @@ def checked(said: Mapping[str, Any]) -> dict[str, Any]:
     if features is not None and Path(features).exists() and not Path(features).is_dir():
         raise UserError(f"features {str(features)!r} is no folder. Give the one that features are kept in.")
     names = ("num_labels", *DRAW, "split", "output_dir")
-    asked = Config.from_flat("finetune", {name: said[name] for name in names}).flat()
+    whole = {"split": said["split"]} if isinstance(said["split"], Split) else {}
+    asked = Config.from_flat("finetune", {name: said[name] for name in names if name not in whole}).flat() | whole
     return {name: asked[name] for name in names} | {"models": models, "labels": labels, "features": features}

@@ -152,7 +152,7 @@ def loop(
     at_least("per_round", per_round, 1)
     above_zero("minutes", minutes)
     given_models = model if isinstance(model, (list, tuple)) else [model]
-    models = [str(by_name("model", one, A_MODEL)) for one in given_models]
+    models = [str(by_name("model", one, A_MODEL, needed=True)) for one in given_models]
     common = dict(image_size=image_size, max_bad=max_bad, seed=seed, device=device)
     given, of, kind, begins_with = dict(data or {}), get_task(task), kind_of(task), dict(first or {})
     if kind.page == "mask":

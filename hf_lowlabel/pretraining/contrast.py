@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import all_gather
-from ..objective import OncePerStep
+from ..once_per_step import OncePerStep
 
 
 def unit(x: Tensor) -> Tensor:

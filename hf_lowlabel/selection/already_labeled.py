@@ -19,7 +19,7 @@ log = logging.getLogger("hf_lowlabel")
 
 
 def labels_so_far(
-    split: str | None,
+    split: str | Path | Split | None,
     labels: str | None,
     run: str | None,
     source: ImageDataset,

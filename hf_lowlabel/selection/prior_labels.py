@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..arguments import DataArguments
 from ..data.skipped import write_left_out
-from ..data.splits.splits import Split, SplitIndices
+from ..data.splits.splits import Split, SplitIndices, given_split
 from ..distributed import barrier, is_main_process
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import unit
 from ..files import A_MODEL, by_name, read_bytes
 from ..finetuning.graph import rooted
 from ..tasks.classification import Classification
+from ..text import brief
 from ..training.priors import save_priors
 from .as3l import finetune_features
 from .features import extract
@@ -23,14 +25,17 @@ from .priors import NEIGHBORS, PROPAGATION, balance, cluster_priors, graph_prior
 from .verbs import data_arguments, start_processes
 from .words import checked_words, class_name_priors, class_words, labeled_rows, spread_words
 
+if TYPE_CHECKING:
+    from ..input_types import Data
+
 EXISTS = "{} exists. Give another --output, or remove the file."
 
 
 def priors(
     model: str | os.PathLike[str] | None,
-    dataset: str | DataArguments,
+    dataset: Data | DataArguments,
     *,
-    split: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | Split | None = None,
     output: str | os.PathLike[str] = "priors.safetensors",
     text_model: str | None = None,
     text_revision: str | None = None,
@@ -56,8 +61,8 @@ def priors(
         model: a timm name, local folder, Hub id or finished run whose features decide. With text_model it may be None;
             the class-name priors are then not propagated.
         dataset: as for `load_source`, or a DataArguments with its split, columns and revision.
-        split: manifest with the labels; with text_model it may be None: no image has a label then, and a manifest that
-            says so is written beside the output, for finetuning.
+        split: manifest or Split with the labels; with text_model it may be None: no image has a label then, and a
+            manifest that says so is written beside the output, for finetuning.
         output: file to write.
         text_model: a Hub id or folder of a CLIP, SigLIP or other model of images and text; `text_revision` of it.
         classes: names of the classes, each NAME or NAME=WORDS, or a text file of them (None: those of the manifest, or
@@ -87,9 +92,11 @@ def priors(
     """
     at_least("seed", seed, 0)
     at_least("neighbors", neighbors, 1)
+    if clusters is not None and not isinstance(clusters, (list, tuple)):
+        raise UserError(f"clusters is {brief(clusters)}. Give a list of whole numbers, such as [10, 20].")
     for number in clusters or ():
         at_least("clusters", number, 1)
-    model, split = by_name("model", model, A_MODEL), by_name("split", split)
+    model, split = by_name("model", model, A_MODEL), given_split(split)
     words = (text_revision, classes, prompts)
     _check_priors(model, split, text_model, words, propagation, clusters, neighbors)
     start_processes(device)

@@ -6,8 +6,10 @@ import numpy as np
 
 from ..data.dataset import ImageDataset
 from ..evaluation.neighbors import neighbours
+from ..labeling.answer_kinds import Kind
 from ..labeling.contact_sheet import thumbnail
-from .clustering import nearest
+from .clustering import backend, nearest
+from .feature_file import Features
 
 NEIGHBOURS = 6  # on the contact sheet
 SAME = 0.1  # of the distance between chosen images: nearer ones are all but the same
@@ -45,4 +47,33 @@ def reasons(x: np.ndarray, chosen: np.ndarray, source: ImageDataset, indices: np
             for j, d in zip(index[row], distance[row], strict=True)
         ]
         out.append({"stands_for": int(stands_for[row]), "neighbours": shown})
+    return out
+
+
+def report_of(
+    source: ImageDataset,
+    found: Features,
+    rows: np.ndarray,
+    free: np.ndarray,
+    first: np.ndarray,
+    why: list[dict],
+    kind: Kind,
+) -> dict:
+    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered if they are known."""
+    copies = np.flatnonzero(first != free)
+    name = [source.ids[i] for i in found.indices]
+    near = {
+        name[row]: [n["id"] for n in reason["neighbours"] if n["same"]] for row, reason in zip(rows, why, strict=True)
+    }
+    out = {
+        "unreadable": [list(s) for s in found.skipped],
+        "kmeans": backend(),
+        "copies": len(copies),
+        "copies_shown": [[name[free[i]], name[first[i]]] for i in copies[:20]],
+        "near_copies": {id: others for id, others in near.items() if others},
+    }
+    labels = source.labels[found.indices[rows]]
+    if kind.covers and (labels >= 0).all():
+        out["classes_covered"] = len(np.unique(labels))
+        out["classes"] = len(source.class_names)
     return out

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.pixels.masks import list_classes
 from ..data.skipped import write_left_out
-from ..data.splits.splits import Split
+from ..data.splits.splits import Split, given_split
 from ..distributed import barrier, is_main_process, join_processes
 from ..errors import UserError, at_least, unknown
 from ..evaluation.neighbors import rows_of, unit
@@ -36,11 +36,13 @@ from ..training.setup import logging_level
 from .already_labeled import labels_so_far
 from .by_class import within_classes
 from .by_model import BY_MODEL, as_trained, is_finished, look, said_of_each, strategies_of
-from .clustering import backend
-from .feature_file import Features, with_more
+from .feature_file import with_more
 from .features import extract
-from .reasons import reasons
+from .reasons import reasons, report_of
 from .strategies import STRATEGIES, choose, identical
+
+if TYPE_CHECKING:
+    from ..input_types import Data
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -59,14 +61,14 @@ class Selection:
 
 def select(
     model: str | os.PathLike[str],
-    dataset: str | DataArguments,
+    dataset: Data | DataArguments,
     *,
     budget: int,
     output: str | os.PathLike[str],
     strategy: str | None = None,
     strategy_args: Mapping[str, Any] | None = None,
     task: str = "classification",
-    split: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | Split | None = None,
     labels: str | os.PathLike[str] | None = None,
     classes: str | list[str] | None = None,
     prior: str | os.PathLike[str] | None = None,
@@ -91,7 +93,7 @@ def select(
             the task the first of its own, by uncertainty, else "as3l".
         strategy_args: of the strategy, by name.
         task: "classification", "multilabel", or "segmentation" for images to paint masks for.
-        split: a manifest; its validation and test images are left out, and so are those it has labels for.
+        split: a manifest or Split; its validation and test images are left out, and so are those it has labels for.
         labels: instead, finished labels as `split --from` reads them, beside those that a finished run has learned
             from. Without `split`, what that run tests on is left out; and images that have a mask are never chosen.
         classes: a list or file of class names.
@@ -107,15 +109,17 @@ def select(
         at_most: fewer than `budget` are chosen where no more are left without copies, instead of an error.
 
     Returns:
-        The folder, the chosen ids, and facts about the choice.
+        The folder, the chosen ids, and facts about the choice. Then label the folder (`hf-lowlabel label FOLDER`) and
+        learn from it: `auto(dataset, model, labels=chosen.folder)`; or, of data that has labels already,
+        `finetune(dataset, model, split=make_split(load_source(dataset), labeled=chosen.ids, test_fraction=0.2))`.
 
     Raises:
         UserError: for bad input, before anything is written but the features.
     """
     at_least("budget", budget, 1)
     at_least("seed", seed, 0)
-    model = str(by_name("model", model, A_MODEL))
-    split, labels, prior = (by_name(*of) for of in (("split", split), ("labels", labels), ("prior", prior)))
+    model = str(by_name("model", model, A_MODEL, needed=True))
+    split, labels, prior = given_split(split), by_name("labels", labels), by_name("prior", prior)
     kind, of, folder, data = kind_of(task), get_task(task), Path(output), data_arguments(dataset)
     strategy, arguments = known_strategy(strategy, strategy_args, of, model)
     asks = strategy in BY_MODEL
@@ -264,7 +268,7 @@ def positions(source: ImageDataset, base: Split | None, *, painted: bool) -> tup
     return members, labeled, free if base is None else base.without_passed_over(free, source.ids)
 
 
-def data_arguments(dataset: str | DataArguments) -> DataArguments:
+def data_arguments(dataset: Data | DataArguments) -> DataArguments:
     return dataset if isinstance(dataset, DataArguments) else DataArguments(dataset)
 
 
@@ -312,35 +316,6 @@ def check_budget(budget: int, available: int, names: list[str], base: Split | No
             f"A budget of {budget} cannot cover the {missing} classes that have no label. "
             f"Use --budget {missing} or more."
         )
-
-
-def report_of(
-    source: ImageDataset,
-    found: Features,
-    rows: np.ndarray,
-    free: np.ndarray,
-    first: np.ndarray,
-    why: list[dict],
-    kind: Kind,
-) -> dict:
-    """Facts about a choice: copies among the images, near-copies of chosen ones, classes covered if they are known."""
-    copies = np.flatnonzero(first != free)
-    name = [source.ids[i] for i in found.indices]
-    near = {
-        name[row]: [n["id"] for n in reason["neighbours"] if n["same"]] for row, reason in zip(rows, why, strict=True)
-    }
-    out = {
-        "unreadable": [list(s) for s in found.skipped],
-        "kmeans": backend(),
-        "copies": len(copies),
-        "copies_shown": [[name[free[i]], name[first[i]]] for i in copies[:20]],
-        "near_copies": {id: others for id, others in near.items() if others},
-    }
-    labels = source.labels[found.indices[rows]]
-    if kind.covers and (labels >= 0).all():
-        out["classes_covered"] = len(np.unique(labels))
-        out["classes"] = len(source.class_names)
-    return out
 
 
 def start_processes(device: str | None) -> None:

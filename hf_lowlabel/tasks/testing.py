@@ -44,14 +44,14 @@ def report_folder(output: str | Path, overwrite: bool) -> Path:
 
 
 def test_images(
-    task: Task, data: DataArguments, names: list[str], split: str | None, own: Path | None
+    task: Task, data: DataArguments, names: list[str], split: str | Path | Split | None, own: Path | None
 ) -> tuple[ImageDataset, np.ndarray]:
     """(data set, positions of its test images): of a manifest, else of the data set's own test split, else of data that
     are not those of the model all that have a label."""
     manifest = split or (str(own) if own is not None and own.is_file() else None)
     chosen = Split.load(manifest) if data.test_dataset_split is None and manifest else None
     if chosen is not None:
-        with contextlib.nullcontext() if chosen.test else contextlib.suppress(MissingSplit):
+        with contextlib.nullcontext() if split and chosen.test else contextlib.suppress(MissingSplit):
             images = task.open(data, "train", names)
             if split is None and is_elsewhere(chosen, images):
                 images, indices = elsewhere(task, data, images, names, own)

@@ -73,7 +73,9 @@ class Run:
         return self.progress.history
 
     def __repr__(self) -> str:
-        shown = {k: round(v, 4) for k, v in self.metrics.items() if isinstance(v, float)}
+        few = len(self.metrics.get("class_names") or ()) <= 5  # any of five is no score
+        shown = {k: v for k, v in self.metrics.items() if isinstance(v, float) and not (few and k == "top5_accuracy")}
+        shown = {k: round(v, 4) for k, v in shown.items()}
         method = methods.name_of(self.config.method)
         return f"Run({self.config.verb} {method}, {self.folder}, {shown})"
 

@@ -144,10 +144,10 @@ def test_classes_without_a_label_are_named():
         (dict(num_labels=7), "6 images with a label are left.*budget is 7"),
         (dict(num_labels=7, test_fraction=0.34), r"4 images .*\(6 less 2 for test and 0 for validation\)"),
         (dict(num_labels=6, class_balanced=True), "cat has 1.*--num-labels 3 or fewer"),
-        (dict(num_labels=0), "budget of 0"),
-        (dict(num_labels=-4), "budget of -4"),
+        (dict(num_labels=0), "num_labels is 0. Give 1 or more"),
+        (dict(num_labels=-4), "num_labels is -4. Give 1 or more"),
         (dict(num_labels=1, test_fraction=1.0), "test fraction of 1.0"),
-        (dict(num_labels=1, validation=-1), "for validation is -1"),
+        (dict(num_labels=1, validation=-1), "validation is -1. Give 0 or more"),
         (dict(num_labels=1, validation=9), "6 labeled images are left for validation, which asks for 9"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from finetuning_stand_in import FINETUNE, TinyModel, build, make_batch
 
+from hf_lowlabel.training.same_buffers import differing, saved_buffers
 from hf_lowlabel.training.sync_batchnorm import synchronise
 
 STEPS = 3
@@ -54,6 +55,7 @@ def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]
                 p.grad /= world
         optimizer.step()
         objective.after_step(0.3)
+    assert not differing(saved_buffers(objective)), name  # no run warns of these
     return {k: v for k, v in objective.state_dict().items() if torch.is_tensor(v)}
 
 

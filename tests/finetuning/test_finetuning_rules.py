@@ -6,7 +6,7 @@ import torch
 from finetuning_stand_in import K, array, norm, sharp, softmax
 
 from hf_lowlabel.finetuning.weights import Ada, Fixed, Flex, Free, Prior, Soft, Uda
-from hf_lowlabel.objective import OncePerStep
+from hf_lowlabel.once_per_step import OncePerStep
 
 N, M, B, STEPS = 12, 9, 6, 25
 

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from hf_lowlabel import FinetuneObjective, finetune
+from hf_lowlabel.distributed import all_gather
 from tests.training.conftest import FINETUNE
 
 
 class Spare(FinetuneObjective):
-    """Supervised, with a layer of every other step and one of none; what it logs has a graph of its own."""
+    """Supervised, with a layer of every other step and one of none; what it logs has a graph of its own. Of
+    its two memories one is of the images of all processes."""
 
     unlabeled_views: dict[str, str] = {}
 
@@ -18,11 +20,16 @@ class Spare(FinetuneObjective):
         super().__init__(model, ema_decay=ema_decay)
         torch.manual_seed(0)
         self.odd, self.never, self.logged = (torch.nn.Linear(10, 10) for _ in range(3))
+        for name in ("bank", "alone"):
+            self.register_buffer(name, torch.zeros(64, 10))
 
     def forward(self, batch, t):
         logits = self.model(batch["labeled"]["image"]).logits
         if round(4 * t) % 2:
             logits = logits + self.odd(logits)
+        z, own = self.so_far(t, all_gather(logits), logits)
+        bank, alone = (torch.cat([new, old])[:64] for new, old in ((z, self.bank), (own, self.alone)))
+        self.later(bank=bank, alone=alone)
         return {"loss": F.cross_entropy(logits, batch["labeled"]["target"]), "aside": self.logged(logits).mean()}
 
 

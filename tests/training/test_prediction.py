@@ -30,13 +30,14 @@ from hf_lowlabel import (
     select,
     table_writer,
 )
+from hf_lowlabel.api.evaluating import declared
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.given_files import find_images
 from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import overlays
-from hf_lowlabel.prediction import declared, predictions
+from hf_lowlabel.prediction import predictions
 from hf_lowlabel.tasks import get_task
 
 from ..pictures import OF_MASKS, draw_nothing

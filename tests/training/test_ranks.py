@@ -110,6 +110,13 @@ def test_two_ranks_equal_one_with_parameters_that_a_step_does_not_use(tmp_path, 
     )
     assert one["odd.weight"].allclose(two["odd.weight"], atol=1e-5)
     assert one["never.weight"].equal(two["never.weight"]) and "find_unused" not in "".join(said)
+    assert one["bank"].allclose(two["bank"], atol=1e-5) and one["bank"].any()
+    first, other = said  # a memory of the first process's images alone is told, once
+    assert (
+        first.count("differ between processes") == 1
+        and "alone of Spare differ" in first
+        and "differ between" not in other
+    )
 
 
 def test_slow_steps_leave_time_to_save(tmp_path):

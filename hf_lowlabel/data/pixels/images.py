@@ -113,6 +113,7 @@ def of_array(array: np.ndarray, what: str, mask: bool = False) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(array))
     scaled = "; of numbers from 0 to 1 (255 * x).round() as uint8" if array.dtype.kind == "f" and not mask else ""
     if not (of_mask or array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3)):
+        scaled += "; of [3, H, W] x.transpose(1, 2, 0)" * (array.ndim == 3 and array.shape[0] == 3)
         raise UserError(
             f"{what} is an array of {array.dtype} of the shape {array.shape}. Give uint8 arrays [H, W, 3] or [H, W], "
             f"PIL images, or files{scaled}."

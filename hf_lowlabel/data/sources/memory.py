@@ -108,12 +108,16 @@ def of_columns(columns: dict):
 
 def of_list(items: Sequence, targets: Targets):
     """Images, or pairs of an image and a target, where None is none; images are paths, of PIL, arrays or tensors."""
+    if len(items) == 2 and len(getattr(items[0], "shape", ())) == 4:
+        raise UserError(
+            f"Images and labels are given apart, {brief(items[0])} and {brief(items[1])}. Give pairs: list(zip(X, Y))."
+        )
     pairs = [item if isinstance(item, (list, tuple)) else (item, None) for item in items]
     for pair in pairs:
         if len(pair) != 2 or not isinstance(of_tensor(pair[0]), (str, Path, Image.Image, np.ndarray)):
             raise UserError(
                 f"A list of images holds images or (image, label) pairs, not {brief(pair)}. An image is a path, a PIL "
-                "image, or a uint8 array or tensor [H, W, 3] or [H, W]."
+                "image, or a uint8 array or tensor [H, W, 3] or [H, W], of a tensor also [3, H, W]."
             )
     name, values = targets.pairs([value for _, value in pairs])
     return of_columns({"image": encoded_images([path for path, _ in pairs]), name: values})

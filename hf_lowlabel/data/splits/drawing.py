@@ -8,10 +8,12 @@ first entries of numpy's RandomState(seed).permutation over the sorted ids.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from ...errors import UserError, at_least
-from ...text import files_of, warn
+from ...errors import UserError, at_least, is_number
+from ...text import brief, files_of, warn
 from ..dataset import ImageDataset
 from ..permutation import epoch_permutation
 from .splits import Split, manifest
@@ -21,6 +23,7 @@ def make_split(
     source: ImageDataset,
     num_labels: int | None = None,
     *,
+    labeled: Iterable[str] | None = None,
     seed: int = 0,
     class_balanced: bool = False,
     validation: int = 0,
@@ -34,6 +37,8 @@ def make_split(
     Args:
         source: what `load_source` or `load_segmentation` returns.
         num_labels: labeled images; None: every label there is.
+        labeled: instead, ids of images to label as the source does, such as `select(...).ids`. None of them is held
+            out; what is held out is otherwise that of the seed, so that with more of them it stays.
         seed: of the draws.
         class_balanced: evenly from all classes; for images of one class each.
         validation: images for validation.
@@ -50,6 +55,7 @@ def make_split(
             f"make_split takes an ImageDataset, not a {type(source).__name__}: make_split(load_source(...), ...)."
         )
     at_least("seed", seed, 0, 2**32 - 1)
+    given = None if labeled is None else positions_of(source, labeled, num_labels, class_balanced)
     has_target = np.flatnonzero(source.has_target)
     one_class = of_one_class(source)
     check_counts(source, num_labels, validation, test_fraction, has_target)
@@ -60,12 +66,14 @@ def make_split(
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
     found = files_of(source.ids, source.file_of)
     files = None if found is None else np.array(found)
-    test = held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files)
+    test = without(given, held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files), files)
     rest = order[~np.isin(order, test)]
-    held = held_out(source, rest, validation, seed, "split/validation", files)
+    held = without(given, held_out(source, rest, validation, seed, "split/validation", files), files)
     rest = rest[~np.isin(rest, held)]
     wanted = label_budget(source, order, rest, test, held, num_labels, class_balanced)
-    if class_balanced and num_labels is not None:
+    if given is not None:
+        chosen = given
+    elif class_balanced and num_labels is not None:
         chosen = balanced(source, rest, wanted, seed)
     elif one_class:
         chosen = rest[epoch_permutation(seed, "split/labeled", 0, wanted, len(rest))]
@@ -73,8 +81,34 @@ def make_split(
         chosen = rest[np.random.RandomState(seed).permutation(len(rest))[:wanted]]
     labeled = {source.ids[i]: source.class_names[source.labels[i]] if one_class else None for i in np.sort(chosen)}
     held_ids, test_ids = ([source.ids[i] for i in np.sort(part)] for part in (held, test))
-    drawn = num_labels is not None
+    drawn = num_labels is not None or given is not None
     return manifest(source, labeled, validation=held_ids, test=test_ids, seed=seed, drawn=drawn)
+
+
+def positions_of(source: ImageDataset, ids: Iterable[str], num_labels: int | None, class_balanced: bool) -> np.ndarray:
+    """Where the images that are to be labeled are, int64. Raises UserError where they are none, or have no label."""
+    if num_labels is not None or class_balanced:
+        raise UserError("labeled says which images are labeled, and num_labels draws them. Leave one of them out.")
+    names = [*ids] if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"labeled is {brief(ids)}. Give a list of ids, such as [{source.ids[0]!r}].")
+    at = {id: i for i, id in enumerate(source.ids)}
+    for name in names:
+        if name not in at:
+            raise UserError(f"There is no image {name!r} in {source.name!r}; ids there are such as {source.ids[0]!r}.")
+        if not source.has_target[at[name]]:
+            what = "mask" if source.masks else "label"
+            raise UserError(
+                f"The image {name!r} of {source.name!r} has no {what}. Open the data with its {what}s, or leave it out."
+            )
+    return np.unique([at[name] for name in names])
+
+
+def without(given: np.ndarray | None, drawn: np.ndarray, files: np.ndarray | None) -> np.ndarray:
+    """Those of the images to hold out that are not to be labeled, nor pages of a file of which one is."""
+    if given is None:
+        return drawn
+    return drawn[~(np.isin(drawn, given) if files is None else np.isin(files[drawn], files[given]))]
 
 
 def of_one_class(source: ImageDataset) -> bool:
@@ -158,12 +192,10 @@ def label_budget(
 
 
 def check_counts(source: ImageDataset, num_labels, validation, test_fraction, has_target: np.ndarray) -> None:
-    if not 0 <= test_fraction < 1:
-        raise UserError(f"A test fraction of {test_fraction} is not in 0 <= fraction < 1.")
-    if validation < 0 or int(validation) != validation:
-        raise UserError(f"The number of images for validation is {validation}; it is a count, 0 or more.")
-    if num_labels is not None and num_labels < 1:
-        raise UserError(f"A budget of {num_labels} labels is too small: it is at least 1.")
+    if not is_number(test_fraction) or not 0 <= test_fraction < 1:
+        raise UserError(f"A test fraction of {brief(test_fraction)} is not in 0 <= fraction < 1.")
+    at_least("validation", validation, 0)
+    at_least("num_labels", num_labels, 1)
     if not len(has_target):
         what = (
             "mask in {name!r} to make a split from. Add some to masks/, or give --split."

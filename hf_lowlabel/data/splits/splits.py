@@ -20,7 +20,7 @@ import numpy as np
 
 from ...errors import UserError, unknown
 from ...fields import check_types
-from ...files import read_json, write_text
+from ...files import by_name, read_json, write_text
 from ...text import series, warn
 from ..dataset import ImageDataset
 from ..labels.labels import parts_of
@@ -111,8 +111,10 @@ class Split:
         write_text(path, self.text())
 
     @classmethod
-    def load(cls, path: str | Path) -> Split:
-        """From a file, or from the Hub: "hub:org/name[/configuration][@revision]" (published.py)."""
+    def load(cls, path: str | Path | Split) -> Split:
+        """From a file, or from the Hub: "hub:org/name[/configuration][@revision]" (published.py); a Split as it is."""
+        if isinstance(path, Split):
+            return path
         file = fetch(str(path), "split.json") if is_published(path) else Path(path)
         content = read_json(file, "Correct the path, or write a split with `hf-lowlabel split`.")
         return cls.from_dict(content, str(path))
@@ -235,6 +237,11 @@ class Split:
         if labels.ndim == 1:  # of several classes the data has them
             labels[at.labeled] = at.labels
         return labels
+
+
+def given_split(split: Any) -> Any:
+    """What was given as `split`: a Split, a path, or None. Raises UserError for anything else."""
+    return split if isinstance(split, Split) else by_name("split", split, "a Split, or the path of a manifest")
 
 
 def manifest(
