@@ -76,6 +76,7 @@ def evaluate(
     no_label: Sequence[str] = (),
     skip_missing: bool = False,
     skip_conflicts: bool = False,
+    plain_folders: bool = False,
     value_range: Sequence[float] = (),
     pages: bool = False,
     mask_column: str | None = None,
@@ -102,7 +103,7 @@ def evaluate(
             task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
-        no_label, skip_missing, skip_conflicts: as for `finetune`.
+        no_label, skip_missing, skip_conflicts, plain_folders: as for `finetune`.
         value_range: of images of more than 8 bits; left out, that of the model.
         mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
             trained.
@@ -126,14 +127,8 @@ def evaluate(
     kind = with_threshold(task_of(model, task), threshold)
     network = kind.load(model, device=device)
     names = kind.names_of(network)
-    given = dict(
-        label_column=label_column,
-        mask_column=mask_column,
-        classes=list(classes),
-        mask_format=mask_format,
-        mask_ignore=list(mask_ignore),
-        instances=instances,
-    )
+    given = dict(label_column=label_column, plain_folders=plain_folders, mask_column=mask_column)
+    given |= dict(classes=list(classes), mask_format=mask_format, mask_ignore=list(mask_ignore), instances=instances)
     data = DataArguments(
         dataset=dataset,
         dataset_config=dataset_config,
