@@ -127,7 +127,7 @@ def evaluate(
     kind = with_threshold(task_of(model, task), threshold)
     network = kind.load(model, device=device)
     names = kind.names_of(network)
-    given = dict(label_column=label_column, plain_folders=plain_folders, mask_column=mask_column)
+    given: dict[str, Any] = dict(label_column=label_column, plain_folders=plain_folders, mask_column=mask_column)
     given |= dict(classes=list(classes), mask_format=mask_format, mask_ignore=list(mask_ignore), instances=instances)
     data = DataArguments(
         dataset=dataset,

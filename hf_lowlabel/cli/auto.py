@@ -130,7 +130,7 @@ def _select(args: argparse.Namespace, data, fingerprint: str, **how: Any) -> int
     if is_finished(get_task(args.task), model):  # which sees images as it does
         seen: dict[str, Any] = {}
     else:
-        seen = dict(image_size=args.image_size, features=keep)
+        seen = dict(image_size=args.image_size, features=keep, as_runs=True)
     if not (folder / "selection.json").is_file():
         with resumable(folder.parent):
             select(

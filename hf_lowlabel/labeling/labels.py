@@ -202,8 +202,8 @@ def read_labels(
                 out.why[known] = why
     faults += [] if allow_missing else missing_rows(task, seen)
     if by_id:
-        out.notes.append(f"images are found by the column id in {len(by_id)} rows whose file name is not known, such as "
-            f"{by_id[0]!r}")
+        such = f"{len(by_id)}, such as {by_id[0]!r}"
+        out.notes.append(f"rows whose file name is not known are matched by their id ({such})")
     if shared:
         out.notes.append(f"{shared} rows name a further class of an image of another row; it has all of them")
     where = {id: f"row {line}" for id, line in seen.items()}
@@ -280,8 +280,8 @@ def image_of_row(
 ) -> str | None:
     """The id of the chosen image that a row is about, by its file name or its id; None where it is about none.
 
-    What is wrong with the row is added to `faults`, an unknown name beside a known id to `by_id`. advise: look for the name that
-    may be meant among all names.
+    What is wrong with the row is added to `faults`, an unknown name beside a known id to `by_id`. advise: look for the
+    name that may be meant among all names.
     """
     name, id = plain_name(row.get("file_name")), plain_name(row.get("id"))
     if "annotation_id" in row:  # Label Studio's CSV, whose id is the number of a task

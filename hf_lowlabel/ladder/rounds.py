@@ -251,6 +251,7 @@ def first_images(data: DataArguments, model: str, folder: Path, budget: int | No
     keep = folder.parent / "features"  # where the next round looks for them
     names, task = list(data.classes) or None, common["task"]
     how = {**common, "features": str(keep), "budget": budget or BUDGETS[kind_of(task).page == "mask"], "at_most": True}
+    how |= {"as_runs": True}
     if is_finished(get_task(task), model):  # which sees images as it does
         how |= {"features": None, "image_size": None}
     with resumable(folder.parent), filling(folder), filling(keep):

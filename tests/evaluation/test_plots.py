@@ -199,3 +199,12 @@ def check(path):
     assert path.stat().st_size < 300_000
     with Image.open(path) as picture:
         assert picture.format == "PNG" and 150 < min(picture.size) and max(picture.size) < 1600
+
+
+def test_a_sheet_of_photos_keeps_all_colors(tmp_path):
+    """256 colours of many photos give skies and faces bands."""
+    photo = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
+    probs = np.full((18, 2), 0.5)
+    path = sheets.predictions(lambda i: photo, probs, np.zeros(18, int), ["ant", "bee"], tmp_path / "predictions.png")
+    with Image.open(path) as picture:
+        assert picture.mode.startswith("RGB") and plots.LARGEST_FILE < path.stat().st_size <= plots.LARGEST_SHEET

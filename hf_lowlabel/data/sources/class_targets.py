@@ -76,7 +76,8 @@ class ClassTargets(Targets):
             of_table = metadata_labels(metadata, self.label_column, self.rules)
             labels, names = class_indices(list(map(of_table.get, ids)))
             left_out = metadata.left_out
-            tell_folders(metadata, ids)
+            if not self.rules.plain_folders:
+                tell_folders(metadata, ids)
         elif division is not None and division.labeled:  # in a table, so that folders are no classes
             labels, names = np.full(len(ids), -1), []
         elif self.label_column is not None:
