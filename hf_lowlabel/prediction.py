@@ -141,7 +141,7 @@ def evaluate(
         pages=pages,
         test_dataset_split=dataset_split,
         max_bad=max_bad,
-        **(declared(model, given, kind)),
+        **(declared(model, given, kind, dataset)),
     )
     refuse_foreign(data, kind)
     split = by_name("split", split)
@@ -174,13 +174,15 @@ def known_of(model: Model) -> str:
     )
 
 
-def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
+def declared(model: Model, given: dict[str, Any], task: Task, dataset: Any = None) -> dict[str, Any]:
     """What is said of labels and masks; of what is not said, as the run folder was trained."""
     said = {k: v for k, v in given.items() if v}
     if not isinstance(model, (str, Path)) or not Path(model, "training.yaml").is_file():
         return said
     trained = read_yaml(Path(model, "training.yaml"))
-    return {k: trained[k] for k in given if trained.get(k) and k in task.takes} | said
+    own = isinstance(dataset, (str, Path)) and Path(dataset).resolve() == Path(str(trained.get("dataset"))).resolve()
+    takes = {*task.takes, "plain_folders"} if own else task.takes  # other folders may well be classes
+    return {k: trained[k] for k in given if trained.get(k) and k in takes} | said
 
 
 @given_back

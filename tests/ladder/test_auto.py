@@ -476,6 +476,7 @@ def test_folders_that_only_sort_are_no_classes_in_evaluation_either(network, tmp
     run = auto(data, network, plain_folders=True, test_fraction=0.5, to_label=3, **given)
     assert run.run.metrics["images"] == 8
     assert evaluate(run.folder, data)["accuracy"] == pytest.approx(run.run.metrics["accuracy"])
+    assert evaluate(run.folder, photos(tmp_path / "new", classes=("even", "odd"), each=3))["images"] == 6
     assert "--plain-folders" in after_labels(run.to_label, Asked.load(run.to_label))
 
 
@@ -532,7 +533,7 @@ def test_new_photos_in_folders_are_evaluated(found, tmp_path, capsys):
     assert main([*argv, "--output", str(tmp_path / "e")]) == 0
     said = capsys.readouterr().out
     made = sorted(file.name for file in (tmp_path / "e").glob("*.png"))
-    assert made and f"wrote metrics.json, {', '.join(made)} to {tmp_path / 'e'}" in said
+    assert f"wrote {', '.join(['metrics.json', *made])} to {tmp_path / 'e'}" in said
     assert "balanced_accuracy" in said and "top5" not in said  # of three classes
 
 
