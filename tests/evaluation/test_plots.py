@@ -108,6 +108,8 @@ def test_reliability_draws_the_bins(tmp_path, figures):
     assert heights == pytest.approx([100 * a for a in m["reliability"]["accuracy"] if a is not None])
     bars = figures[0].axes[0].containers[-1].lines[2][0].get_segments()  # one interval a bin, within 0 to 100 %
     assert len(bars) == len(heights) and all(0 <= bar[0][1] <= bar[1][1] <= 100 for bar in bars)
+    legends = [*figures[0].legends, *filter(None, [figures[0].axes[0].get_legend()])]
+    assert len(legends) == 1 and not legends[0].get_window_extent().overlaps(figures[0].axes[0].get_window_extent())
 
 
 def test_the_interval_of_a_few_images_is_wide_and_of_many_narrow():
