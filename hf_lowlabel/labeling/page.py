@@ -169,10 +169,11 @@ class Session:
     def suggested(self) -> dict[str, dict]:
         """What a model takes images for, without a class that is not in the list, and why each of them is shown."""
         names, known, now = [step["renamed"] for step in self.steps if step.get("renamed")], {*self.classes}, {"": ""}
-        for name in {said[key] for said in self.suggestions.values() for key in ("class", "own")} - {""}:
+        for name in {said.get(key, "") for said in self.suggestions.values() for key in ("class", "own")} - {""}:
             after = functools.reduce(lambda label, both: label and self.renamed(label, *both), names, name)
             now[name] = after if known.issuperset(self.parts(after)) else ""
-        return {id: {**s, "class": now[s["class"]], "own": now[s["own"]]} for id, s in self.suggestions.items()}
+        named = {"class", "own"}
+        return {id: {k: now[v] if k in named else v for k, v in s.items()} for id, s in self.suggestions.items()}
 
     def edited(self) -> bool:
         """Whether somebody else has written labels.csv."""

@@ -23,7 +23,7 @@ def write_suggestions(folder: Path, said: Suggestions, own: Mapping[str, str] | 
 
 
 def read_suggestions(folder: Path) -> dict[str, dict]:
-    """id -> {"class", "probability", "why", "own"}, as far as they are known.
+    """id -> {"class", "probability", "why"}, and "own" where it has a label, as far as they are known.
 
     Raises:
         UserError: the file is not as `write_suggestions` writes it.
@@ -36,7 +36,7 @@ def read_suggestions(folder: Path) -> dict[str, dict]:
         for id, said in read_json(path).items():
             name, p = said["looks_like"] or ("", 0.0)
             out[id] = {"class": clean(name), "probability": float(p), "why": str(said["why"])}
-            out[id] |= {"own": clean(said.get("own", ""))}
+            out[id] |= {"own": clean(said["own"])} if "own" in said else {}
         return out
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
