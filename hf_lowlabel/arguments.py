@@ -46,6 +46,7 @@ class DataArguments:
         False, "leave out and list rows of a table, or masks, that belong to no image; pass over labels of some classes"
     )
     skip_conflicts: bool = setting(False, "leave images unlabeled if table rows or copies disagree on the label")
+    plain_folders: bool = setting(False, "folders only sort the images, by date for instance: none is a class")
     mask_column: str | None = setting(None, "column that holds the mask; None: detected", of_task=True)
     classes: list[str] = setting([], "mask classes in the order of their values, or a text file of them", of_task=True)
     mask_format: str | None = setting(

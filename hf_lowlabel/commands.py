@@ -16,7 +16,7 @@ from .errors import UserError
 
 SOURCE = tuple(
     "dataset dataset_config dataset_split dataset_revision image_column label_column "
-    "no_label skip_missing skip_conflicts value_range pages".split()
+    "no_label skip_missing skip_conflicts plain_folders value_range pages".split()
 )
 MASKS = ("mask_column", "classes", "mask_format", "mask_ignore", "instances")
 ROUND = tuple(  # of `auto`, which hold for the next round too

@@ -54,6 +54,10 @@ def refuse_no_model(model: str | os.PathLike[str]) -> None:
     if not path.is_dir() and ("/" not in name or name.startswith((".", "~", "/"))):
         raise UserError(f"There is no model {name!r}. Give a run folder, a saved model or a Hub id (org/name).")
     if path.is_dir() and not (path / "config.json").is_file():
+        inside = [run for run in path.iterdir() if (run / "run.json").is_file() and (run / "config.json").is_file()]
+        if inside:
+            newest = max(inside, key=lambda run: (run / "run.json").stat().st_mtime)
+            raise UserError(f"There is no model in {model} itself. Did you mean {newest}, the newest in it?")
         raise UserError(
             f"There is no config.json in {model}, so it is no finished run and no saved model. A run that was stopped "
             "before its first checkpoint has none, nor has one of knn or label-spreading, which leave "

@@ -60,6 +60,7 @@ BOTH = """
 -h --help --config --json --task --method --method-args --preset
 --dataset --dataset-config --dataset-split --dataset-revision --image-column --label-column --mask-column --classes
 --no-label --skip-missing --no-skip-missing --skip-conflicts --no-skip-conflicts --value-range --pages --no-pages
+--plain-folders --no-plain-folders
 --mask-format --mask-ignore --instances --no-instances --split --unlabeled-dataset --unlabeled-dataset-split --max-bad
 --memory-budget --streaming
 --no-streaming --workers

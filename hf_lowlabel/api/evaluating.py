@@ -46,6 +46,7 @@ def evaluate(
     no_label: Sequence[str] = (),
     skip_missing: bool = False,
     skip_conflicts: bool = False,
+    plain_folders: bool = False,
     value_range: Sequence[float] = (),
     pages: bool = False,
     mask_column: str | None = None,
@@ -73,7 +74,7 @@ def evaluate(
             task is known by its configuration.
         dataset: a path, a Hub id, or data in memory, as for `finetune`.
         dataset_config, dataset_revision, image_column, label_column, pages: as for `finetune`.
-        no_label, skip_missing, skip_conflicts: as for `finetune`.
+        no_label, skip_missing, skip_conflicts, plain_folders: as for `finetune`.
         value_range: of images of more than 8 bits; left out, that of the model.
         mask_column, classes, mask_format, mask_ignore, instances: what masks mean; left out, as the run `model` was
             trained.
@@ -101,14 +102,8 @@ def evaluate(
     kind = with_threshold(task_of(model, task), threshold)
     network = kind.load(model, device=device)
     names = kind.names_of(network)
-    given = dict(
-        label_column=label_column,
-        mask_column=mask_column,
-        classes=list(classes),
-        mask_format=mask_format,
-        mask_ignore=list(mask_ignore),
-        instances=instances,
-    )
+    given: dict[str, Any] = dict(label_column=label_column, plain_folders=plain_folders, mask_column=mask_column)
+    given |= dict(classes=list(classes), mask_format=mask_format, mask_ignore=list(mask_ignore), instances=instances)
     data = DataArguments(
         dataset=dataset,
         dataset_config=dataset_config,
@@ -121,7 +116,7 @@ def evaluate(
         pages=pages,
         test_dataset_split=dataset_split,
         max_bad=max_bad,
-        **(declared(model, given, kind)),
+        **(declared(model, given, kind, dataset)),
     )
     refuse_foreign(data, kind)
     split = given_split(split)
@@ -156,10 +151,12 @@ def known_of(model: Model) -> str:
     )
 
 
-def declared(model: Model, given: dict[str, Any], task: Task) -> dict[str, Any]:
+def declared(model: Model, given: dict[str, Any], task: Task, dataset: Any = None) -> dict[str, Any]:
     """What is said of labels and masks; of what is not said, as the run folder was trained."""
     said = {k: v for k, v in given.items() if v}
     if not isinstance(model, (str, Path)) or not Path(model, "training.yaml").is_file():
         return said
     trained = read_yaml(Path(model, "training.yaml"))
-    return {k: trained[k] for k in given if trained.get(k) and k in task.takes} | said
+    own = isinstance(dataset, (str, Path)) and Path(dataset).resolve() == Path(str(trained.get("dataset"))).resolve()
+    takes = {*task.takes, "plain_folders"} if own else task.takes  # other folders may well be classes
+    return {k: trained[k] for k in given if trained.get(k) and k in takes} | said

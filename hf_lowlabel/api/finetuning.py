@@ -42,6 +42,7 @@ def finetune(
     no_label: Sequence[str] = (),
     skip_missing: bool = False,
     skip_conflicts: bool = False,
+    plain_folders: bool = False,
     mask_column: str | None = None,
     classes: Sequence[str] = (),
     mask_format: str | None = None,
@@ -143,6 +144,7 @@ def finetune(
         skip_missing: Leave out and list rows of a table, or masks, that belong to no image; pass over labels of
             some classes.
         skip_conflicts: Leave images unlabeled if table rows or copies disagree on the label.
+        plain_folders: Folders only sort the images, by date for instance: none is a class.
         mask_column: Column that holds the mask; None: detected.
         classes: Mask classes in the order of their values, or a text file of them.
         mask_format: Encoding of masks; None: the layout's own, else class indices; index, binary, colors.

@@ -34,8 +34,12 @@ def auto(argv: list[str]) -> int:
     above_zero("minutes", args.minutes)
     refuse_absent(args, data.dataset, args.task)
     refuse_finished(args.output_dir or default_folder(data.dataset), ["hf-lowlabel", "auto", *argv])
+    from ..ladder.answers import tell_budget
     from ..ladder.auto import NoLabels, auto
+    from ..tasks import get_task
 
+    if is_first():
+        tell_budget(args.budget, vars(args), get_task(args.task), data)
     given = {k: v for k, v in vars(args).items() if k not in ("budget", "no_browser", "json")}
     where = {k: v for k, v in vars(data).items() if k in (*SOURCE, *MASKS)}
     try:
@@ -53,6 +57,8 @@ def auto(argv: list[str]) -> int:
 
     if not is_main_process():
         return 0
+    if args.features is None and (kept := best.folder / "features").is_dir():  # for the next round too
+        args.features = str(kept)
     if best.to_label is not None:
         remember(best.to_label, of_round(args))
     if args.json:
@@ -68,7 +74,6 @@ def auto(argv: list[str]) -> int:
     from ..labeling.next_steps import why_not_mixed
     from ..ladder.report import why_less
     from ..records import why_kept
-    from ..tasks import get_task
 
     say()
     for row in best.run.recorder.ladder:
@@ -115,26 +120,36 @@ def _select(args: argparse.Namespace, data, fingerprint: str, **how: Any) -> int
     from ..labeling.labels import Asked
     from ..labeling.next_steps import remember
     from ..labeling.pages import label
+    from ..ladder.search_state import resumable
+    from ..selection.by_model import is_finished
     from ..selection.verbs import select
+    from ..tasks import get_task
 
     folder = Path(args.output_dir or default_folder(data.dataset)) / "to_label"
+    model, keep = str(args.model[0]), str(args.features or folder.parent / "features")
+    if is_finished(get_task(args.task), model):  # which sees images as it does
+        seen: dict[str, Any] = {}
+    else:
+        seen = dict(image_size=args.image_size, features=keep, as_runs=True)
     if not (folder / "selection.json").is_file():
-        select(
-            str(args.model[0]),
-            data,
-            task=args.task,
-            output=str(folder),
-            seed=args.seed,
-            image_size=args.image_size,
-            device=args.device,
-            max_bad=args.max_bad,
-            classes=list(data.classes) or None,
-            **how,
-        )
+        with resumable(folder.parent):
+            select(
+                model,
+                data,
+                task=args.task,
+                output=str(folder),
+                seed=args.seed,
+                device=args.device,
+                max_bad=args.max_bad,
+                classes=list(data.classes) or None,
+                **seen,
+                **how,
+            )
     elif (there := Asked.load(folder)).fingerprint != fingerprint:
         raise UserError(f"The images in {folder} are from other data, {there.dataset}. Give another --output-dir.")
     if not is_main_process():
         return 0
+    args.features = keep if seen and Path(keep).is_dir() else args.features
     remember(folder, of_round(args))
     if kind_of(args.task).page == "mask":  # the page knows what takes them over, of those that are painted
         say("Paint them on the page that opens; its last line is the next command.", flush=True)

@@ -66,7 +66,8 @@ def loop(argv: list[str]) -> int:
         return 0
     again = "the same command again"
     if state.to_label is None:
-        say(f"{state}\nThe model is {state.rounds[-1].folder}.")
+        table = "" if told and told[-1].rounds == state.rounds else f"{state}\n"  # told just now
+        say(f"{table}The model is {state.rounds[-1].folder}.")
     else:
         answers = state.to_label / ("masks" if of_masks else "labels.csv")
         page_of = command("label", state.to_label, model=state.run if of_masks else None)

@@ -159,8 +159,8 @@ def demo_app(argv: list[str]) -> int:
         print_json({"folder": folder})
         return 0
     say(
-        f"wrote {folder}; try it with `python {folder}/app.py`, publish it with "
-        f"`hf upload ORG/NAME {folder} . --repo-type space`"
+        f"wrote {folder}; try it with `pip install -r {folder}/requirements.txt`, then `python {folder}/app.py`; "
+        f"publish it with `hf upload ORG/NAME {folder} . --repo-type space`"
     )
     return 0
 

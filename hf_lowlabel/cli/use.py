@@ -56,6 +56,9 @@ def evaluate(argv: list[str]) -> int:
             say(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
     for line in task.console(metrics):
         say(line)
+    if args.output is not None:
+        made = sorted(file.name for file in Path(args.output).glob("*.png"))
+        say(f"wrote {', '.join(['metrics.json', *made])} to {args.output}")
     return 0
 
 

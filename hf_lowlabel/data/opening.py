@@ -165,6 +165,7 @@ def load_source(
     pages: bool = False,
     skip_missing: bool = False,
     skip_conflicts: bool = False,
+    plain_folders: bool = False,
     no_label: Sequence[str] = NO_LABEL,
 ) -> ImageDataset:
     """Open images, with or without classes.
@@ -180,12 +181,14 @@ def load_source(
         value_range, pages: as for `open_dataset`.
         skip_missing: leave out rows of a table that name no image, instead of an error.
         skip_conflicts: leave images unlabeled that a table gives two labels, instead of an error.
+        plain_folders: folders only sort the images: none is a class.
         no_label: words in a table that mean no label.
 
     Raises:
         UserError: there is no such data, or it cannot be read.
     """
-    targets = ClassTargets(label_column, LabelRules(tuple(no_label), skip_missing, skip_conflicts))
+    rules = LabelRules(tuple(no_label), skip_missing, skip_conflicts, plain_folders=plain_folders)
+    targets = ClassTargets(label_column, rules)
     where = dict(config=config, split=split, revision=revision, image_column=image_column)
     return open_dataset(dataset, targets, **where, value_range=value_range, pages=pages)
 

@@ -37,6 +37,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GRAY = (
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "--", "-.")
 LARGEST_FILE = 300_000  # bytes
+LARGEST_SHEET = 1_500_000  # of photos, which 256 colours give bands
 LEAST_SPAN = 2.0  # per cent, of an axis of shares
 
 
@@ -199,7 +200,7 @@ def reliability(metrics: dict, path: str | Path) -> Path:
     images, m = np.array(bins["images"]), len(bins["images"])
     acc, conf = (np.array([np.nan if v is None else 100 * v for v in bins[key]]) for key in ("accuracy", "confidence"))
     left, full = 100 * np.arange(m) / m, images > 0
-    fig = _figure(4.6, 5.2)
+    fig = _figure(4.6, 5.8)
     grid = fig.add_gridspec(2, 1, height_ratios=(3, 1))
     ax = fig.add_subplot(grid[0])
     ax.bar(left[full], acc[full], 100 / m, align="edge", color=SKY, edgecolor="white", label="accuracy")
@@ -209,7 +210,7 @@ def reliability(metrics: dict, path: str | Path) -> Path:
     how = dict(ecolor=VERMILION, elinewidth=1, label="at the mean confidence, 80 % interval")
     ax.errorbar(conf[full], acc[full], beside, fmt="o", color=VERMILION, markersize=4, **how)
     ax.set_xlim(0, 100), ax.set_ylim(0, 102)
-    ax.set_ylabel("accuracy (%)", fontsize=9), ax.legend(fontsize=8, loc="upper left", edgecolor="none")
+    ax.set_ylabel("accuracy (%)", fontsize=9), fig.legend(fontsize=8, loc="outside upper left", edgecolor="none")
     ax.set_title(f"Calibration: expected error {100 * metrics['ece']:.1f} %", fontsize=10, loc="left")
     ax.tick_params(labelsize=8, labelbottom=False), _despine(ax)
     ax = fig.add_subplot(grid[1])
@@ -225,24 +226,27 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
     return fig
 
 
-def _save(fig: Figure, path: str | Path, dpis: Sequence[int] = (110,), tight: bool = True) -> Path:
+def _save(
+    fig: Figure, path: str | Path, dpis: Sequence[int] = (110,), tight: bool = True, photos: bool = False
+) -> Path:
     """The figure as PNG: at the first of the resolutions that is below LARGEST_FILE, else in 256 colours, else smaller;
-    atomic. tight: cut to what is drawn, for which it is drawn twice; one whose layout fits needs no cut."""
-    path = Path(path)
+    of photos below LARGEST_SHEET, in all colours; atomic. tight: cut to what is drawn, for which it is drawn twice; one
+    whose layout fits needs no cut."""
+    path, largest = Path(path), LARGEST_SHEET if photos else LARGEST_FILE
     for dpi in dpis:
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if tight else None, pad_inches=0.08)
-        if buffer.tell() <= LARGEST_FILE:
+        if buffer.tell() <= largest:
             break
     picture, shrink = Image.open(buffer), 1.0
-    while buffer.getbuffer().nbytes > LARGEST_FILE:
+    while buffer.getbuffer().nbytes > largest:
         picture, buffer = picture.convert("RGB"), io.BytesIO()
         small = [int(shrink * side) for side in picture.size]
         colors = picture.resize(small, Image.Resampling.LANCZOS) if shrink < 1 else picture
         # the median cut, Pillow's default, gives classes of a legend one colour
-        few = colors.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few = colors if photos else colors.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         few.save(buffer, format="png", optimize=True)
-        shrink *= min(0.95, 0.95 * math.sqrt(LARGEST_FILE / buffer.tell()))
+        shrink *= min(0.95, 0.95 * math.sqrt(largest / buffer.tell()))
     write_bytes(path, buffer.getvalue())
     return path
 

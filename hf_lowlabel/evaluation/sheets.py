@@ -97,7 +97,7 @@ def _sheet(
         for c, cell in enumerate(row):
             _draw(sheet, GAP + c * (side + GAP), top - side, side, cell)
         top -= side + lines * LINE
-    return _save(fig, path)
+    return _save(fig, path, photos=True)
 
 
 def _draw(sheet: Any, left: float, foot: float, side: float, cell: Cell) -> None:

@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..evaluation import charts
 from ..evaluation.panels import LOSS, OTHER, PSEUDO, RATE, SEL, in_order, line_name, panel_of
 from ..files import A_RUN, by_name, log_rows, read_json, read_text, write_text
-from ..records import Metric, RunRecord, Stage, weights_word
+from ..records import Metric, RunRecord, Stage, weights_word, why_kept
 from ..tasks import of_record, read_record
-from ..text import duration
+from ..text import duration, percent
 from .card_parts import columns, limits
 
 FEW_RUNS = 8  # as many as have a colour of their own
@@ -70,6 +70,7 @@ def report(
     body = [
         head(runs),
         comparison(runs),
+        *(section for run in runs for section in search_sections(run, len(runs) > 1)),
         curve_section(runs),
         *(section for run in runs for section in run_sections(run, len(runs) > 1)),
         *(made(run, len(runs) > 1) for run in runs),
@@ -130,7 +131,9 @@ def comparison(runs: list[Shown]) -> str:
         ]
     shown = metrics_of(runs, [m for *_, m in entries])
     if not shown:
-        return "<h2>Results</h2><p>It was not evaluated.</p>"
+        searched = all(run.record.advice or run.record.ladder for run in runs)
+        said = "There were no test images: cross-validation says below what to expect." if searched else ""
+        return f"<h2>Results</h2><p>{said or 'It was not evaluated.'}</p>"
     best = {}
     for metric in shown:
         values = [m[metric.key] for *_, m in entries if m.get(metric.key) is not None]
@@ -147,6 +150,25 @@ def comparison(runs: list[Shown]) -> str:
         f"<h2>Results</h2><div class=wide><table><thead><tr><th></th>{heads}<th>Training</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>{_comparable(runs)}"
     )
+
+
+def search_sections(run: Shown, named: bool) -> list[str]:
+    """Of a search what it says of new images, and what was tried; nothing of other runs."""
+    of, record = f" of {escape(run.name)}" if named else "", run.record
+    said = "".join(f"<li>{escape(line)}</li>" for line in record.advice)
+    out = [f"<h2>Advice{of}</h2><ul>{said}</ul>"] if said else []
+    if not record.ladder:
+        return out
+    rows = []
+    for row in record.ladder:
+        value = "–" if row["by_labels"] is None else percent(row["by_labels"])
+        rows.append(f"<tr><td>{escape(row['name'])}</td><td{' class=best' if row['kept'] else ''}>{value}</td></tr>")
+    title, why = of_record(record.kind).metrics[0].title, why_kept(record.ladder)
+    return [
+        *out,
+        f"<h2>What was tried{of}</h2><div class=wide><table><thead><tr><th></th><th>{title}, cross-validated</th></tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div><p class=note>Bold: the one that was kept. {why}</p>",
+    ]
 
 
 def metrics_of(runs: list[Shown], rows: list[dict]) -> list[Metric]:

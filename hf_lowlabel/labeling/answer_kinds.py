@@ -87,7 +87,8 @@ KINDS = {
         interface=_choices("single"),
         write=_write_classes,
         next_step="label them with <code>hf-lowlabel label</code>, in labels.csv or in Label Studio; then "
-        "<code>hf-lowlabel split --from</code> this folder",
+        "<code>hf-lowlabel auto --labels</code> this folder, or <code>hf-lowlabel split --from</code> it to train a "
+        "network of your own choice",
     ),
     "classes": Kind(
         covers=False,

@@ -152,6 +152,7 @@ def read_labels(
     by_file = {clean(name): id for name, id in task.files.items()}
     ids = set(task.files.values())
     out, faults, seen, torn, shared = Labels(classes=names), [], dict[str, int](), set[str](), 0
+    by_id = list[str]()  # file names that are not known
     flags = set[str]()  # by which faults are left out
     texts = texts_of(rows, path, None if names else classes, rules, out.notes)
     find_names(rows, by_file, ids, out.notes)
@@ -159,7 +160,7 @@ def read_labels(
         text = joined(parts_of(text)) if text and rules.several and not contradicts(text) else text
         label, skipped, strange = text or "", bool(clean(row.get("skipped"))), list[str]()
         advise = len(faults) + len(out.left_out) < SHOWN  # for each of ten thousand rows it would take hours
-        known = image_of_row(line, row, label, by_file, ids, out.notes, strange, advise)
+        known = image_of_row(line, row, label, by_file, ids, by_id, strange, advise)
         if rules.skip_missing and known is None:
             out.left_out += [(plain_name(row.get("file_name")), fault) for fault in strange]
         else:
@@ -199,6 +200,9 @@ def read_labels(
             if (why := clean(row["skipped"])) != "x":
                 out.why[known] = why
     faults += [] if allow_missing else missing_rows(task, seen)
+    if by_id:
+        such = f"{len(by_id)}, such as {by_id[0]!r}"
+        out.notes.append(f"rows whose file name is not known are matched by their id ({such})")
     if shared:
         out.notes.append(f"{shared} rows name a further class of an image of another row; it has all of them")
     where = {id: f"row {line}" for id, line in seen.items()}
@@ -269,14 +273,14 @@ def image_of_row(
     label: str,
     by_file: dict[str, str],
     ids: set[str],
-    notes: list[str],
+    by_id: list[str],
     faults: list[str],
     advise: bool,
 ) -> str | None:
     """The id of the chosen image that a row is about, by its file name or its id; None where it is about none.
 
-    What is wrong with the row is added to `faults`, what is odd but harmless to `notes`. advise: look for the name that
-    may be meant among all names.
+    What is wrong with the row is added to `faults`, an unknown name beside a known id to `by_id`. advise: look for the
+    name that may be meant among all names.
     """
     name, id = plain_name(row.get("file_name")), plain_name(row.get("id"))
     if "annotation_id" in row:  # Label Studio's CSV, whose id is the number of a task
@@ -300,7 +304,7 @@ def image_of_row(
         )
         return None
     if found is None and name:
-        notes.append(f"row {line}: the file name {name!r} is not known; matched by its id {id!r}")
+        by_id.append(name)
     return known
 
 

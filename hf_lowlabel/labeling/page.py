@@ -169,10 +169,11 @@ class Session:
     def suggested(self) -> dict[str, dict]:
         """What a model takes images for, without a class that is not in the list, and why each of them is shown."""
         names, known, now = [step["renamed"] for step in self.steps if step.get("renamed")], {*self.classes}, {"": ""}
-        for name in {said["class"] for said in self.suggestions.values()} - {""}:
+        for name in {said.get(key, "") for said in self.suggestions.values() for key in ("class", "own")} - {""}:
             after = functools.reduce(lambda label, both: label and self.renamed(label, *both), names, name)
             now[name] = after if known.issuperset(self.parts(after)) else ""
-        return {id: {**said, "class": now[said["class"]]} for id, said in self.suggestions.items()}
+        named = {"class", "own"}
+        return {id: {k: now[v] if k in named else v for k, v in s.items()} for id, s in self.suggestions.items()}
 
     def edited(self) -> bool:
         """Whether somebody else has written labels.csv."""
@@ -338,4 +339,6 @@ class Session:
             gone, done = self.taken_back(), self.labels
         back = f"{gone} `{command('label', self.folder)}` and undo there put them back.\n" if gone else ""
         then = self.next_command() if done.labels or self.then is not None else command("label", self.folder)
+        if self.task.strategy == "review" and not done.labels and not done.skipped:
+            return f"{back}No label was looked at, so that nothing has to be run again."
         return f"{back}{len(done.labels)} labeled, {len(done.skipped)} skipped of {len(self.task.files)}; next: {then}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UserError
@@ -12,14 +13,17 @@ from .labels import clean
 Suggestions = dict[str, tuple[tuple[str, float] | None, str]]  # id -> (the likeliest class, if any; why it is shown)
 
 
-def write_suggestions(folder: Path, said: Suggestions) -> None:
-    """id -> (the most likely class and its probability, or None; why the image is here), for the page."""
+def write_suggestions(folder: Path, said: Suggestions, own: Mapping[str, str] | None = None) -> None:
+    """id -> (the most likely class and its probability, or None; why the image is here), for the page. own: the label
+    that an image has already, which the page keeps unless another is given."""
     found = {id: {"looks_like": like, "why": why} for id, (like, why) in said.items()}
+    for id in found.keys() & (own or {}).keys():
+        found[id]["own"] = (own or {})[id]
     write_text(folder / "suggestions.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_suggestions(folder: Path) -> dict[str, dict]:
-    """id -> {"class", "probability", "why"}, as far as they are known.
+    """id -> {"class", "probability", "why"}, and "own" where it has a label, as far as they are known.
 
     Raises:
         UserError: the file is not as `write_suggestions` writes it.
@@ -32,6 +36,7 @@ def read_suggestions(folder: Path) -> dict[str, dict]:
         for id, said in read_json(path).items():
             name, p = said["looks_like"] or ("", 0.0)
             out[id] = {"class": clean(name), "probability": float(p), "why": str(said["why"])}
+            out[id] |= {"own": clean(said["own"])} if "own" in said else {}
         return out
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(

@@ -57,6 +57,7 @@ def as_json(ready: Prepared, advice: Advice) -> dict[str, Any]:
         for pair in advice.tested
     ]
     words = {"sentences": advice.sentences, "helps": advice.helps, "trained_on": advice.trained_on}
+    words |= {"guessing": advice.guessing}
     return {**words, **numbers, **remarks}
 
 

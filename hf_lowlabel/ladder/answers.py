@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..arguments import DataArguments
 from ..commands import DONE
@@ -107,6 +110,30 @@ def masks_beside(dataset: Any, split: str | None = None) -> list[str]:
     """Images of a folder that have a mask."""
     places = find_places(Path(dataset).expanduser(), split or "train")
     return [id for id, place in places.items() if place.mask.is_file()]
+
+
+def tell_folders(dataset: ImageDataset) -> None:
+    """Say which classes were read off folders, which nobody may have meant: before hours are spent on them."""
+    if dataset.labels.ndim > 1:
+        return
+    at = np.flatnonzero(dataset.labels >= 0)
+    names = [dataset.class_names[label] for label in dataset.labels[at]]
+    if all(name in dataset.ids[i].split("/")[:-1] for i, name in zip(at, names, strict=True)):
+        each = [f"{name} ({count:,})" for name, count in Counter(names).items()]
+        log.info("labels from %d folders: %s", len(each), listed(each, 10))
+
+
+def tell_budget(budget: int | None, first: Mapping[str, Any], task: Task, data: DataArguments) -> None:
+    """A warning where images have labels, so that none are chosen to be labeled first. first: labels or split, where
+    they are given."""
+    if budget is None:
+        return
+    if (
+        first.get("labels")
+        or first.get("split")
+        or bool(task.open_to_select(data, data.classes or None).has_target.any())
+    ):
+        log.warning("--budget %d is of no use: it is for images of which none has a label, and some have one", budget)
 
 
 def without_masks(task: Task, data: DataArguments) -> ImageDataset | None:

@@ -22,7 +22,7 @@ from ..arguments import Config
 from ..commands import MASKS, MODEL, SOURCE, UNKNOWN, command, data_flags, default_folder, free, refuse_finished
 from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
-from ..distributed import join_processes
+from ..distributed import is_main_process, join_processes
 from ..errors import UserError
 from ..labeling.answer_kinds import kind_of
 from ..labeling.importing import drawn_from, import_labels
@@ -32,7 +32,8 @@ from ..tasks import get_task
 from ..tasks.base import Task
 from ..tasks.data_classes import as_path, label_rules
 from ..training.preparing import Run, check_labels, prepare
-from .answers import without_masks
+from ..training.setup import logging_level
+from .answers import tell_folders, without_masks
 from .class_names import by_names, check_names, with_names
 from .encoders import name_of
 from .from_words import from_words
@@ -118,6 +119,7 @@ def auto(
     no_label: Sequence[str] = (),
     skip_missing: bool = False,
     skip_conflicts: bool = False,
+    plain_folders: bool = False,
     value_range: Sequence[float] = (),
     pages: bool = False,
     test_dataset_split: str | None = None,
@@ -159,7 +161,7 @@ def auto(
         dataset_revision: Revision (commit, tag or branch) of a Hub data set.
         image_column: Column that holds the image; None: detected.
         label_column: Column that holds the class; None: detected.
-        no_label, skip_missing, skip_conflicts, value_range, pages: As for `finetune`.
+        no_label, skip_missing, skip_conflicts, plain_folders, value_range, pages: As for `finetune`.
         test_dataset_split: Split of the data set to test on; None: the manifest's, else 'test' or 'validation'.
         mask_column: Column that holds the mask; None: detected.
         classes: Classes of the masks in the order of their values, or a text file of them.
@@ -183,6 +185,7 @@ def auto(
     """
     begin, said = time.perf_counter(), dict(locals())
     said |= checked(said)
+    logging_level(is_main_process())
     models, labels, features, split = (said[name] for name in ("models", "labels", "features", "split"))
     kind = get_task(task)
     if len(models) > 1 and not kind.climbs and kind_of(task).page != "mask":
@@ -280,6 +283,7 @@ def manifest_of(
     else:
         if not dataset.has_target.any():
             raise NoLabels(dataset, task, given)
+        tell_folders(dataset)
         made = task.draw_split(dataset, drawn["num_labels"], seed=given["seed"], **held)
     if task.climbs:
         check_labels(made)

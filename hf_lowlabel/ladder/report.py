@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.near_copies import copies_tested
+from ..finetuning.graph import class_shares
 from ..text import listed, percent
 from ..training.preparing import Prepared
 from . import advice as find
@@ -25,8 +26,9 @@ class Advice:
 
     sentences: the summary. accuracy: on new images, by cross-validation; None with too few labels. helps: whether
     unlabeled images help, "yes", "no" or "unclear". tested: ids of nearly identical labeled and test images.
-    trained_on: the model was finetuned from frozen features; `accuracy` is that of the features. later: what there was
-    no time to try -> from how many minutes of a new search it is.
+    trained_on: the model was finetuned from frozen features; `accuracy` is that of the features. guessing: the interval
+    of `accuracy` holds what naming the most frequent class each time would score. later: what there was no time to try
+    -> from how many minutes of a new search it is.
     """
 
     sentences: list[str]
@@ -40,6 +42,7 @@ class Advice:
     strangers: list[Remark] = field(default_factory=list)
     tested: list[tuple[str, str]] = field(default_factory=list)
     trained_on: bool = False
+    guessing: bool = False
     later: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -84,8 +87,11 @@ def advise(
         how += f", grouped by file or film ({len(best.weight)} {words})"
     if trained_on:
         how += "; that is for the frozen features, and the network finetuned from them does better (see below)"
+    shares = class_shares(y, len(names), even=best.even)
+    out.guessing = now is not None and not trained_on and bool(now.low <= shares.max())
     out.sentences = [
         *said_accuracy(ready, out, tried, metrics, how),
+        *said_guessing(out, names[int(shares.argmax())], float(shares.max())),
         *find.said_shares(best.even if best.evenly else None, names),
         said_help(help, len(free), any(one.adapted for one in tried)),
         *said_more(out, curve, len(encoder.first), words),
@@ -113,6 +119,12 @@ def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dic
         given = ", on the original encoder" if best.adapted else ""
         lines.append(f"A linear probe on the same labels{given}: {percent(probe.accuracy)} right{why}.")
     return lines
+
+
+def said_guessing(out: Advice, name: str, share: float) -> list[str]:
+    """share: of the most frequent class among the images."""
+    said = f"This may be no better than guessing: {name} as the answer for every image is {percent(share, 0)} right."
+    return [said] if out.guessing else []
 
 
 def said_tested(ready: Prepared, metrics: dict[str, Any]) -> list[str]:
@@ -176,8 +188,8 @@ def said_needed(curve: Curve, goal: float, labels: int, words: str) -> str:
         return f"{int(float(f'{number:.2g}')):,}" if number else f"more than {FARTHEST} times as many"
 
     if needed is None:
-        best = f" ({rounded(few)} at best)" if few else ""
-        return f"more than {FARTHEST} times as many {words}{best}; how many cannot be said from so few"
+        best = f" ({rounded(few)} at best)" if few and few > labels else ""
+        return f"probably more than {FARTHEST} times as many {words}{best}; how many cannot be said from so few"
     return f"about {rounded(needed)} {words} ({rounded(few)} to {rounded(many)})"
 
 

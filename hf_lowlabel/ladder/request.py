@@ -29,7 +29,10 @@ def checked(said: Mapping[str, Any]) -> dict[str, Any]:
     at_least("to_label", said["to_label"], 0)
     labels, features = (by_name(name, said[name]) for name in ("labels", "features"))
     if features is not None and Path(features).exists() and not Path(features).is_dir():
-        raise UserError(f"features {str(features)!r} is no folder. Give the one that features are kept in.")
+        raise UserError(
+            f"features {str(features)!r} is no folder. Give the folder that features are kept in, such as "
+            "features/ of a run: a single file, as `select` writes it, is for `select` alone."
+        )
     names = ("num_labels", *DRAW, "split", "output_dir")
     whole = {"split": said["split"]} if isinstance(said["split"], Split) else {}
     asked = Config.from_flat("finetune", {name: said[name] for name in names if name not in whole}).flat() | whole

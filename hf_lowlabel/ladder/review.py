@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..data.dataset import ImageDataset
@@ -67,17 +67,26 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
         return folder, 0
     with alone(folder):
         if not (folder / LAST).is_file():  # else another process was faster
-            write(folder, dataset, [at[id] for id in found], split, config.task, found)
+            own = labels_of(split, dataset)
+            write(folder, dataset, [at[id] for id in found], split, config.task, found, own)
             seal(folder, [LAST])
     return folder, len(Asked.load(folder).files)
 
 
-def write(folder: Path, dataset: ImageDataset, rows: Sequence[int], split: Split, task: str, said: Suggestions) -> None:
-    """The folder to label the images `rows` in once more; selection.json comes last."""
+def write(
+    folder: Path,
+    dataset: ImageDataset,
+    rows: Sequence[int],
+    split: Split,
+    task: str,
+    said: Suggestions,
+    own: Mapping[str, str],
+) -> None:
+    """The folder to label the images `rows` in once more; selection.json comes last. own: the labels they have."""
     shutil.rmtree(folder / "images", ignore_errors=True)  # of one that was killed
     (folder / "images").mkdir()
     files = {file: dataset.ids[rows[n]] for file, n in write_images(dataset, rows, folder).items()}
-    write_suggestions(folder, said)
+    write_suggestions(folder, said, own)
     asked = Asked.of(dataset, split, files=files, task=task, strategy="review")
     write_text(folder / "classes.txt", "\n".join(asked.class_names) + "\n")
     write_labels(folder / "labels.csv", asked, Labels())

@@ -44,6 +44,7 @@ from .answers import (
     check_unanswered,
     masks_beside,
     taken,
+    tell_budget,
     unanswered,
     without_photos,
 )
@@ -53,7 +54,7 @@ from .first_labels import READ, note_first, tell_changes
 from .gathering import brought_up, check_own, gathered, has_new, of_first, pass_over_gone
 from .next_gain import gain_by_rounds, gain_of, not_worth_it, sentence
 from .report import between
-from .search_state import OtherSearch
+from .search_state import OtherSearch, resumable
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Round:
     labels: given so far. accuracy: on new images, by cross-validation, of masks the mean IoU; None where they are too
     few. forecast: of `estimates.MORE` times the labels; of masks None. gain: what the next round would bring. test: on
     test images, where there are any. stop: whether the next round is not worth its time. sentence: the same in words.
-    trained_on: whether accuracy is of the frozen features that the round's network was finetuned from.
+    trained_on: whether accuracy is of the frozen features that the round's network was finetuned from. guessing:
+    whether it may be no better than naming the most frequent class each time.
     """
 
     round: int
@@ -76,6 +78,7 @@ class Round:
     stop: bool
     sentence: str
     trained_on: bool = False
+    guessing: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class State:
         for one in self.rounds:
             known = "not known yet" if one.accuracy is None else between(one.accuracy)
             whose = " by its frozen features, before the network was trained" if one.trained_on else ""
+            whose += ", maybe no better than guessing" if one.guessing else ""
             test = "" if one.test is None else f"   test {100 * one.test:.1f} %"
             lines.append(f"{one.round:>5} {one.labels:>6}  {known}{whose}{test}")
         return "\n".join([*lines, *(one.sentence for one in self.rounds[-1:])])
@@ -168,6 +172,7 @@ def loop(
         else:
             masks = masks_beside(dataset, images.dataset_split) if kind.page == "mask" else None
             note_first(folder, begins_with, masks, given.get("classes", []))
+            tell_budget(budget, begins_with, of, images)
         learned = False  # a round in this call
         while True:
             state = state_of(folder, per_round, task)
@@ -246,9 +251,10 @@ def first_images(data: DataArguments, model: str, folder: Path, budget: int | No
     keep = folder.parent / "features"  # where the next round looks for them
     names, task = list(data.classes) or None, common["task"]
     how = {**common, "features": str(keep), "budget": budget or BUDGETS[kind_of(task).page == "mask"], "at_most": True}
+    how |= {"as_runs": True}
     if is_finished(get_task(task), model):  # which sees images as it does
         how |= {"features": None, "image_size": None}
-    with filling(folder), filling(keep):
+    with resumable(folder.parent), filling(folder), filling(keep):
         select(model, data, output=str(folder / "to_label"), classes=names, **how)
 
 
@@ -285,7 +291,8 @@ def read_round(run: Path, before: Sequence[Round], per_round: int, score: str) -
     stop = not_worth_it(gain)
     words = sentence(gain, stop, more, doubtful)
     trained_on = bool(accuracy and said.get("trained_on"))  # advice of older versions does not say it
-    return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words, trained_on)
+    guessing = bool(said.get("guessing"))
+    return Round(len(before) + 1, str(run), labels, accuracy, forecast, gain, test, stop, words, trained_on, guessing)
 
 
 def interval_of(said: Mapping[str, Any] | None) -> Interval | None:

@@ -31,7 +31,6 @@ from ..training.folder import SEARCH, claim, forget, has_notes_alone, release, w
 from ..training.lineage import labels_seen, lineage_of
 from ..training.preparing import Prepared, network_of, of_those
 from ..training.same_run import changes
-from ..training.stopping import Interrupted
 
 log = logging.getLogger("hf_lowlabel")
 TRIALS = "trials"  # folder of what was tried
@@ -80,7 +79,7 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
         if new:
             write_json(folder / SEARCH, {})
         barrier()  # all can read it
-        with workers_are_there():
+        with resumable(folder), workers_are_there():
             yield folder
         barrier()  # all is written
         if is_main_process():
@@ -92,12 +91,19 @@ def claimed(output_dir: str | Path) -> Iterator[Path]:
             elif new:  # beside files of the user
                 (folder / SEARCH).unlink(missing_ok=True)
         raise
-    except (KeyboardInterrupt, Interrupted):
+    finally:
+        release(folder)
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Says of what is stopped in it that the same command goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # of the command line, and of training
         if is_main_process():
             log.warning("stopped; the same command resumes from %s", folder)
         raise
-    finally:
-        release(folder)
 
 
 def take_up(

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..arguments import DataArguments
 from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split, manifest
@@ -94,3 +96,14 @@ def joined(own: Split, since: Split, source: ImageDataset, cleared: Collection[s
         held_labels={**own.held_labels, **since.held_labels, **given},
         passed_over=[id for id in dict.fromkeys(passed) if id not in labels],
     )
+
+
+def positions(source: ImageDataset, base: Split | None, *, painted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions int64 of the images that are not held out, of those that have a label (painted: a mask in the data
+    too), and of those to choose from."""
+    at = base.resolve(source) if base else None
+    members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
+    if painted:
+        labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
+    free = np.setdiff1d(members, labeled)
+    return members, labeled, free if base is None else base.without_passed_over(free, source.ids)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from ..arguments import DataArguments
-from ..data.dataset import ImageDataset
 from ..data.pixels.masks import list_classes
 from ..data.skipped import write_left_out
 from ..data.splits.splits import Split, given_split
@@ -27,13 +27,15 @@ from ..labeling.mask_places import why_not_painted
 from ..labeling.next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
 from ..labeling.to_label import check_folder, export
 from ..methods import check_arguments
+from ..models import create_backbone
 from ..prediction import task_of
 from ..ranges import settings_of
 from ..tasks import get_task
+from ..tasks.networks import encoder_of_runs
 from ..tasks.uncertainty import Doubt
 from ..training.priors import classes_of_priors, load_priors
 from ..training.setup import logging_level
-from .already_labeled import labels_so_far
+from .already_labeled import labels_so_far, positions
 from .by_class import within_classes
 from .by_model import BY_MODEL, as_trained, is_finished, look, said_of_each, strategies_of
 from .feature_file import with_more
@@ -79,6 +81,7 @@ def select(
     device: str | None = None,
     max_bad: float = 0.01,
     at_most: bool = False,
+    as_runs: bool = False,
 ) -> Selection:
     """Choose images worth labeling and write a folder to label them in. Under several processes the first one writes.
 
@@ -107,6 +110,7 @@ def select(
         device: such as "cpu" (None: the best there is).
         max_bad: share of unreadable images that is left out and listed.
         at_most: fewer than `budget` are chosen where no more are left without copies, instead of an error.
+        as_runs: the network sees images as a run of one class an image does, which takes the `features` over.
 
     Returns:
         The folder, the chosen ids, and facts about the choice. Then label the folder (`hf-lowlabel label FOLDER`) and
@@ -145,9 +149,12 @@ def select(
     held = np.setdiff1d(every, members)
     path = features or folder / "features.safetensors"
     more = dict(path=path, image_size=image_size, max_bad=max_bad)
-    found = looked.found if looked else extract(model, source, members, **how, **more)
+    encoder: str | nn.Module = model
+    if as_runs and of.climbs and not looked:
+        encoder = encoder_of_runs(model, source, image_size, model_revision, create_backbone)
+    found = looked.found if looked else extract(encoder, source, members, **how, **more)
     if looked is None and len(held):  # apart, so that the file is of what others ask for too
-        found = with_more(found, extract(model, source, held, image_size=image_size, max_bad=1.0, **how))
+        found = with_more(found, extract(encoder, source, held, image_size=image_size, max_bad=1.0, **how))
     x, free, seen = unit(found.values, in_place=True), found.rows(free), found.rows(members)
     known = found.rows(np.intersect1d(labeled, members))  # held-out images have masks too
     believed = np.zeros((len(x), len(names)), np.float32)
@@ -182,7 +189,7 @@ def select(
         facts |= {"not_painted": True} if unpainted else {}
         if looked is not None:
             facts["labeled"] = len(labeled)
-        encoder = None if asks else model
+        named = None if asks else model
         as_given = dict(image_size=image_size, seed=seed, device=device, max_bad=max_bad)
         asked = Asked.of(
             source,
@@ -192,7 +199,7 @@ def select(
             strategy=strategy,
             seed=seed,
             model=Path(model).name if Path(model).exists() else model,
-            given=given_to_select(data, encoder, **as_given),
+            given=given_to_select(data, named, **as_given),
             report=facts,
             class_colors=declared_colors(data if not classes else replace(data, classes=listed(classes))),
         )
@@ -200,7 +207,7 @@ def select(
         doubt = looked.doubt if looked else None
         said = said_of_each(doubt.p, doubt.unsure, rows, looked.names, strategy, kind) if doubt else []
         write_left_out(replace(source, left_out=[*source.left_out, *left_out]), folder / "left_out.csv")
-        keep_here(folder, {"dataset": data.dataset, "model": encoder})
+        keep_here(folder, {"dataset": data.dataset, "model": named})
         export(folder, source, chosen, asked, why, dict(zip([source.ids[i] for i in chosen], said, strict=False)))
     barrier()
     return Selection(folder, [source.ids[i] for i in chosen], facts)
@@ -255,17 +262,6 @@ def tell_unpainted(data: DataArguments, kind: Kind) -> str:
     if why:
         log.warning("%s", why)
     return why
-
-
-def positions(source: ImageDataset, base: Split | None, *, painted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions int64 of the images that are not held out, of those that have a label (painted: a mask in the data
-    too), and of those to choose from."""
-    at = base.resolve(source) if base else None
-    members, labeled = (at.train, at.labeled) if at else (np.arange(len(source)), np.zeros(0, np.int64))
-    if painted:
-        labeled = np.union1d(labeled, np.flatnonzero(source.has_target))
-    free = np.setdiff1d(members, labeled)
-    return members, labeled, free if base is None else base.without_passed_over(free, source.ids)
 
 
 def data_arguments(dataset: Data | DataArguments) -> DataArguments:

@@ -74,7 +74,9 @@ def photo_code(value_range: Sequence[float] | None, name: str = "image") -> str:
 
 def label_rules(data: DataArguments) -> LabelRules:
     """How labels in tables are taken."""
-    return LabelRules(tuple(data.no_label) or NO_LABEL, data.skip_missing, data.skip_conflicts)
+    return LabelRules(
+        tuple(data.no_label) or NO_LABEL, data.skip_missing, data.skip_conflicts, plain_folders=data.plain_folders
+    )
 
 
 def refuse_foreign(data: DataArguments, task: Any) -> None:

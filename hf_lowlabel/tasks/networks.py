@@ -78,6 +78,15 @@ def timm_network(
     return Network(model, (size, size), stored)
 
 
+def encoder_of_runs(
+    name: str, dataset: ImageDataset, image_size: int | None, revision: str | None, create: Callable[..., nn.Module]
+) -> nn.Module:
+    """An encoder that sees images as a run on them does, at their own size where that is below its own, so that the run
+    takes its features over. create: `create_backbone`."""
+    arguments, views = ModelArguments(model=name, model_revision=revision), ViewArguments(image_size=image_size)
+    return timm_network(arguments, views, dataset, create).model
+
+
 def sampled_sizes(dataset: ImageDataset) -> list[tuple[int, int]]:
     """(width, height) in px of up to 32 images spread over the data set."""
     found = []

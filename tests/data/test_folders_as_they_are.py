@@ -290,3 +290,35 @@ def test_folders_of_splits_in_a_folder_around_them_are_not_learned_from(tmp_path
         assert load_source(tmp_path).has_target.sum() == 1, "a table says what they are"
         with pytest.raises(MissingSplit):  # which runs ask for where there may be none
             load_source(tmp_path, split="test")
+
+
+@pytest.mark.parametrize(
+    "names, sorts",
+    [
+        (("2024-05-12", "2024-06-02 Müller"), True),
+        (("20240512", "20240513"), True),
+        (("12.05.2024", "3.6.2024 garden"), True),
+        (("2023", "2024-05"), True),
+        (("100CANON", "101CANON"), True),
+        (tuple("0123456789"), False),
+        (("100", "101", "1999999"), False),
+        (("BMW X6 2012", "Audi A4 2010"), False),
+        (("2024-05-12", "ants"), False),
+    ],
+)
+def test_folders_by_date_are_no_classes_where_that_is_said(tmp_path, names, sorts):
+    classes(tmp_path / "photos", names=names)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = load_source(tmp_path / "photos")
+    assert any("--plain-folders" in str(one.message) for one in told) == sorts
+    assert sorted(found.class_names) == sorted(names) and found.has_target.all()
+    plain = load_source(tmp_path / "photos", plain_folders=True)
+    assert plain.ids == found.ids and not plain.has_target.any() and not plain.class_names
+
+
+def test_a_table_has_the_labels_of_folders_that_only_sort(tmp_path):
+    classes(tmp_path, names=("2024-05-12", "2024-05-13"), each=1)
+    (tmp_path / "labels.csv").write_text("file_name,label\n2024-05-12/0.png,ant\n")
+    found = load_source(tmp_path, plain_folders=True)
+    assert found.class_names == ["ant"] and found.labels.tolist() == [0, -1]

@@ -109,6 +109,8 @@ def test_reliability_draws_the_bins(tmp_path, figures):
     assert heights == pytest.approx([100 * a for a in m["reliability"]["accuracy"] if a is not None])
     bars = figures[0].axes[0].containers[-1].lines[2][0].get_segments()  # one interval a bin, within 0 to 100 %
     assert len(bars) == len(heights) and all(0 <= bar[0][1] <= bar[1][1] <= 100 for bar in bars)
+    legends = [*figures[0].legends, *filter(None, [figures[0].axes[0].get_legend()])]
+    assert len(legends) == 1 and not legends[0].get_window_extent().overlaps(figures[0].axes[0].get_window_extent())
 
 
 def test_the_interval_of_a_few_images_is_wide_and_of_many_narrow():
@@ -199,3 +201,12 @@ def check(path):
     assert path.stat().st_size < 300_000
     with Image.open(path) as picture:
         assert picture.format == "PNG" and 150 < min(picture.size) and max(picture.size) < 1600
+
+
+def test_a_sheet_of_photos_keeps_all_colors(tmp_path):
+    """256 colours of many photos give skies and faces bands."""
+    photo = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
+    probs = np.full((18, 2), 0.5)
+    path = sheets.predictions(lambda i: photo, probs, np.zeros(18, int), ["ant", "bee"], tmp_path / "predictions.png")
+    with Image.open(path) as picture:
+        assert picture.mode.startswith("RGB") and plots.LARGEST_FILE < path.stat().st_size <= plots.LARGEST_SHEET

@@ -80,7 +80,7 @@ def test_a_renamed_file_is_found_by_its_id(folder):
     fill(folder, {"x/a.png": "cat"})
     edited(folder, "0000_a.png", "my favourite.png")
     split, found = import_labels(folder)
-    assert split.labeled["x/a.png"] == "cat" and "matched by its id" in found.notes[0]
+    assert split.labeled["x/a.png"] == "cat" and "matched by their id (1, such as" in found.notes[0]
 
 
 def test_rows_that_contradict(folder):

@@ -381,6 +381,47 @@ def test_a_suggestion_is_accepted_by_one_key(folder, browser):
         page.close()
 
 
+def test_enter_keeps_the_label_that_an_image_has(folder, browser):
+    """On a second look the guess of the model is a key away, and does not replace what a person has said."""
+    from playwright.sync_api import expect
+
+    ids = list(Asked.load(folder).files.values())
+    write_suggestions(folder, {id: (("green", 0.8), "labeled red") for id in ids[:3]}, dict.fromkeys(ids[:2], "red"))
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    with serving(folder) as server:
+        opened(page, server.url)
+        expect(page.locator("#accept")).to_contain_text("keep red")
+        expect(page.locator("button.likely")).to_contain_text("red")
+        tap(page, "Enter")
+        expect(page.locator("#count")).to_contain_text("1 labeled")
+        expect(page.locator("#classes button", has_text="green").locator("small")).to_contain_text("model: 80 %")
+        page.locator("#classes button", has_text="green").click()
+        expect(page.locator("#count")).to_contain_text("2 labeled")
+        expect(page.locator("#accept")).to_contain_text("green (80 %)")  # of one without a label, as ever
+        assert stored(folder) == {ids[0]: "red", ids[1]: "green"}
+        page.close()
+
+
+def test_the_photo_is_shown_beside_the_question_for_classes(folder, browser):
+    """What is skipped before a class is named has been seen."""
+    from playwright.sync_api import expect
+
+    (folder / "classes.txt").unlink()
+    asked = Asked.load(folder)
+    replace(asked, class_names=[]).save(folder)
+    page = browser.new_page()
+    with serving(folder) as server:
+        opened(page, server.url)
+        expect(page.locator("#lead")).to_be_visible()
+        expect(page.locator("#image")).to_be_visible()
+        boxes = [page.locator(name).bounding_box() for name in ("#image", "#lead", "footer")]
+        assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"] + 1 and boxes[0]["height"] > 100
+        assert boxes[1]["y"] + boxes[1]["height"] <= boxes[2]["y"] + 1
+        page.close()
+
+
 def test_look_alikes_are_answered_at_once_but_for_the_odd_ones(folder, browser):
     from playwright.sync_api import expect
 

@@ -217,11 +217,12 @@ class Counted(list):
 
 def test_the_steps_are_gone_through_once_for_all_images(tmp_path):
     first, _, last = loop(tmp_path, {id: "dog" for id in "abcdefgh"}, {"a": ""}, {"i": ""}, {})
-    write_suggestions(first, {id: (("dog", 0.9), "odd") for id in "abcdefgh"})
+    write_suggestions(first, {id: (("dog", 0.9), "odd") for id in "abcdefgh"}, {"b": "dog"})
     page = Session(first)
     page.rename("dog", "puppy"), page.rename("puppy", "wolf"), page.label("a", "cat")
     page.steps = Counted(page.steps)
     assert [one["suggestion"]["class"] for one in page.state()["images"]] == ["wolf"] * 8 and page.steps.turns == 1
+    assert page.suggested()["b"]["own"] == "wolf"  # the label that Enter keeps
     page.rename("wolf", "")
     assert page.suggested()["a"] == {"class": "", "probability": 0.9, "why": "odd"}
     steps = read_steps(first / "history.jsonl", {*"abcdefgh"})

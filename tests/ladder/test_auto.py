@@ -23,6 +23,7 @@ from hf_lowlabel import auto as whole_auto, evaluate, finetune, load_source, pre
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Asked
+from hf_lowlabel.labeling.next_steps import after_labels
 from hf_lowlabel.ladder import on_features, search_state
 from hf_lowlabel.ladder.auto import NoLabels, claimed
 from hf_lowlabel.ladder.estimates import Interval
@@ -189,7 +190,25 @@ def test_images_without_labels_are_chosen_and_the_page_is_opened(network, tmp_pa
     (opened[0] / "labels.csv").write_text("\n".join([rows[0], *filled]) + "\n")
     assert f"then: {told[0]}" in said
     then = shlex.split(told[0])[1:]  # what it says to do next works
-    assert main([*then, "--no-train", "--to-label", "0"]) == 0
+    assert then[then.index("--features") + 1] == str(tmp_path / "r" / "features")
+    assert main([*then, "--no-train", "--to-label", "2"]) == 0
+    assert len(list((tmp_path / "r" / "features").iterdir())) == 1 and not (tmp_path / "r/first/features").exists()
+    assert f"--features {tmp_path / 'r' / 'features'}" in capsys.readouterr().out  # for the next round too
+    assert main(["predict", str(data), "--model", str(tmp_path / "r")]) == 2
+    assert f"Did you mean {tmp_path / 'r' / 'first'}, the newest in it?" in capsys.readouterr().err
+
+
+def test_a_stop_while_images_are_chosen_says_what_resumes(network, tmp_path, monkeypatch, capsys):
+    data = photos(tmp_path / "flat", each=6, sort=False)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_lowlabel.selection.verbs.extract", stopped)
+    for verb in ("auto", "loop"):
+        argv = [verb, str(data), "--model", str(network), "--output-dir", str(tmp_path / verb), "--no-page"]
+        assert main(argv if verb == "loop" else argv[:-1]) == 130
+        assert f"the same command resumes from {tmp_path / verb}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("budget", ["0", "-3"])
@@ -429,6 +448,42 @@ def test_photos_by_day_with_a_table_of_labels(network, tmp_path):
     assert len(again.run.recorder.split.labeled) == 18
 
 
+def test_folders_by_day_are_said_to_be_classes_and_no_better_than_guessing(network, tmp_path, capsys):
+    """The photos of each day are of all kinds: noise."""
+    data, rng = tmp_path / "photos", np.random.default_rng(0)
+    for day in ("2024-05-12", "2024-05-13", "2024-06-01 garden"):
+        (data / day).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 255, (20, 20, 3)).astype(np.uint8)).save(data / day / f"{i}.png")
+    run = tmp_path / "run"
+    flags = ["--model", str(network), "--no-train", "--to-label", "0", "--output-dir", str(run)]
+    with pytest.warns(UserWarning, match="give --plain-folders"):
+        assert main(["auto", str(data), "--budget", "5", *flags]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("labels from 3 folders: 2024-05-12 (8), 2024-05-13 (8), 2024-06-01 garden (8)") == 1
+    assert "--budget 5 is of no use" in said.err
+    guessing = "This may be no better than guessing: "
+    assert guessing in said.out and guessing in (run / "advice.html").read_text()
+    assert json.loads((run / "advice.json").read_text())["guessing"] is True
+    assert main(["report", str(run), "--quick", "--output", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert guessing in page and "What was tried" in page and "It was not evaluated" not in page
+    with pytest.raises(NoLabels):
+        auto(data, network, plain_folders=True, output_dir=tmp_path / "none")
+
+
+def test_folders_that_only_sort_are_no_classes_in_evaluation_either(network, tmp_path, capsys):
+    """As the run was trained, where nothing else is said: its test images have the labels of its manifest."""
+    data = photos(tmp_path / "photos", classes=("monday", "tuesday", "friday"), each=10)
+    rows = [(f"{day}/{i:02d}.png", "odd" if i % 2 else "even") for day in ("monday", "friday") for i in range(8)]
+    given = table(tmp_path, data, rows)
+    run = auto(data, network, plain_folders=True, test_fraction=0.5, to_label=3, **given)
+    assert run.run.metrics["images"] == 8
+    assert evaluate(run.folder, data)["accuracy"] == pytest.approx(run.run.metrics["accuracy"])
+    assert evaluate(run.folder, photos(tmp_path / "new", classes=("even", "odd"), each=3))["images"] == 6
+    assert "--plain-folders" in after_labels(run.to_label, Asked.load(run.to_label))
+
+
 def test_a_class_with_one_label_is_named(network, tmp_path):
     data = photos(tmp_path / "photos", each=6, sort=False)
     names = [(kind, i) for kind in ("blue", "red") for i in range(4)] + [("white", 0)]
@@ -449,7 +504,7 @@ def test_the_console_says_what_to_expect_and_not_that_nothing_was_measured(netwo
     flags = ["--no-train", "--to-label", "0", "--output-dir", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["auto", str(data), "--model", str(network), *flags]) == 0
     said = capsys.readouterr().out
-    assert "On new images: " in said and "measured" not in said
+    assert "On new images: " in said and "measured" not in said and "guessing" not in said
     kept = float(re.search(r"^\* +([\d.]+) %", said, re.M)[1])
     expected = 100 * json.loads((tmp_path / "run/advice.json").read_text())["accuracy"]["value"]
     page = (tmp_path / "run/advice.html").read_text()
@@ -477,7 +532,12 @@ def test_new_photos_in_folders_are_evaluated(found, tmp_path, capsys):
     assert "accuracy" not in run.run.metrics
     assert evaluate(tmp_path / "r", photos(tmp_path / "new", each=3))["images"] == 9
     assert main(["evaluate", "--model", str(tmp_path / "r"), "--dataset", str(tmp_path / "new")]) == 0
+    argv = ["evaluate", "--model", str(tmp_path / "r"), "--dataset", str(tmp_path / "new")]
+    capsys.readouterr()
+    assert main([*argv, "--output", str(tmp_path / "e")]) == 0
     said = capsys.readouterr().out
+    made = sorted(file.name for file in (tmp_path / "e").glob("*.png"))
+    assert f"wrote {', '.join(['metrics.json', *made])} to {tmp_path / 'e'}" in said
     assert "balanced_accuracy" in said and "top5" not in said  # of three classes
 
 

@@ -90,8 +90,9 @@ def test_planted_errors_are_shown_and_corrected(run, capsys):
     ids = list(Asked.load(folder).files.values())
     assert set(ids[:2]) == {"red-03.png", "red-05.png"}
     session = Session(folder)
+    assert session.parting().endswith("nothing has to be run again.")  # no command that would find no label
     shown = {image["id"]: image for image in session.state()["images"]}
-    assert shown["red-03.png"]["suggestion"]["class"] == "red"
+    assert shown["red-03.png"]["suggestion"]["class"] == "red" and shown["red-03.png"]["suggestion"]["own"] == "blue"
     assert shown["red-03.png"]["suggestion"]["why"].startswith("labeled blue")
     assert not any(image["label"] for image in shown.values())  # all wait for an answer
     session.label("red-03.png", "red")

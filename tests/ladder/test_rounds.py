@@ -41,12 +41,10 @@ def answer(folder, leave=0):
 
 
 def test_from_no_label_round_by_round(tmp_path, capsys, monkeypatch):
-    """Each call ends where labels are needed; the same command goes on. A second process is refused. Where all of an
-    image is seen, features of the first round are those of all."""
+    """Each call ends where labels are needed; the same command goes on. A second process is refused. Features of the
+    first round are those of all, of images smaller than the network's own size too."""
     data, out = photos(tmp_path / "photos", each=16, sort=False), tmp_path / "loop"
-    whole = create_backbone("test_resnet", pretrained=False, image_size=16)
-    whole.config.pretrained_cfg.update(crop_pct=1.0)
-    whole.save_pretrained(tmp_path / "net")
+    create_backbone("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "net")
     monkeypatch.setattr(Classification, "features", lambda *_: pytest.fail("features are computed once more"))
     argv = [
         "loop",
@@ -115,6 +113,7 @@ def test_a_page_is_shown_until_no_image_is_left(network, tmp_path, capsys, monke
     text = capsys.readouterr().out
     assert shown == [out / "round-1" / "to_label", out / "round-2" / "to_label"]
     assert "No image is left to choose" in text and "5 more labels: " in text
+    assert text.count("\nround labels") == 3  # after each round, and not once more at the end
     assert [json.loads(line)["labels"] for line in (out / "rounds.jsonl").read_text().splitlines()] == [9, 14, 18]
 
 

@@ -380,7 +380,7 @@ def test_labels_for_a_goal_come_with_the_range_of_the_forecast():
 
     assert report.said_needed(curve(0.02), 0.74, 20, "labels") == "about 110 labels (92 to 130)"
     assert report.said_needed(curve(0.1), 0.8, 20, "labels") == "about 180 labels (82 to more than 10 times as many)"
-    beyond = "more than 10 times as many labels{}; how many cannot be said from so few"
+    beyond = "probably more than 10 times as many labels{}; how many cannot be said from so few"
     assert report.said_needed(curve(0.1), 0.9, 20, "labels") == beyond.format(" (180 at best)")
     assert report.said_needed(curve(0.05), 0.98, 20, "labels") == beyond.format("")
 

@@ -34,12 +34,14 @@ class LabelRules:
     skip_missing: leave out rows that name no image, and labels that say yes or no of some classes alone;
     skip_conflicts: leave an image unlabeled that has two labels. Else all are errors.
     several: a label is all classes of an image, as a;b, and "none" says that none applies.
+    plain_folders: the names of folders are no labels.
     """
 
     no_label: tuple[str, ...] = NO_LABEL
     skip_missing: bool = False
     skip_conflicts: bool = False
     several: bool = False
+    plain_folders: bool = False
 
     def knowing(self, classes: Iterable[str]) -> LabelRules:
         """The same where a word that is the name of a class says that class."""

@@ -11,6 +11,7 @@ photos/train/...  photos/test/...  photos/validation/...                    each
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -49,6 +50,11 @@ from .targets import Targets
 
 AROUND = (*IMAGE_FOLDERS, "data", "dataset")  # what a folder around all classes is called, or as the data set is
 WEB_COLUMNS = ("__key__", "__url__")  # of WebDataset
+# 2024, 2024-05, 20240512 picnic, 12.05.2024, 100CANON; numbers such as 0 to 9 may well be classes
+SORTED = re.compile(
+    r"^(19|20)\d\d([-_. ]?(0[1-9]|1[0-2]))?(?!\d)|(?<!\d)(19|20)\d\d[-_. ]?(0[1-9]|1[0-2])[-_. ]?[0-3]\d(?!\d)|"
+    r"(?<!\d)\d\d?[-_.]\d\d?[-_.](19|20)\d\d(?!\d)|^1\d\d(CANON|APPLE|MSDCF|NIKON|_PANA|MEDIA|OLYMP|_\d{4}$)"
+)
 
 
 class ClassTargets(Targets):
@@ -70,7 +76,8 @@ class ClassTargets(Targets):
             of_table = metadata_labels(metadata, self.label_column, self.rules)
             labels, names = class_indices(list(map(of_table.get, ids)))
             left_out = metadata.left_out
-            tell_folders(metadata, ids)
+            if not self.rules.plain_folders:
+                tell_folders(metadata, ids)
         elif division is not None and division.labeled:  # in a table, so that folders are no classes
             labels, names = np.full(len(ids), -1), []
         elif self.label_column is not None:
@@ -78,6 +85,8 @@ class ClassTargets(Targets):
                 f"The label column {self.label_column!r} needs a table such as metadata.csv or labels.xlsx, and there "
                 f"is no such file in {str(root)!r}."
             )
+        elif self.rules.plain_folders:
+            labels, names = np.full(len(ids), -1), []
         else:
             above = around_splits(path)
             in_splits = own is None and bool(split_folders(above)[0])  # whose names are no classes
@@ -94,6 +103,7 @@ class ClassTargets(Targets):
                 tell_empty(root / around, names)
             if len(names) == 1 and not around:
                 tell_one_class(names[0], below)
+            tell_sorted(names)
         kept = of_split(division, path, root, ids, split, own)
         files, labels = [file for file, here in zip(files, kept) if here], labels[kept]
         return replace(of_files(Origin(path.resolve().name, split), root, files, labels, names), left_out=left_out)
@@ -205,6 +215,15 @@ def tell_one_class(name: str, ids: Sequence[str]) -> None:
         warn(
             f"All labeled images are of one class, {name!r}, which is a folder with {listed(sorted(inside), 5)} in it. "
             f"Give the folder {name}/ itself if these are the classes."
+        )
+
+
+def tell_sorted(names: Sequence[str]) -> None:
+    """Folders by day or by shoot, as cameras and phones make them, are read as classes, which may not be meant."""
+    if names and all(map(SORTED.search, names)):
+        warn(
+            f"The folders {listed(names, 3)} are read as classes, and look like dates or numbers of a camera. If they "
+            "only sort the images, give --plain-folders."
         )
 
 
