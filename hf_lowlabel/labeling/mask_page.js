@@ -155,7 +155,7 @@ function count() {
   $("bar").max = n;
   $("bar").value = state.review ? at + 1 : done;
   const open = mask.values ? mask.open() : 1, counts = mask.values ? mask.counts(state.classes.length) : [];
-  $("open").textContent = mask.values ? `${Math.round(100 * open)} % unpainted` + (draft ? ", a model's mask that nobody has accepted: Enter or a stroke accepts all of it, z takes it away" : "") : "";
+  $("open").textContent = mask.values ? `${Math.round(100 * open)} % unpainted` + (state.whole && open && open < 1 ? ": masks of 0 and 255 are painted whole (r)" : "") + (draft ? ", a model's mask that nobody has accepted: Enter or a stroke accepts all of it, z takes it away" : "") : "";
   $("accept").firstChild.textContent = draft ? "right, next" : here().mask ? "next" : "next without a mask";
   $("undo").disabled = !mask.past || !mask.past.length;
   $("redo").disabled = !mask.future || !mask.future.length;
@@ -422,6 +422,7 @@ get("state").then(answer => answer.json()).then(answer => {
   mask.colors = state.classes.map(c => c.color);
   at = Math.max(0, state.review ? 0 : state.images.findIndex(i => !i.mask));
   choose("brush");
+  if (state.whole) $("partly").textContent = "Paint every pixel: masks of 0 and 255 have no value for others; r fills the rest with the chosen class.";
   count();
   return show();
 }).catch(error => tell(error.message));

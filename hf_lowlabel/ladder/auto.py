@@ -318,12 +318,12 @@ class NoLabels(UserError):
         every = command("loop", data, **data_flags(given, MASKS) | known | {"dataset": None}, model=model)
         no_label = f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}."
         if mixed:
-            flag = "--instances" if given["instances"] else f"--mask-format {given['mask_format']}"
+            flag = "--instances" if given["instances"] else "--mask-ignore among masks of 0 and 255"
             return super().__init__(
                 f"{no_label} The page paints class numbers, and no masks of {flag}. Draw these with another tool and "
                 "put them beside the images, or leave the flag out."
             )
-        if painted and given["mask_format"] == "colors":  # which `select` knows of a finished model alone
+        if painted and given["mask_format"] in ("binary", "colors"):  # which `select` knows of a finished model alone
             return super().__init__(f"{no_label} Choose some (`{every}`) and paint them on its page.")
         then = (
             f"and put the masks beside the images (`{take}`), or do all by `{every}`."

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ...errors import UserError, unknown
 from ...files import read_text
-from ...mask_palette import IGNORE as IGNORE, RGB
+from ...mask_palette import IGNORE as IGNORE, IGNORE_COLOR, RGB
 from ...text import series, warn
 from .mask_colors import Colors, MaskFault, from_colors
 
@@ -196,7 +196,9 @@ def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
         found = f"has nothing but the values {', '.join(map(str, values))}"
     elif image.mode == "P":
         rgb = np.asarray(image.convert("RGB"))
-        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192) & ~ignored  # VOC's classes, not its pale border
+        unpainted = (np.asarray(image) == IGNORE) & (rgb == IGNORE_COLOR).all(2)  # on our page
+        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192) | unpainted  # VOC's classes, not its pale border
+        coloured &= ~ignored
         found = f"has the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
         raise UserError(
