@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..arguments import DataArguments
 from ..data.annotations.annotations import find_drawn
 from ..data.files.folder_names import IMAGE_FOLDERS, MASK_FOLDERS
 from ..data.files.folders import ALIASES, holds_images, image_files, is_predicted, is_table, subfolders
@@ -30,7 +31,7 @@ from ..files import whole
 from ..mask_palette import IGNORE_COLOR
 from ..text import series
 from .labels import Asked
-from .next_steps import colored_by, painted_binary
+from .next_steps import colored_by, painted_binary, why_not_mixed
 from .predicted import predicted
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".gif": "GIF"}  # that keep class numbers
@@ -140,6 +141,11 @@ def refuse_half(dataset: Any) -> None:
             f"The masks of {str(folder)!r} lie in {of_masks[0].name}/ beside {inside.name}/. Give the folder that both "
             f"are in, {str(inside.parent)!r}."
         )
+
+
+def why_unpainted(data: DataArguments, images: Path | None = None) -> str:
+    """Why no masks can be painted for data; "" where they can. images: to paint, which the words then name."""
+    return why_not_mixed(vars(data), images) or why_not_painted(data.dataset, data.dataset_split)
 
 
 def why_not_painted(dataset: Any, split: str = "train") -> str:

@@ -3,6 +3,7 @@
 The folders are those of a loop, made without a model."""
 
 import gzip
+import html
 import json
 import os
 import time
@@ -244,6 +245,20 @@ def test_rounds_of_masks_of_0_and_255_go_on_in_these(made):
     (made.place(0) / "classes.txt").write_text("background\ndisc\nstar\n")
     with pytest.raises(UserError, match="3 classes .* tell two apart"):
         session_of(made.place(0), None, [], None, 400)
+
+
+def test_where_nothing_can_be_painted_all_of_a_run_says_so(network, tmp_path, capsys):  # noqa: F811
+    """The images to label next, the advice on them, and the last line on the console."""
+    data, truth = tmp_path / "photos", discs(tmp_path / "photos", 6)
+    (data / "masks").mkdir()
+    for id in list(truth)[:4]:
+        Image.fromarray(7 * truth[id]).save(data / "masks" / id)
+    run = tmp_path / "run"
+    how = ["--task", "segmentation", "--instances", "--model", network, "--image-size", "48", "--no-train"]
+    assert main(["auto", str(data), *how, "--device", "cpu", "--to-label", "1", "--output-dir", str(run)]) == 0
+    last, sheet = capsys.readouterr().out.splitlines()[-1], (run / "to_label" / "index.html").read_text()
+    assert "Draw the masks of" in last and html.escape(last) in (run / "advice.html").read_text()
+    assert "with the tool that those of the data are from" in sheet and "hf-lowlabel label" not in sheet
 
 
 # ---- what was painted, corrected or removed since --------------------------------------------------------------------
