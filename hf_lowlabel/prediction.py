@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tqdm.auto import tqdm
-
 from .arguments import DataArguments
 from .data.caches.decoding import cores, in_threads
 from .data.caches.image_cache import workers_are_there
@@ -21,12 +19,13 @@ from .data.masks.mask_faults import check_masks
 from .data.pages import opened_pages
 from .data.pixels.images import BadImage, decoding, load_rgb
 from .data.skipped import write_left_out
-from .distributed import barrier, interactive, is_main_process
+from .distributed import barrier, is_main_process
 from .errors import MissingSplit, UserError, at_least
 from .files import as_folder, by_name, filling, write_json
 from .missing_inputs import refuse_no_model, refuse_written
 from .models.checkpoint_resolver import model_config
 from .models.lending import given_back
+from .progress import counted
 from .records import RunRecord
 from .table_writer import growing_table
 from .tasks import get_task, of_model, with_threshold
@@ -159,7 +158,7 @@ def evaluate(
     with workers_are_there():
         held = kind.held(network, data, images, indices, names, "test")
         with contextlib.nullcontext() if folder is None else filling(folder):
-            metrics = kind.evaluate(network, held, names, window=window, folder=folder)
+            metrics = kind.evaluate(network, held, names, window=window, folder=folder, source=images)
     if folder is not None and is_main_process():
         write_left_out(images, folder / "left_out.csv")
         write_json(folder / "metrics.json", metrics)
@@ -292,7 +291,7 @@ def predictions(
     def opened() -> Iterator[tuple[Path, str, Any]]:
         whole = in_threads(lambda one: [*shown(one)], asked, cores(), 2 * cores(), weight)
         ahead = map(shown, asked) if pages else whole
-        for found in tqdm(ahead, desc="predicting", total=len(asked), unit="img", disable=not interactive()):
+        for found in counted(ahead, "predicting", len(asked), late=False):
             for page in found:  # of a file of a thousand pages one is in memory
                 if not isinstance(page, BadImage):
                     yield page

@@ -34,6 +34,7 @@ ROWS = (
             "machine",
             "mask_palette",
             "partial_files",
+            "progress",
             "ranges",
             "table_writer",
             "text",

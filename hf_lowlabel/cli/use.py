@@ -38,8 +38,11 @@ def evaluate(argv: list[str]) -> int:
     json_flag(parser)
     args = parser.parse_args(argv)
     refuse_absent(args, args.dataset, args.task)
+    from ..distributed import is_main_process
     from ..prediction import evaluate, task_of
+    from ..training.setup import logging_level
 
+    logging_level(is_main_process())  # how far it is, now and then
     as_json = args.__dict__.pop("json")
     metrics, task = evaluate(**vars(args)), task_of(args.model)
     if as_json:
@@ -87,8 +90,11 @@ def predict(argv: list[str]) -> int:
     refuse_no_model(args.model)
     if args.output is not None and Path(args.output).is_file():  # of a folder of masks the model says more
         refuse_written(args.output, args.overwrite)
+    from ..distributed import is_main_process
     from ..prediction import predict, predictions, task_of
+    from ..training.setup import logging_level
 
+    logging_level(is_main_process())  # how far it is, now and then
     as_json = args.__dict__.pop("json")
     check = task_of(args.model, args.task, args.revision).check_output
     args.output = check("predictions.csv") if args.output is None else args.output

@@ -19,6 +19,7 @@ from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.evaluation import inference
+from hf_lowlabel.evaluation.confusion import segmentation_metrics
 from hf_lowlabel.finetuning.multilabel import MultiLabelFixMatch
 from hf_lowlabel.ladder import adapted, clock, image_side, on_training, planning, trained
 from hf_lowlabel.ladder.estimates import Interval
@@ -316,6 +317,10 @@ def test_masks_leave_an_ordinary_run(masks, discs):
     assert evaluate(folder, discs)["miou"] == pytest.approx(best.run.metrics["miou"])
     card, page = (folder / "README.md").read_text(), (folder / "advice.html").read_text()
     assert "## What was tried" in card and "On new images" in page
+    each = re.search(r"IoU of each class in cross-validation: (.*?) (\d+) %, (.*?) (\d+) %\.", str(best.advice))
+    shown = segmentation_metrics(best.ladder[0].tallies.sum(0), [each[1], each[3]])
+    assert [int(each[2]), int(each[4])] == pytest.approx([100 * v for v in shown["per_class"]], abs=0.51)
+    assert each[0] in page
     assert best.to_label is None and "Label these next" not in page  # the others have a mask already
 
 
