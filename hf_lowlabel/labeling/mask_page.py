@@ -46,6 +46,7 @@ class Shown(NamedTuple):
     box: tuple[float, ...] = ()
 
 
+SEEN = (125, 105, 180)  # in the place of black, of a background, on the page alone
 HELD = 4  # images of which superpixels and a model's masks are remembered
 
 
@@ -180,9 +181,10 @@ class MaskSession:
 
     def painted_classes(self) -> list[dict]:
         colors = palette(self.classes or ["-"])[: len(self.classes)].tolist()
+        shown = [color if any(color) else SEEN for color in colors]  # black is not seen on a dark image
         return [
             {"name": name, "color": list(self.colors.get(name, [color])[0])}
-            for name, color in zip(self.classes, colors, strict=True)
+            for name, color in zip(self.classes, shown, strict=True)
         ]
 
     def get(self, path: str, query: dict[str, str]) -> Answer | None:

@@ -38,7 +38,7 @@ from .encoders import name_of
 from .from_words import from_words
 from .on_features import from_features
 from .on_training import from_training
-from .report import Advice
+from .report import Advice, said_overrun
 from .request import DRAW, checked
 from .rungs import Tried
 from .search_state import check_unseen, claimed, readable, take_up
@@ -182,6 +182,7 @@ def auto(
         UserError: bad input, before anything is computed.
     """
     begin, said = time.perf_counter(), dict(locals())
+    computed = time.process_time()
     said |= checked(said)
     models, labels, features, split = (said[name] for name in ("models", "labels", "features", "split"))
     kind = get_task(task)
@@ -223,6 +224,9 @@ def auto(
                     if kind.climbs
                     else Best(*from_training(ready, given, models, keep, to_label, left, train))
                 )
+            spent = time.perf_counter() - begin, time.process_time() - computed
+            if late := said_overrun(minutes, *spent, on_cpu=ready.accelerator.device.type == "cpu"):
+                log.warning(late)
             return best
     except NoLabels as missing:
         if text_model is None or not kind.climbs:
