@@ -9,20 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tqdm.auto import tqdm
-
 from .data.caches.decoding import cores, in_threads
 from .data.files.folders import CONVERT
 from .data.given_files import place_of
 from .data.given_images import Given, Images, given_images, look_at
 from .data.pages import opened_pages
 from .data.pixels.images import BadImage, decoding, load_rgb
-from .distributed import barrier, interactive, is_main_process
+from .distributed import barrier, is_main_process
 from .errors import UserError, at_least
 from .files import as_folder
 from .missing_inputs import refuse_no_model, refuse_written
 from .models.checkpoint_resolver import model_config
 from .models.lending import given_back
+from .progress import counted
 from .table_writer import growing_table
 from .tasks import get_task, of_model, with_threshold
 from .tasks.base import Task
@@ -158,7 +157,7 @@ def predictions(
     def opened() -> Iterator[tuple[Path, str, Any]]:
         whole = in_threads(lambda one: [*shown(one)], asked, cores(), 2 * cores(), weight)
         ahead = map(shown, asked) if pages else whole
-        for found in tqdm(ahead, desc="predicting", total=len(asked), unit="img", disable=not interactive()):
+        for found in counted(ahead, "predicting", len(asked), late=False):
             for page in found:  # of a file of a thousand pages one is in memory
                 if not isinstance(page, BadImage):
                     yield page

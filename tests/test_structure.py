@@ -45,6 +45,7 @@ ROWS = (
             "machine",
             "mask_palette",
             "partial_files",
+            "progress",
             "ranges",
             "table_writer",
             "text",

@@ -129,7 +129,7 @@ def evaluate(
     with workers_are_there():
         held = kind.held(network, data, images, indices, names, "test")
         with contextlib.nullcontext() if folder is None else filling(folder):
-            metrics = kind.evaluate(network, held, names, window=window, folder=folder)
+            metrics = kind.evaluate(network, held, names, window=window, folder=folder, source=images)
     if folder is not None and is_main_process():
         write_left_out(images, folder / "left_out.csv")
         write_json(folder / "metrics.json", metrics)

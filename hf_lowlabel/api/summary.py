@@ -8,6 +8,7 @@ from ..distributed import is_main_process
 from ..hub.card_parts import columns
 from ..settings import recorded
 from ..tasks import get_task, of_record
+from ..tasks.choosing import DRAWN
 from ..text import clock
 from ..training.class_counts import without
 from ..training.cross_validated import left_out_words
@@ -15,6 +16,7 @@ from ..training.loop import Loop
 from ..training.preparing import Run
 from ..training.recording import peak_memory
 
+FEW_DRAWN = 20  # test images below which a score is hardly one
 LEFT = (
     *("model.safetensors", "predictions.parquet", "priors.safetensors", "README.md", "split.json", "metrics.json"),
     "curves.png",
@@ -42,6 +44,11 @@ def summarise(run: Run) -> None:
         print(line)
     for line in speaks.console(run.metrics):
         print(line)
+    if said and tested and tested < FEW_DRAWN and (run.recorder.test_words or "").endswith(DRAWN):
+        print(
+            f"A test on so few images ({tested}, drawn from the labeled ones) is no verdict: "
+            "--test-fraction 0 learns from all labels, and cross-validates a layer on the frozen features."
+        )
     if run.config.verb == "finetune" and (names := run.recorder.labels().without):
         print(without(names))
     print(f"saved to {run.folder}: {', '.join(name for name in LEFT if (run.folder / name).is_file())} ...")

@@ -70,8 +70,7 @@ def auto(argv: list[str]) -> int:
         return 0
     from ..api.summary import summarise
     from ..labeling.answer_kinds import kind_of
-    from ..labeling.mask_places import why_not_painted
-    from ..labeling.next_steps import why_not_mixed
+    from ..labeling.mask_places import why_unpainted
     from ..ladder.report import why_less
     from ..records import why_kept
 
@@ -90,8 +89,7 @@ def auto(argv: list[str]) -> int:
     say(f"look at {best.folder / 'advice.html'}")
     if best.to_label is not None and kind_of(args.task).page == "mask":
         paint = command("label", best.to_label, model=best.folder)
-        why = why_not_mixed(vars(data), best.to_label / "images")
-        why = why or why_not_painted(data.dataset, data.dataset_split)
+        why = why_unpainted(data, best.to_label / "images")
         say(why or f"next: {paint}; it then prints the next command for the painted masks")
     elif best.to_label is not None:
         then = again(args, data, best.to_label, free(best.folder))

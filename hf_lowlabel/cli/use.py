@@ -40,8 +40,11 @@ def evaluate(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     refuse_absent(args, args.dataset, args.task)
     from ..api import evaluate
+    from ..distributed import is_main_process
     from ..prediction import task_of
+    from ..training.setup import logging_level
 
+    logging_level(is_main_process())  # how far it is, now and then
     as_json = args.__dict__.pop("json")
     metrics, task = evaluate(**vars(args)), task_of(args.model)
     if as_json:
@@ -92,8 +95,11 @@ def predict(argv: list[str]) -> int:
     refuse_no_model(args.model)
     if args.output is not None and Path(args.output).is_file():  # of a folder of masks the model says more
         refuse_written(args.output, args.overwrite)
+    from ..distributed import is_main_process
     from ..prediction import predict, predictions, task_of
+    from ..training.setup import logging_level
 
+    logging_level(is_main_process())  # how far it is, now and then
     as_json = args.__dict__.pop("json")
     check = task_of(args.model, args.task, args.revision).check_output
     args.output = check("predictions.csv") if args.output is None else args.output

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, all_rows, rank, world
 from ..errors import Diverged
+from ..progress import counted
 
 
 @torch.inference_mode()
@@ -28,7 +29,7 @@ def run_over(
     chunks = [mine[i : i + batch_size] for i in range(0, share, batch_size)]
     nothing = torch.zeros(max(map(len, chunks)), view.width, dtype=torch.float64)
     out = []
-    for images in pool.stream(iter(chunks)):
+    for images in counted(pool.stream(iter(chunks)), "images seen", share, len):
         out.append(function(view(images, nothing[: len(images)])).float())
     return all_gather(torch.cat(out))[:n].cpu()
 

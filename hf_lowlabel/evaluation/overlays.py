@@ -17,6 +17,7 @@ from .plots import CYCLE, _cut, _figure, _save
 OPACITY = 0.6  # of colours laid over an image
 OUTLINED, LINE = 64, (255, 255, 255)  # px from which on an image is outlined, and by what
 DPIS = (110, 90, 75, 62)  # the finest that needs no colours merged is taken, so that the legend holds
+DARK = 64  # brightness that hardly a pixel of an image reaches which is shown brighter
 BAND = 128  # rows of an image that are looked up at once: an index is eight bytes
 # Trubetskoy's list of colours that are easy to tell apart
 TWENTY = """#e6194b #3cb44b #ffe119 #4363d8 #f58231 #911eb4 #42d4f4 #f032e6 #bfef45 #fabed4
@@ -94,6 +95,12 @@ def _under(class_names: tuple[str, ...], declared: tuple[RGB, ...]) -> np.ndarra
     return np.where(covered, (1 - OPACITY) * values + OPACITY * colors, values).round().astype(np.uint8)
 
 
+def lit(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] as it is shown: brighter where it is all but black, as many of a microscope are."""
+    top = float(np.percentile(image, 99.5))
+    return np.minimum(image * (255 / top), 255).astype(np.uint8) if 0 < top < DARK else image
+
+
 def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path, declared: Declared = None) -> Path:
     """A row for each example: {"id", "image" uint8 [H, W, 3], "truth" uint8 [H, W] or None, "prediction" uint8 [H, W],
     "confidence" float [H, W]}. Wrong pixels are white in the last column, confident ones in the one before.
@@ -103,12 +110,12 @@ def examples(rows: Sequence[dict], class_names: Sequence[str], path: str | Path,
     axes = fig.subplots(len(rows), len(columns), squeeze=False)
     k = len(class_names)
     for line, row in zip(axes, rows):
-        truth, prediction = row.get("truth"), row["prediction"]
+        truth, prediction, image = row.get("truth"), row["prediction"], lit(row["image"])
         wrong = None if truth is None else (truth != prediction) & (truth != IGNORE)
         pictures = [
-            row["image"],
-            None if truth is None else overlay(row["image"], truth, class_names, declared),
-            overlay(row["image"], prediction, class_names, declared),
+            image,
+            None if truth is None else overlay(image, truth, class_names, declared),
+            overlay(image, prediction, class_names, declared),
             row["confidence"],
             wrong,
         ]

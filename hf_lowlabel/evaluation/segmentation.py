@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import all_mean, rank, world
+from ..progress import counted
+from .confusion import segmentation_metrics
 from .inference import check_finite, evaluating
 from .modules import SegmentationScores, confusion_of
 
@@ -93,11 +95,11 @@ def evaluate_segmentation(
         UserError: no pixel has a class to compare with.
     """
     given = dict(mean=mean, std=std, indices=indices, window=window, batch_size=batch_size, each=each)
-    return counted(model, pool, class_names, **given).compute()
+    return scores_of(model, pool, class_names, **given).compute()
 
 
 @torch.inference_mode()
-def counted(
+def scores_of(
     model: nn.Module,
     pool,
     class_names: Sequence[str],
@@ -118,8 +120,9 @@ def counted(
     scores = SegmentationScores(class_names)
     scores.to(device)  # also where this process has no image
     bad = torch.zeros(1, device=device)  # images
+    streamed = zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True)
     with evaluating(model):
-        for rows, packed in zip(batches, pool.stream(torch.tensor(rows) for rows in batches), strict=True):
+        for rows, packed in counted(streamed, "evaluating", sum(map(len, batches)), lambda one: len(one[0])):
             h, w = pool.sizes[rows[0]].tolist()
             images, targets = packed[:, :3, :h, :w], packed[:, 3, :h, :w].to(device)
             p = probabilities(model, normalise(images.to(device)), window)
@@ -146,6 +149,30 @@ class Confusions:
     def all(self) -> np.ndarray:
         """float64 [n, K, K], pixels; the rows are the truth. The same on every process, which had a share each."""
         return all_mean(torch.from_numpy(self.found)).numpy() * world()
+
+
+class OwnSize:
+    """Collects the confusion matrix at the images' own size, as `segment` makes their masks, out of
+    `evaluate_segmentation(each=...)`. mask: position -> uint8 [H, W]."""
+
+    def __init__(self, mask: Callable[[int], np.ndarray], classes: int):
+        self.mask, self.found = mask, torch.zeros(classes, classes, dtype=torch.float64)
+
+    def __call__(self, row: int, image: Tensor, target: Tensor, probabilities: Tensor) -> None:
+        truth = torch.from_numpy(self.mask(row).copy()).to(probabilities.device)
+        p = F.interpolate(probabilities[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+        self.found += confusion_of(p.argmax(0), truth, len(self.found)).cpu()
+
+    def scores(self, class_names: Sequence[str]) -> dict:
+        """Mean IoU and that of each class; the same on every process, which had a share each."""
+        found = segmentation_metrics((all_mean(self.found) * world()).numpy(), class_names)
+        return {f"{key}_own_size": found[key] for key in ("miou", "per_class")}
+
+
+def all_of(*takers: Callable[..., None] | None) -> Callable[..., None] | None:
+    """`each` of `evaluate_segmentation` for several, where there is any."""
+    some = [one for one in takers if one is not None]
+    return (lambda *given: [one(*given) for one in some] and None) if some else None
 
 
 @torch.inference_mode()

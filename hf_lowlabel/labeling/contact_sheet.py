@@ -14,6 +14,7 @@ from .answer_kinds import kind_of
 from .labels import Asked
 from .suggestions import Suggestions
 
+UNPAINTED = "draw their masks with the tool that those of the data are from, and put them where those are"
 THUMB = 96  # px, side of a neighbour
 
 
@@ -70,8 +71,10 @@ def contact_sheet(task: Asked, why: list[dict], said: Suggestions) -> str:
         )
     title = f"{len(task.files)} images of {task.dataset} to label"
     how = f"strategy {task.strategy}, seed {task.seed}" + (f", features of {task.model}" if task.model else "")
+    unpainted = task.report.get("not_painted")  # the folder's page cannot take their masks
+    next_step = UNPAINTED if unpainted else kind_of(task.task).next_step
     lead = (
-        f"Chosen by {html.escape(how)}. Next: {kind_of(task.task).next_step}. The number below a neighbour is the "
+        f"Chosen by {html.escape(how)}. Next: {next_step}. The number below a neighbour is the "
         "distance of its features: 0 for the same image, 1.4 for images that have nothing in common."
     )
     return SHEET.format(title=html.escape(title), lead=lead, rows="\n".join(rows))

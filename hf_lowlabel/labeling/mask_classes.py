@@ -153,6 +153,15 @@ def check_name(name: str, advice: str = "Give another.") -> str:
     return name
 
 
+def check_two(names: Sequence[str], folder: Path, binary: bool) -> None:
+    """UserError for more classes than masks of 0 and 255 (binary) tell apart."""
+    if binary and len(names) > 2:
+        raise UserError(
+            f"There are {len(names)} classes for {str(folder)!r} ({series(names[:8])}), and the masks of its data, of "
+            f"0 and 255, tell two apart. Name two by --classes or in {CLASSES_FILE}."
+        )
+
+
 def goes_on_from(new: list[str], old: list[str], asked: list[str], some: bool = False) -> bool:
     """Whether a list of classes has further names, or other names for the numbers of the list that images were chosen
     with.

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ..commands import DONE, command
 from ..data.masks.own_names import CLASSES_FILE
-from ..data.pixels.masks import check_names
+from ..data.pixels.masks import IGNORE, check_names
 from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import read_json, sha256, whole, write_json
 from ..text import listed
 from .labels import Asked
-from .mask_classes import SharedList
+from .mask_classes import SharedList, check_two
 from .mask_places import Place, find_places, read_mask, with_ending
 from .missing_photos import check_there
 from .next_steps import refuse_mixing
@@ -90,9 +90,15 @@ def import_masks(
         for place in {one.folder for one in new} - {folder}:
             shared.join(place, Asked.load(place))
         check_names(shared.names)
+        check_two(shared.names, folder, any(place.binary for place in painted.values()))
         faults, ready = list[str](), dict[str, Painted]()
         for one in new:
-            read_mask(one.place, shared.names, shared.colors)
+            mask = read_mask(one.place, shared.names, shared.colors)
+            if one.place.binary and mask is not None and (mask == IGNORE).any():
+                faults.append(
+                    f"{one.place.mask} is not painted whole, and masks of 0 and 255 have no value for a pixel that is "
+                    "not: choose a class on the page and fill the rest with it (r)"
+                )
             target, ours = places[one.id].mask, {hashes.get(one.id) for hashes in taken.values()}
             if target.is_file() and sha256(target) not in (one.hash, *ours):
                 faults.append(f"{one.id!r} has another mask already, {target}; remove the one that is wrong")

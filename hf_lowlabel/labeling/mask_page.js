@@ -5,6 +5,7 @@ const mask = new Mask($("mask"));
 let state = null, at = 0, tool = "brush", current = 0, view = {scale: 1, x: 0, y: 0}, corners = [], locked = true;
 let holding = false, drag = null, writing = Promise.resolve(), unsaved = 0, lost = false, draft = false, turn = 0, failed = false;
 let folder = {};  // the header by which the server of another folder at this address knows that it is not asked
+let sized = false;  // whether the brush fits the first image, or is as somebody wants it
 let stamp = "";  // of the mask that is shown, as it lies on the disk
 const TAB = crypto.getRandomValues(new Uint32Array(4)).join("-");  // known as the writer of a mask whose answer was lost
 
@@ -98,6 +99,8 @@ async function show() {
     stamp = (answer.headers.get("ETag") || "").replaceAll('"', "");
     image.mask = stamp !== "";
     mask.load(picture.naturalWidth, picture.naturalHeight, values);
+    if (!sized) $("size").value = Math.max(2, Math.round(Math.min(mask.width, mask.height) / 30));
+    sized = true;
     locked = false;
     fit();
     if (!image.mask && state.model) await suggest(true);
@@ -155,7 +158,7 @@ function count() {
   $("bar").max = n;
   $("bar").value = state.review ? at + 1 : done;
   const open = mask.values ? mask.open() : 1, counts = mask.values ? mask.counts(state.classes.length) : [];
-  $("open").textContent = mask.values ? `${Math.round(100 * open)} % unpainted` + (draft ? ", a model's mask that nobody has accepted: Enter or a stroke accepts all of it, z takes it away" : "") : "";
+  $("open").textContent = mask.values ? `${Math.round(100 * open)} % unpainted` + (state.whole && open && open < 1 ? ": masks of 0 and 255 are painted whole (r)" : "") + (draft ? ", a model's mask that nobody has accepted: Enter or a stroke accepts all of it, z takes it away" : "") : "";
   $("accept").firstChild.textContent = draft ? "right, next" : here().mask ? "next" : "next without a mask";
   $("undo").disabled = !mask.past || !mask.past.length;
   $("redo").disabled = !mask.future || !mask.future.length;
@@ -370,7 +373,7 @@ function resize(by) {
 }
 
 for (const button of document.querySelectorAll("[data-tool]")) button.onclick = () => { choose(button.dataset.tool); button.blur(); };
-$("size").oninput = ring;
+$("size").oninput = () => { sized = true; ring(); };
 $("opacity").oninput = () => { mask.opacity = $("opacity").value / 100; if (mask.values) mask.draw(); };
 const WORK = {undo: () => step("undo"), redo: () => step("redo"), rest, suggest, closer: () => zoom(1.4), farther: () => zoom(1 / 1.4), fit, rename: () => rename(), back: () => go(at - 1), forward: () => go(at + 1), accept};
 for (const [id, work] of Object.entries(WORK)) $(id).onclick = event => { work(); if (event.detail) event.currentTarget.blur(); };
@@ -422,6 +425,7 @@ get("state").then(answer => answer.json()).then(answer => {
   mask.colors = state.classes.map(c => c.color);
   at = Math.max(0, state.review ? 0 : state.images.findIndex(i => !i.mask));
   choose("brush");
+  if (state.whole) $("partly").textContent = "Paint every pixel: masks of 0 and 255 have no value for others; r fills the rest with the chosen class.";
   count();
   return show();
 }).catch(error => tell(error.message));

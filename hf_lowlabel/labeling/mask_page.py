@@ -30,8 +30,8 @@ from .class_names import alike, typed
 from .display import answer_of
 from .labels import Asked
 from .mask_assist import Assistant
-from .mask_classes import check_name, given_classes, shared_with_data
-from .mask_places import Place, find_places, image_size, read_mask, read_rgb, write_mask
+from .mask_classes import check_name, check_two, given_classes, shared_with_data
+from .mask_places import Place, find_places, image_size, read_mask, read_rgb, stamp_of, write_mask
 from .mask_starts import Segmenter, superpixels
 from .mask_watch import Watch
 from .next_steps import after_masks
@@ -46,6 +46,7 @@ class Shown(NamedTuple):
     box: tuple[float, ...] = ()
 
 
+SEEN = (125, 105, 180)  # in the place of black, of a background, on the page alone
 HELD = 4  # images of which superpixels and a model's masks are remembered
 
 
@@ -75,12 +76,13 @@ class MaskSession:
         places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
-        self.only = only or {}
+        self.only, self.binary = only or {}, any(place.binary for place in self.places.values())
         self.model = Segmenter(model) if model else None
         self.given = {"model": model, "assist": assist, "value_range": list(value_range)}  # for the same page again
         self.value_range = range_of(value_range) or (self.model.value_range if self.model else None)
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
+        check_two(self.classes, self.folder, self.binary)
         self.said = read_suggestions(self.folder)
         self.remembered: dict[tuple[str, str], Answer] = {}
         self.written: dict[str, tuple[str, str]] = {}  # image -> the tab that wrote its mask last, and its stamp then
@@ -173,14 +175,16 @@ class MaskSession:
             "model": bool(self.model),
             "assist": bool(self.assistant),
             "review": bool(self.only),
+            "whole": self.binary,
             "next": self.next_command(),
         }
 
     def painted_classes(self) -> list[dict]:
         colors = palette(self.classes or ["-"])[: len(self.classes)].tolist()
+        shown = [color if any(color) else SEEN for color in colors]  # black is not seen on a dark image
         return [
             {"name": name, "color": list(self.colors.get(name, [color])[0])}
-            for name, color in zip(self.classes, colors, strict=True)
+            for name, color in zip(self.classes, shown, strict=True)
         ]
 
     def get(self, path: str, query: dict[str, str]) -> Answer | None:
@@ -275,8 +279,8 @@ class MaskSession:
         with self.lock:
             self.take_over_classes()
             name = self.fit(name)
-            if len(self.classes) == MAX_CLASSES:
-                raise UserError(f"There are {MAX_CLASSES} classes, which is all that a mask has numbers for.")
+            if len(self.classes) == (most := 2 if self.binary else MAX_CLASSES):
+                raise UserError(f"There are {most} classes, which is all that such a mask has numbers for.")
             self.write_classes([*self.classes, name], self.colors | further_color(name, self.classes, self.colors))
             return self.state()
 
@@ -333,15 +337,6 @@ class MaskSession:
         again = command("label", self.folder, task=None if self.asked else "segmentation", **self.given)
         then = self.next_command() if done or self.then is not None else again
         return f"{done} of {len(self.places)} images have a mask; next: {then}"
-
-
-def stamp_of(place: Place) -> str:
-    """Of the mask as it lies on the disk; "" where there is none."""
-    try:
-        found = place.mask.stat()
-    except FileNotFoundError:
-        return ""
-    return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
 
 
 def packed(array: np.ndarray) -> Answer:

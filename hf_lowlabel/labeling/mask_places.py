@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..arguments import DataArguments
 from ..data.annotations.annotations import find_drawn
 from ..data.files.folder_names import IMAGE_FOLDERS, MASK_FOLDERS
 from ..data.files.folders import ALIASES, holds_images, image_files, is_predicted, is_table, subfolders
@@ -27,9 +28,10 @@ from ..data.splits.split_roots import opened_folder
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
+from ..mask_palette import IGNORE_COLOR
 from ..text import series
 from .labels import Asked
-from .next_steps import colored_by
+from .next_steps import colored_by, painted_binary, why_not_mixed
 from .predicted import predicted
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".gif": "GIF"}  # that keep class numbers
@@ -43,11 +45,13 @@ class DrawnMasks(UserError):
 @dataclass
 class Place:
     """image: its file. mask: the file of its mask, which may not be there yet. colors: the file of the colours that it
-    is to have, beside the numbers that the page gives it; None: nobody has said that the masks are of colours."""
+    is to have, beside the numbers that the page gives it; None: nobody has said that the masks are of colours. binary:
+    it is to have 0 and 255 once it is painted whole."""
 
     image: Path
     mask: Path
     colors: Path | None = None
+    binary: bool = False
 
 
 def find_places(folder: Path, split: str = "train", selected: bool = False) -> dict[str, Place]:
@@ -103,11 +107,12 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
             "take the place of. Draw those of further images with the tool they are from, into the same folder, where "
             "all of them are read."
         )
-    out, colors = {}, colored_by(folder, Asked.load(folder)) if selected else None
+    asked, out = Asked.load(folder) if selected else None, {}
+    colors, binary = (colored_by(folder, asked), painted_binary(folder, asked)) if asked else (None, False)
     for id, file in files.items():
         path = PurePosixPath(file.path)
         new = root / path.with_name(f"{path.stem}_mask.png") if masks is None else masks / path.with_suffix(".png")
-        out[id] = Place(root / file.path, known.get(id, new), colors)
+        out[id] = Place(root / file.path, known.get(id, new), colors, binary)
     return out
 
 
@@ -136,6 +141,11 @@ def refuse_half(dataset: Any) -> None:
             f"The masks of {str(folder)!r} lie in {of_masks[0].name}/ beside {inside.name}/. Give the folder that both "
             f"are in, {str(inside.parent)!r}."
         )
+
+
+def why_unpainted(data: DataArguments, images: Path | None = None) -> str:
+    """Why no masks can be painted for data; "" where they can. images: to paint, which the words then name."""
+    return why_not_mixed(vars(data), images) or why_not_painted(data.dataset, data.dataset_split)
 
 
 def why_not_painted(dataset: Any, split: str = "train") -> str:
@@ -199,7 +209,9 @@ def read_mask(place: Place, names: list[str], colors: Colors) -> np.ndarray | No
                 "pixel, in the order of classes.txt from 0, and 255 where nothing is painted. Save it so, in one "
                 f"channel, name more classes, or move {place.mask.name} elsewhere."
             ) from error
-        drawn_binary = place.colors is None and image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
+        drawn_binary = (
+            not (place.colors or place.binary) and image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
+        )
     if drawn_binary:
         raise UserError(
             f"The mask of {place.image.name} has nothing but 0 and 255, as masks of one object have. This page reads "
@@ -211,6 +223,8 @@ def read_mask(place: Place, names: list[str], colors: Colors) -> np.ndarray | No
 def decoded(image: Image.Image, place: Place, coding: MaskFormat, num_classes: int) -> np.ndarray:
     """Classes by number; by colour where masks are of colours, or this one cannot be of numbers."""
     read = partial(decode_mask, image, num_classes=num_classes, id=place.image.name)
+    if place.binary:
+        return read(MaskFormat() if is_numbered(image) else MaskFormat("binary"))
     if place.colors is not None or coding.kind == "index":
         return read(coding)
     try:
@@ -232,6 +246,12 @@ def decoded(image: Image.Image, place: Place, coding: MaskFormat, num_classes: i
     return numbers
 
 
+def is_numbered(image: Image.Image) -> bool:
+    """Whether a mask has the palette of those that are written here, and not of another program that draws 0 and 255
+    through one."""
+    return image.mode == "P" and tuple((image.getpalette() or [])[3 * IGNORE :]) == IGNORE_COLOR
+
+
 def coding_of(place: Place, names: list[str], colors: Colors) -> MaskFormat:
     """How a mask is written. Raises UserError where masks are of colours, and not each of the classes has one."""
     missing = [name for name in names if name not in colors]
@@ -247,10 +267,20 @@ def coding_of(place: Place, names: list[str], colors: Colors) -> MaskFormat:
     return make_coding("colors", names, colors, ())
 
 
+def stamp_of(place: Place) -> str:
+    """Of the mask as it lies on the disk; "" where there is none."""
+    try:
+        found = place.mask.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
+
+
 def write_mask(place: Place, mask: np.ndarray, names: list[str], colors: Colors) -> None:
     """A palette picture of class numbers, whole or not at all, in the colours of the classes where each has one; none
     is left of a mask in which nothing is painted.
 
+    Among masks of 0 and 255 one that is painted whole is such a mask; they have no value for a pixel that is not.
     It has the format that its name says. One that does not keep numbers, as JPEG and WebP, becomes PNG, and so does the
     name in `place`.
     """
@@ -259,7 +289,10 @@ def write_mask(place: Place, mask: np.ndarray, names: list[str], colors: Colors)
         return
     format = FORMATS.get(place.mask.suffix.lower())
     with whole(place.mask) as part:
-        save_mask(mask, names, part, format or "PNG", declared=coding_of(place, names, colors).class_colors())
+        if place.binary and mask.max() <= 1:
+            Image.fromarray(255 * mask).save(part, format or "PNG")
+        else:
+            save_mask(mask, names, part, format or "PNG", declared=coding_of(place, names, colors).class_colors())
     if format is None:
         place.mask = with_ending(place.mask, ".png")
 

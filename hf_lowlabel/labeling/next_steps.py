@@ -139,10 +139,10 @@ def why_not_mixed(said: Mapping[str, Any], images: Path | None = None) -> str:
 
     images: to paint, which the words then name.
     """
-    kind = "instances" if said.get("instances") else said.get("mask_format")
-    if kind in (None, "index", "colors"):
+    binary = said.get("mask_format") == "binary" and said.get("mask_ignore")
+    if not (said.get("instances") or binary):
         return ""
-    of = "with --instances" if kind == "instances" else f"of --mask-format {kind}"
+    of = "with --instances" if said.get("instances") else "of --mask-format binary with --mask-ignore"
     which = f"the images in {str(images)!r}" if images else "further images"
     return (
         f"The masks of the data are {of}, and the page paints class numbers, which cannot lie among them. Draw the "
@@ -164,6 +164,11 @@ def declared_colors(data: DataArguments) -> Colors:
 def colored_by(folder: Path, asked: Asked) -> Path | None:
     """The file of the colours that the masks of a folder to label have; None where they are class numbers alone."""
     return folder / CLASSES_FILE if settings_so_far(folder, asked).get("mask_format") == "colors" else None
+
+
+def painted_binary(folder: Path, asked: Asked) -> bool:
+    """Whether the masks of a folder to label lie among masks of 0 and 255."""
+    return settings_so_far(folder, asked).get("mask_format") == "binary"
 
 
 def after_labels(folder: Path, asked: Asked, run: Path | None = None) -> str:

@@ -14,8 +14,10 @@ from ..commands import DONE
 from ..errors import UserError
 from ..files import COPY, read_json, write_json, write_text
 from ..finetuning.graph import rooted
+from ..labeling.answer_kinds import kind_of
 from ..labeling.contact_sheet import thumbnail
 from ..labeling.labels import Asked
+from ..labeling.mask_places import why_unpainted
 from ..labeling.next_steps import declared_colors
 from ..labeling.suggestions import Suggestions
 from ..labeling.to_label import NoneReadable, export, is_complete
@@ -39,8 +41,10 @@ def write_advice(
     """
     write_json(folder / "advice.json", as_json(ready, advice))
     asked = np.arange(len(x)) if asked is None else asked
-    chosen = to_label_folder(ready, advice, x, asked, folder / "to_label") if advice.next else None
-    write_text(folder / DONE, page(ready, advice))
+    painted = bool(advice.next) and kind_of(ready.task.name).page == "mask"
+    why = why_unpainted(ready.config.data, folder / "to_label" / "images") if painted else ""
+    chosen = to_label_folder(ready, advice, x, asked, folder / "to_label", bool(why)) if advice.next else None
+    write_text(folder / DONE, page(ready, advice, why))
     return chosen
 
 
@@ -84,22 +88,23 @@ def read_advice(run: Path) -> dict[str, Any]:
     return said
 
 
-def to_label_folder(ready: Prepared, advice: Advice, x: np.ndarray, asked: np.ndarray, folder: Path) -> Path | None:
+def to_label_folder(
+    ready: Prepared, advice: Advice, x: np.ndarray, seen: np.ndarray, folder: Path, unpainted: bool
+) -> Path | None:
     """A folder for `hf-lowlabel label`, which knows the labels there are already; None where no image can be read any
-    more, which is no fault of the run."""
+    more, which is no fault of the run. unpainted: its masks are drawn elsewhere."""
     if is_complete(folder):  # of a search that was killed after it: somebody may have labeled since
         return folder
     dataset, split = ready.dataset, ready.chosen.split
     rows = np.array([r.rows[0] for r in advice.next])
     at = np.asarray(ready.training.indices)
-    task = Asked.of(
-        dataset, split, task=ready.task.name, strategy="doubt", class_colors=declared_colors(ready.config.data)
-    )
-    why = reasons(rooted(x), np.searchsorted(asked, rows), dataset, at[asked])
+    colors, report = declared_colors(ready.config.data), {"not_painted": True} if unpainted else {}
+    asked = Asked.of(dataset, split, task=ready.task.name, strategy="doubt", class_colors=colors, report=report)
+    why = reasons(rooted(x), np.searchsorted(seen, rows), dataset, at[seen])
     ids = ready.training.ids
     said: Suggestions = {ids[r.rows[0]]: (r.looks_like, r.why) for r in advice.next}
     try:
-        export(folder, dataset, at[rows], task, why, said)
+        export(folder, dataset, at[rows], asked, why, said)
     except NoneReadable:
         log.warning("None of the images to label next can be read any more: %s is left out", folder)
         return None
@@ -117,8 +122,9 @@ STYLE = """
 """
 
 
-def page(ready: Prepared, advice: Advice) -> str:
-    """One HTML page without scripts: sentences, the ladder, and the images behind them."""
+def page(ready: Prepared, advice: Advice, unpainted: str = "") -> str:
+    """One HTML page without scripts: sentences, the ladder, and the images behind them. unpainted: why our page cannot
+    take the masks of the images to label next."""
     ids, at = ready.training.ids, ready.training.indices
 
     def figures(remarks: list[Remark]) -> str:
@@ -151,7 +157,9 @@ def page(ready: Prepared, advice: Advice) -> str:
         ("copies", "Near-duplicates"),
         ("strangers", "Outliers"),
     )
-    parts += [f"<h2>{title}</h2>{figures(found)}" for key, title in titles if (found := getattr(advice, key))]
+    said = {"next": f"<p>{html.escape(unpainted)}</p>" if unpainted else ""}
+    lists = ((key, title, getattr(advice, key)) for key, title in titles)
+    parts += [f"<h2>{title}</h2>{said.get(key, '')}{figures(found)}" for key, title, found in lists if found]
     title = html.escape(f"Advice on {ready.dataset.name}")
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, '

@@ -39,7 +39,7 @@ from .encoders import name_of
 from .from_words import from_words
 from .on_features import from_features
 from .on_training import from_training
-from .report import Advice
+from .report import Advice, said_overrun
 from .request import DRAW, checked
 from .rungs import Tried
 from .search_state import check_unseen, claimed, readable, take_up
@@ -51,8 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("hf_lowlabel")
 MINUTES = 20.0
 GIVEN = (  # settings of `finetune` that are taken as they are
-    *SOURCE,
-    *MASKS,
+    *(*SOURCE, *MASKS),
     *"test_dataset_split architecture image_size stored_size max_bad task seed device".split(),
 )
 
@@ -183,7 +182,7 @@ def auto(
     Raises:
         UserError: bad input, before anything is computed.
     """
-    begin, said = time.perf_counter(), dict(locals())
+    begin, computed, said = time.perf_counter(), time.process_time(), dict(locals())
     said |= checked(said)
     logging_level(is_main_process())
     models, labels, features, split = (said[name] for name in ("models", "labels", "features", "split"))
@@ -217,15 +216,17 @@ def auto(
                 take_up(ready, models, [name_of(one) for one in models], minutes, train, asked)
                 if kind.climbs:
                     ready = readable(ready, keep)
-                names = None
-                if text_model is not None:
-                    names = by_names(ready, text_model, words, prompts, keep, device, max_bad)
+                known = ready, text_model, words, prompts, keep, device, max_bad
+                names = None if text_model is None else by_names(*known)
                 left = 60 * minutes - (time.perf_counter() - begin)
                 best = (
                     Best(*from_features(ready, given, models, keep, to_label, left, train, names))
                     if kind.climbs
                     else Best(*from_training(ready, given, models, keep, to_label, left, train))
                 )
+            took = time.perf_counter() - begin, time.process_time() - computed
+            if late := said_overrun(minutes, *took, ready.accelerator.device.type == "cpu"):
+                log.warning(late)
             return best
     except NoLabels as missing:
         if text_model is None or not kind.climbs:
@@ -333,12 +334,12 @@ class NoLabels(UserError):
         every = command("loop", data, **data_flags(given, MASKS) | known | {"dataset": None}, model=model)
         no_label = f"No image of {dataset.name!r} has {task.label_words if painted else 'a label'}."
         if mixed:
-            flag = "--instances" if given["instances"] else f"--mask-format {given['mask_format']}"
+            flag = "--instances" if given["instances"] else "--mask-ignore among masks of 0 and 255"
             return super().__init__(
                 f"{no_label} The page paints class numbers, and no masks of {flag}. Draw these with another tool and "
                 "put them beside the images, or leave the flag out."
             )
-        if painted and given["mask_format"] == "colors":  # which `select` knows of a finished model alone
+        if painted and given["mask_format"] in ("binary", "colors"):  # which `select` knows of a finished model alone
             return super().__init__(f"{no_label} Choose some (`{every}`) and paint them on its page.")
         then = (
             f"and put the masks beside the images (`{take}`), or do all by `{every}`."

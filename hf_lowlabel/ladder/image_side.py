@@ -88,8 +88,8 @@ def at_fitting_side(
             barrier()
         side = read_kept(path)
         said = (
-            f"Learned from images of {side['image_size']} px, which fit the time; with more --minutes or a GPU they "
-            "are larger, and --image-size sets the side."
+            f"Learned from images of {side['image_size']} px on the shorter side, which fit the time; with more "
+            "--minutes or a GPU they are larger, and --image-size sets that side."
         )
     if side["stored_size"] is None:
         return ready, dict(given), None

@@ -79,10 +79,9 @@ def settle(
             log.log(level, said, max(left, 0), more)
             return Fitting(folds, FEWEST, min(int(longer * FEWEST), MOST), attempts, later)
         said = (
-            "%s would need about %d minutes, and %d are left: not tried. A new search with %d more --minutes, in "
-            "another --output-dir, tries it"
+            "%s is not tried: there is no time for it. A new search with %d more --minutes, in another --output-dir, "
+            "tries it"
         )
-        there = max(math.floor(left / SPENT / 60), 0)
         later[attempts[-1].name] = more
-        log.log(level, said, attempts.pop().name, there + more, there, more)
+        log.log(level, said, attempts.pop().name, more)
     return Fitting(choices[-1], FEWEST, FEWEST, [], later)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation.near_copies import copies_tested
 from ..finetuning.graph import class_shares
-from ..text import listed, percent
+from ..text import duration, listed, percent
 from ..training.preparing import Prepared
 from . import advice as find
 from .advice import Remark
@@ -18,6 +18,8 @@ from .encoders import Features
 from .estimates import FARTHEST, MORE, Curve, Help, Interval, accuracy, confidence, labels_for, unlabeled_help
 from .fair_sample import Likeness, likeness, some_without
 from .rungs import Tried
+
+OVER, LEAST_OVER = 1.25, 60.0  # times the minutes, and seconds, from which on a search says that it took longer
 
 
 @dataclass
@@ -195,6 +197,23 @@ def said_needed(curve: Curve, goal: float, labels: int, words: str) -> str:
 
 def said_unlike(found: Likeness | None) -> list[str]:
     return [found.sentence] if found is not None and found.sentence else []
+
+
+def said_overrun(minutes: float, seconds: float, computed: float, on_cpu: bool) -> str:
+    """That a search took much longer than `minutes`; "" where it did not.
+
+    Args:
+        minutes: that were asked for. seconds: that it took.
+        computed: seconds of the processor that this process had. on_cpu: the network runs there too.
+    """
+    if seconds < max(OVER * 60 * minutes, LEAST_OVER):
+        return ""
+    why = (
+        f": it had the processor for {duration(computed)} of them, since the machine is busy with other work or slow "
+        "to read, and the times said here are of that"
+    )
+    why = why if on_cpu and 2 * computed < seconds else ""
+    return f"The search took {duration(seconds)}, with --minutes {minutes:g}{why}."
 
 
 def said_later(later: Mapping[str, int]) -> list[str]:

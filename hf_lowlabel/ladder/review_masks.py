@@ -96,7 +96,7 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     write_json(run / NAME, {"images": [{"image": id, **shown._asdict()} for id, shown in found.items()]})
     folder, no_page = Path(str(data.dataset)).expanduser(), ""
     try:
-        if why := why_not_mixed(vars(data)) or colorless(folder, names, data.mask_format):
+        if why := why_not_mixed(vars(data)) or unlike_numbers(folder, names, data.mask_format):
             raise UserError(why)
         if not set(found) <= set(find_places(folder, data.dataset_split)):
             raise UserError("The page shows the masks of a folder of images alone.")
@@ -112,8 +112,11 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, then)
 
 
-def colorless(folder: Path, names: list[str], mask_format: str | None) -> str:
-    """Why the page cannot paint in the colours of masks: it has them from classes.txt beside the images."""
+def unlike_numbers(folder: Path, names: list[str], mask_format: str | None) -> str:
+    """Why the page cannot paint over masks that are of 0 and 255, or of colours: it has those from classes.txt beside
+    the images."""
+    if mask_format == "binary":
+        return "The masks are of 0 and 255, and the page paints over class numbers alone."
     file = folder / CLASSES_FILE
     known, colors = list_classes(file) if file.is_file() else (names, Colors())
     missing = [name for name in known if name not in colors]

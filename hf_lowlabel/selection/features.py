@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..data.caches.decoding import CHUNK, check_share, cores, decode_chunks, in_threads
 from ..data.dataset import ImageDataset
 from ..data.pixels.images import square_of
-from ..distributed import all_rows, all_texts, barrier, choose_device, interactive, rank, world
+from ..distributed import all_rows, all_texts, barrier, choose_device, rank, world
 from ..errors import UserError
 from ..models import create_backbone
 from ..models.memory_format import best_layout
+from ..progress import Progress
 from ..views.table import build_view
 from .feature_file import Features, collect, file_in, read
 
@@ -148,7 +148,7 @@ def batches(
     threads = cores() if workers is None else workers
     chunks: list[Tensor] = []
     kept: list[np.ndarray] = []
-    with tqdm(total=len(mine), desc="features", unit="img", disable=not interactive(), leave=False) as bar:
+    with Progress("features", len(mine)) as bar:
         for start, images, errors in decode_chunks(source, mine, threads, **square_of(prep)):
             good = [row for row in range(len(images)) if start + row not in errors]
             skipped += [(source.ids[mine[at]], reason) for at, reason in sorted(errors.items())]
@@ -156,7 +156,7 @@ def batches(
                 check_share(skipped, len(members), max_bad)
             chunks.append(images[good])
             kept.append(mine[start + np.array(good, dtype=np.int64)])
-            bar.update(len(images))
+            bar.add(len(images))
             if (start + len(images)) % BATCH and start + len(images) < len(mine):
                 continue
             x = torch.cat(chunks).to(device)

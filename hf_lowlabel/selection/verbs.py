@@ -23,8 +23,8 @@ from ..evaluation.neighbors import rows_of, unit
 from ..files import A_MODEL, by_name
 from ..labeling.answer_kinds import Kind, kind_of
 from ..labeling.labels import Asked, read_classes
-from ..labeling.mask_places import why_not_painted
-from ..labeling.next_steps import declared_colors, given_to_select, keep_here, why_not_mixed
+from ..labeling.mask_places import why_unpainted
+from ..labeling.next_steps import declared_colors, given_to_select, keep_here
 from ..labeling.to_label import check_folder, export
 from ..methods import check_arguments
 from ..models import create_backbone
@@ -256,9 +256,7 @@ def check_asked(strategy: str, given: dict[str, Any]) -> None:
 
 def tell_unpainted(data: DataArguments, kind: Kind) -> str:
     """Why no masks can be painted for these data; "" where they can, or none are."""
-    why = ""
-    if kind.page == "mask":
-        why = why_not_mixed(vars(data)) or why_not_painted(data.dataset, data.dataset_split)
+    why = why_unpainted(data) if kind.page == "mask" else ""
     if why:
         log.warning("%s", why)
     return why

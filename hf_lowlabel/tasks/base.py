@@ -277,8 +277,10 @@ class Task(Doubting, Judging, Speaker):
         *,
         window: int | None = None,
         folder: Path | None = None,
+        source: ImageDataset | None = None,
     ) -> dict[str, Any]:
-        """All metrics on some images, the same on every process; with `folder`, pictures of them are left there."""
+        """All metrics on some images, the same on every process; with `folder`, pictures of them are left there, and
+        masks are scored at their own size too, with the `source` of the images."""
 
     @abc.abstractmethod
     def tallies(self, model: nn.Module, images: Examples, names: list[str], window: int | None = None) -> np.ndarray:

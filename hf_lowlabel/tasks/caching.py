@@ -9,16 +9,16 @@ import os
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.caches.image_cache import ResidentCache, build_cache
 from ..data.caches.padded_cache import build_padded_cache
 from ..data.dataset import ImageDataset
 from ..data.pixels.images import square_of
-from ..distributed import all_gather, all_rows, interactive, world
+from ..distributed import all_gather, all_rows, world
 from ..errors import UserError
 from ..machine import free_memory
+from ..progress import Progress
 
 log = logging.getLogger("hf_lowlabel")
 
@@ -37,7 +37,7 @@ def square_cache(
     Raises:
         UserError: more images than `max_bad` allows cannot be read.
     """
-    with _bar(len(indices), what) as bar:
+    with Progress(f"reading {what}", len(indices)) as bar:
         cache = build_cache(
             dataset,
             indices,
@@ -65,7 +65,7 @@ def padded_cache(
 ):
     """Images at their own size, or scaled to `long_side` px on the longer side, with their masks or without; see
     `build_padded_cache`."""
-    with _bar(len(indices), what) as bar:
+    with Progress(f"reading {what}", len(indices)) as bar:
         cache = build_padded_cache(
             dataset,
             indices,
@@ -80,17 +80,13 @@ def padded_cache(
     return cache
 
 
-def _bar(count: int, what: str) -> tqdm:
-    return tqdm(total=count, desc=f"reading {what}", unit="img", disable=not interactive(), leave=False)
-
-
-def _common(data: DataArguments, device, bar: tqdm) -> dict:
+def _common(data: DataArguments, device, bar: Progress) -> dict:
     return dict(
         device=device,
         memory_budget=memory_budget(data, device),
         workers=data.workers,
         streaming="auto" if data.streaming is None else data.streaming,
-        progress=lambda done, total: bar.update(done - bar.n),
+        progress=lambda done, total: bar.add(done - bar.done),
     )
 
 

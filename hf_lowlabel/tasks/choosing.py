@@ -15,6 +15,7 @@ from ..text import percent
 from .data_classes import Chosen
 
 log = logging.getLogger("hf_lowlabel")
+DRAWN = "of the labeled images, held out"  # end of the words on a test set that nobody asked for
 
 
 def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDataset) -> Chosen:
@@ -30,11 +31,7 @@ def choose_split(task: Any, data: DataArguments, seed: int, dataset: ImageDatase
     if data.split is not None and data.num_labels is not None:
         raise UserError("Give --num-labels N (a budget to draw) or --split split.json (a manifest): not both.")
     given = task.read_split(data, dataset) if data.split else None
-    held_out = (
-        "held out by the manifest"
-        if data.split
-        else f"{percent(data.test_fraction, 0)} of the labeled images, held out"
-    )
+    held_out = "held out by the manifest" if data.split else f"{percent(data.test_fraction, 0)} {DRAWN}"
     if given is not None:
         own = given.without_foreign(dataset)  # folders by day are no classes
         check_held(task.match(own, given.class_names), given, str(data.split))

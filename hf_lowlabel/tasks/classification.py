@@ -182,6 +182,7 @@ class Classification(Task):
         *,
         window: int | None = None,
         folder: Path | None = None,
+        source: ImageDataset | None = None,
     ) -> dict[str, Any]:
         if window is not None:
             raise UserError(f"A window is for segmentation; this is a {self.product}. Leave out --window.")

@@ -8,10 +8,12 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from ..evaluation.confusion import shown_miou
-from ..text import listed
+from ..evaluation.confusion import segmentation_metrics, shown_miou
+from ..text import listed, percent
 from .cross_validation import of_masks
 from .data_classes import Examples, LeftOut
+
+FEW = 5  # classes at most whose scores fit in a sentence
 
 
 class Judging(abc.ABC):
@@ -92,6 +94,16 @@ class JudgingMasks(Judging):
 
     def judgeable(self, shows: np.ndarray) -> np.ndarray:
         return np.asarray(shows.any(1))  # a mask may be ignored everywhere
+
+    def said_left_out(self, tallies: np.ndarray, names: list[str], shows: np.ndarray | None = None) -> list[str]:
+        """The IoU of each class too, where they are few."""
+        said = super().said_left_out(tallies, names, shows)
+        if len(names) > FEW or not self.tells_apart(tallies):
+            return said
+        found = segmentation_metrics(self.judged(tallies).sum(0), names)
+        three = zip(names, found["per_class"], found["per_class_share"], strict=True)
+        each = ", ".join(f"{name} {percent(iou, 0)}" for name, iou, share in three if share)
+        return [f"IoU of each class in cross-validation: {each}.", *said]
 
     def lone(self, tallies: np.ndarray) -> np.ndarray:
         shown = self.shown(tallies)

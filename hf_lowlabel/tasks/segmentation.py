@@ -26,7 +26,7 @@ from ..distributed import choose_device, is_main_process
 from ..errors import OneClass, UserError
 from ..evaluation import plots
 from ..evaluation.confusion import errors_over_images, segmentation_metrics
-from ..evaluation.segmentation import Confusions, counted, evaluate_segmentation, unsure
+from ..evaluation.segmentation import Confusions, all_of, evaluate_segmentation, scores_of, unsure
 from ..finetuning.pixel_probe import PixelProbe
 from ..models.segmentation import architecture_of, copy_code
 from ..objective import FinetuneObjective
@@ -45,7 +45,7 @@ from .judging import JudgingMasks
 from .networks import LARGEST_VIEW, Network, squares_per_image, typical_side, whole_views
 from .pixels import fit_probe
 from .predicted_masks import mask_rows
-from .segmenters import load_segmenter, seen, segmenter_for
+from .segmenters import load_segmenter, of_own_size, seen, segmenter_for
 from .uncertainty import Doubt
 
 NO_CLASSES = ("background", "object")  # for images of which no mask is read
@@ -248,11 +248,14 @@ class Segmentation(JudgingMasks, Task):
         *,
         window: int | None = None,
         folder: Path | None = None,
+        source: ImageDataset | None = None,
     ) -> dict[str, Any]:
         square = window and (window, window)
         each = None if folder is None else Confusions(len(images.cache), len(names))
-        of = dict(indices=images.members, window=square, each=each, **seen(model))
+        own = of_own_size(model, images, names, source)
+        of = dict(indices=images.members, window=square, each=all_of(each, own), **seen(model))
         metrics = evaluate_segmentation(model, images.cache, names, **of) | card.size_scored(model)
+        metrics |= own.scores(names) if own is not None else {}
         if each is not None:
             metrics |= errors_over_images(each.all())
         if folder is not None and is_main_process():
@@ -265,7 +268,7 @@ class Segmentation(JudgingMasks, Task):
         """Confusion matrices [n, K, K], pixels; the rows are the truth."""
         each = Confusions(len(images.cache), len(names))
         more = dict(indices=images.members, window=window and (window, window), each=each)
-        counted(model, images.cache, names, **more, **seen(model))
+        scores_of(model, images.cache, names, **more, **seen(model))
         return each.all()[images.members.numpy()]
 
     def frozen_row(

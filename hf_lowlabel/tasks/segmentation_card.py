@@ -49,10 +49,12 @@ def size_note(metrics: dict[str, Any]) -> list[str]:
     side = metrics.get(SCORED_AT)
     if not side:
         return []
-    return [
-        f"Scored on images and masks resized to {side} px on the longer side, so that each weighs about the same; "
-        "`predict` writes masks at the image's own size, where finer borders may score some points lower."
-    ]
+    said = f"Scored on images and masks resized to {side} px on the longer side, so that each weighs about the same; "
+    if (own := metrics.get("miou_own_size")) is None:
+        own = "where finer borders may score some points lower."
+        return [f"{said}`predict` writes masks at the image's own size, {own}"]
+    each = per_class({**metrics, "per_class": metrics["per_class_own_size"]})
+    return [f"{said}at their own size, as `predict` writes masks, mean IoU is {own:.4f}.", f"IoU at own size  {each}"]
 
 
 def seen_at(record: RunRecord) -> str:

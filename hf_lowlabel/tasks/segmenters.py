@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..arguments import ModelArguments
+from ..data.dataset import ImageDataset
 from ..errors import UserError
+from ..evaluation.segmentation import OwnSize
 from ..models import LoadReport, brings_code, create_backbone
 from ..models.saved_models import open_model
 from ..models.segmentation import create_segmenter
 from ..models.segmenter import LowLabelForSemanticSegmentation
 from ..text import series
+from .data_classes import Examples
 from .networks import is_model_folder
 
 
@@ -67,3 +71,11 @@ def seen(model: nn.Module) -> dict[str, Sequence[float]]:
     """How a segmenter wants its images normalised."""
     config: Any = model.config
     return dict(mean=config.image_mean, std=config.image_std)
+
+
+def of_own_size(model: nn.Module, images: Examples, names: list[str], source: ImageDataset | None) -> OwnSize | None:
+    """Scores the masks of `source` as they are, where images and masks are resized to be scored."""
+    if source is None or not model.config.image_size:
+        return None
+    at = np.asarray(images.cache.indices)
+    return OwnSize(lambda row: source.mask(int(at[row])), len(names))

@@ -113,7 +113,7 @@ def test_rgb_masks_need_colors_unless_gray():
 def test_masks_of_0_and_255_must_be_declared():
     present = np.zeros(256, bool)
     present[[0, 255]] = True
-    with pytest.raises(UserError, match="nothing but 0 and 255 in 7 masks of 'mine'.*'binary'"):
+    with pytest.raises(UserError, match="nothing but 0 and 255 in 7 masks of 'mine'.*--mask-format binary"):
         check_values(present, MaskFormat(), 7, "mine")
     check_values(present, MaskFormat(ignore=(255,)), 7, "mine")
     present[1] = True

@@ -113,7 +113,7 @@ def test_a_mask_may_be_drawn_into_the_transparency(tmp_path, mode, color):
     source = load_segmentation(tmp_path, mask_format="binary")
     assert (source.mask(0) == CORNER).all()
     if color is not None:
-        with pytest.raises(UserError, match="transparency .*'binary'"):
+        with pytest.raises(UserError, match="transparency .*--mask-format binary"):
             load_segmentation(tmp_path, classes=["a", "b"]).mask(0)
 
 
@@ -219,7 +219,7 @@ def test_values_that_are_ignored_beside_a_transparent_colour(tmp_path, color):
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_objects_drawn_into_the_transparency_are_no_numbers(tmp_path, mode):
     masked(tmp_path, [drawn(255, mode)])
-    with pytest.raises(UserError, match="transparency .*'binary'"):
+    with pytest.raises(UserError, match="transparency .*--mask-format binary"):
         load_segmentation(tmp_path, instances=True).mask(0)
 
 

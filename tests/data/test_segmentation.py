@@ -285,9 +285,9 @@ def test_bad_masks_and_images(tmp_path, caplog):
     folder(tmp_path / "b", 6, 6)
     for i in range(6):
         save(tmp_path / f"b/masks/{i}.png", 255 * (mask(20 + i) > 1))
-    with pytest.raises(UserError, match="nothing but 0 and 255.*'binary'"):
+    with pytest.raises(UserError, match="nothing but 0 and 255.*--mask-format binary"):
         build_padded_cache(load_segmentation(tmp_path / "b", classes=["a", "b"]), np.arange(6), masks=True)
-    with pytest.raises(UserError, match="no mask value but 0 and 255.*'binary'"):
+    with pytest.raises(UserError, match="no mask value but 0 and 255.*--mask-format binary"):
         load_segmentation(tmp_path / "b")
     binary = load_segmentation(tmp_path / "b", mask_format="binary")
     assert binary.class_names == ["background", "object"]

@@ -20,7 +20,7 @@ from hf_lowlabel.evaluation.confusion import (
     segmentation_metrics,
     shown_miou,
 )
-from hf_lowlabel.evaluation.overlays import Examples, overlay, palette, save_mask, voc_color
+from hf_lowlabel.evaluation.overlays import Examples, lit, overlay, palette, save_mask, voc_color
 from hf_lowlabel.evaluation.segmentation import (
     evaluate_segmentation,
     probabilities,
@@ -233,3 +233,11 @@ def test_the_score_of_masks_left_out_is_the_mean_over_the_classes_they_show():
         assert shown_miou(counts) == pytest.approx(np.mean(found["per_class"][:shown]))
     with pytest.raises(UserError, match="No pixel has a class"):
         shown_miou(np.zeros((4, 4)))
+
+
+def test_an_image_that_is_all_but_black_is_shown_brighter():
+    dim = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], (1, 20, 3))
+    shown = lit(dim)
+    assert shown.max() == 255 and shown.min() == 0 and (np.diff(shown[:, 0, 0].astype(int)) > 0).all()
+    for usual in (dim + 100, np.zeros_like(dim)):
+        assert (lit(usual) == usual).all()

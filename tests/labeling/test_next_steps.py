@@ -267,7 +267,8 @@ def test_a_command_is_quoted_and_its_folder_is_free(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "meant, said", [("mask_format: binary", "--mask-format binary"), ("instances: true", "--instances")]
+    "meant, said",
+    [("mask_format: binary\nmask_ignore: [64]", "--mask-ignore"), ("instances: true", "--instances")],
 )
 def test_class_numbers_are_not_put_among_masks_of_another_format(chosen, tmp_path, capsys, meant, said):
     """Said before anything is painted, and before anything is copied."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -69,6 +70,26 @@ class Hand:
         return 0 if mask is None else int((mask == 1).sum())
 
 
+@pytest.mark.parametrize("side, size", [(160, "5"), (600, "20")])
+def test_the_brush_fits_the_first_image_and_stays_as_it_is_set(tmp_path, browser, side, size):  # noqa: F811
+    from playwright.sync_api import expect
+
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (2 * side, side)).save(tmp_path / name)
+    made = partial(MaskSession, classes=["background", "cell"])
+    with serving(tmp_path, made) as server, contextlib.closing(browser.new_page()) as page:
+        opened(page, server.url)
+        expect(page.locator("#open")).to_contain_text("unpainted")
+        assert page.input_value("#size") == size
+        page.keyboard.press("]")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#id")).to_have_text("b.png")
+        expect(page.locator("#open")).to_contain_text("unpainted")
+        assert int(page.input_value("#size")) > int(size)
+    shown = server.session.state()["classes"][0]["color"]
+    assert min(abs(sum(shown) / 3 - v) for v in (0, 255)) > 60  # seen on a dark image, and on a bright one
+
+
 @contextlib.contextmanager
 def painting(browser, folder, count=3, model=None, assist=None):  # noqa: F811
     from playwright.sync_api import expect
@@ -88,6 +109,7 @@ def painting(browser, folder, count=3, model=None, assist=None):  # noqa: F811
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
         opened(page, server.url)
+        page.evaluate("sized = true; $('size').value = 24; 0")
         hand = Hand(page, server.session)
         hand.press("2")
         yield hand

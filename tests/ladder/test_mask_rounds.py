@@ -3,6 +3,7 @@
 The folders are those of a loop, made without a model."""
 
 import gzip
+import html
 import json
 import os
 import time
@@ -184,38 +185,80 @@ def test_what_auto_and_loop_say_comes_next_is_not_refused(network, tmp_path, cap
     assert main(["auto", str(data), *how, "--to-label", "1", "--output-dir", str(run)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     loops = ["loop", str(data), *how, "--no-page", "--per-round", "1", "--output-dir", str(tmp_path / "loop")]
-    if kind == "binary":
-        assert "hf-lowlabel label" not in last and "of --mask-format binary" in last and "to_label/images" in last
-        assert main(loops) == 2 and "of --mask-format binary" in capsys.readouterr().err
-        assert not (tmp_path / "loop" / "round-1").exists()
-        return
     assert last.startswith("next: hf-lowlabel label ")
     assert main(loops) == 0
     for place in (run / "to_label", tmp_path / "loop" / "round-1" / "to_label"):
         page = session_of(place, None, [], None, 400)
         file = next(iter(page.places))
         page.save({"file": file}, zlib.compress(truth[Asked.load(place).files[file]].tobytes()))
-        assert [c["color"] for c in page.state()["classes"]] == [list(RED), list(GREEN)]
-    assert (
-        main(
-            [
-                "split",
-                "--task",
-                "segmentation",
-                "--from",
-                str(run / "to_label"),
-                "--dataset",
-                str(data),
-                "--output",
-                str(tmp_path / "s.json"),
-            ]
-        )
-        == 0
-    )
-    assert "--mask-format colors" in capsys.readouterr().out.splitlines()[-1]
-    found = load_segmentation(data, mask_format="colors", classes=str(run / "to_label" / "classes.txt"))
+        assert kind == "binary" or [c["color"] for c in page.state()["classes"]] == [list(RED), list(GREEN)]
+    put = ["split", "--task", "segmentation", "--from", str(run / "to_label"), "--dataset", str(data)]
+    assert main([*put, "--output", str(tmp_path / "s.json")]) == 0
+    assert f"--mask-format {kind}" in capsys.readouterr().out.splitlines()[-1]
+    found = load_segmentation(data, mask_format=kind, classes=str(run / "to_label" / "classes.txt"))
     assert found.has_target.sum() == 5
     assert all((found.mask(i) == truth[id]).all() for i, id in enumerate(found.ids) if found.has_target[i])
+
+
+def test_rounds_of_masks_of_0_and_255_go_on_in_these(made):
+    """A mask that is painted whole, those of other tools, and none that training would take for another."""
+    named = ["background", "disc"]
+    made.asks(0, IDS[:4], class_names=named, given=dict(dataset=str(made.data), mask_format="binary"))
+    page = session_of(made.place(0), None, [], None, 400)
+    files, masks = list(Asked.load(made.place(0)).files), made.place(0) / "masks"
+    corner = np.zeros((4, 4), np.uint8)
+    corner[:2, :2] = 1
+
+    def send(file, mask):
+        page.save({"file": file, "stamp": page.load(file).stamp}, zlib.compress(mask.tobytes()))
+
+    def shown(file):
+        return np.frombuffer(gzip.decompress(page.load(file).content), np.uint8).reshape(4, 4)
+
+    half = np.where(np.arange(4)[:, None] < 2, corner, 255).astype(np.uint8)
+    send(files[0], corner)
+    send(files[1], half)
+    assert (shown(files[0]) == corner).all() and (shown(files[1]) == half).all()
+    Image.fromarray(255 * corner).save(masks / files[2])
+    through_palette = Image.fromarray(255 * corner, mode="P")
+    through_palette.putpalette([v for v in range(256) for _ in range(3)])
+    through_palette.save(masks / files[3])
+    assert (shown(files[2]) == corner).all() and (shown(files[3]) == corner).all() and page.state()["whole"]
+    with pytest.raises(UserError, match="There are 2 classes, which is all"):
+        page.new_class("star")
+    with pytest.raises(UserError, match=f"{files[1]} is not painted whole.*fill the rest"):
+        made.go_on(0)
+    assert not made.known()
+    (made.data / "masks").mkdir(exist_ok=True)
+    background = np.where(half == 1, 0, half)  # read by its colours alone, what is open would be an object
+    send(files[1], background)
+    (made.data / "masks" / IDS[7]).write_bytes((masks / files[1]).read_bytes())
+    with pytest.raises(UserError, match="palette's colour .128, 128, 128."):
+        load_segmentation(made.data, mask_format="binary").mask(7)
+    (made.data / "masks" / IDS[7]).unlink()
+    send(files[1], corner)
+    taken(made.place(0), made.data, made.folder)
+    taken(made.place(0), made.data, made.folder)  # of a process that was killed meanwhile
+    found = load_segmentation(made.data, mask_format="binary")
+    assert found.has_target.sum() == 4 and all((found.mask(i) == corner).all() for i in range(4))
+    assert set(np.unique(np.asarray(Image.open(made.data / "masks" / IDS[0])))) == {0, 255}
+    (made.place(0) / "classes.txt").write_text("background\ndisc\nstar\n")
+    with pytest.raises(UserError, match="3 classes .* tell two apart"):
+        session_of(made.place(0), None, [], None, 400)
+
+
+def test_where_nothing_can_be_painted_all_of_a_run_says_so(network, tmp_path, capsys):  # noqa: F811
+    """The images to label next, the advice on them, and the last line on the console."""
+    data, truth = tmp_path / "photos", discs(tmp_path / "photos", 6)
+    (data / "masks").mkdir()
+    for id in list(truth)[:4]:
+        Image.fromarray(7 * truth[id]).save(data / "masks" / id)
+    run = tmp_path / "run"
+    how = ["--task", "segmentation", "--instances", "--model", network, "--image-size", "48", "--no-train"]
+    assert main(["auto", str(data), *how, "--device", "cpu", "--to-label", "1", "--output-dir", str(run)]) == 0
+    last, sheet = capsys.readouterr().out.splitlines()[-1], (run / "to_label" / "index.html").read_text()
+    assert "Draw the masks of" in last and html.escape(last) in (run / "advice.html").read_text()
+    assert "with the tool that those of the data are from" in sheet and "hf-lowlabel label" not in sheet
 
 
 # ---- what was painted, corrected or removed since --------------------------------------------------------------------

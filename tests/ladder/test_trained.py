@@ -19,6 +19,7 @@ from hf_lowlabel.api.running import settled
 from hf_lowlabel.cli import main
 from hf_lowlabel.errors import Diverged, UserError
 from hf_lowlabel.evaluation import inference
+from hf_lowlabel.evaluation.confusion import segmentation_metrics
 from hf_lowlabel.finetuning.multilabel import MultiLabelFixMatch
 from hf_lowlabel.ladder import adapted, clock, image_side, on_training, planning, trained
 from hf_lowlabel.ladder.estimates import Interval
@@ -26,7 +27,7 @@ from hf_lowlabel.ladder.folds import spread_over_folds
 from hf_lowlabel.ladder.image_side import at_fitting_side
 from hf_lowlabel.ladder.last_run import first_that_ends
 from hf_lowlabel.ladder.planning import SPENT, settle
-from hf_lowlabel.ladder.report import why_less
+from hf_lowlabel.ladder.report import said_overrun, why_less
 from hf_lowlabel.ladder.rounds import State, read_round
 from hf_lowlabel.ladder.trained import Trials
 from hf_lowlabel.ladder.trials import (
@@ -115,6 +116,14 @@ def test_folds_steps_and_recipes_fit_the_time(left, folds, steps, names, caplog)
     assert (found.steps, [r.name for r in found.attempts]) == (steps, names)
 
 
+def test_a_search_beyond_its_time_says_so_and_whether_the_machine_was_busy():
+    assert said_overrun(3, 200, 1, on_cpu=True) == said_overrun(0.1, 50, 1, on_cpu=True) == ""
+    late = "The search took 11 min 0 s, with --minutes 3"
+    busy = said_overrun(3, 660, 75, on_cpu=True)
+    assert busy.startswith(f"{late}: it had the processor for 1 min 15 s of them") and "times said here" in busy
+    assert said_overrun(3, 660, 400, on_cpu=True) == said_overrun(3, 660, 75, on_cpu=False) == f"{late}."
+
+
 def test_nothing_has_to_be_trained_above_frozen_heads():
     assert settle({ONE: 1.0}, 5, 10, needed=False).attempts == []
     assert settle({PLAIN: 1.0}, 1e6, labels=2).folds == 2
@@ -125,12 +134,10 @@ def test_the_floor_is_tried_even_where_its_last_run_can_be_no_longer_than_a_tria
     each = {frozen: 0.0, FLOOR: 0.5, ONE: 1.0}
     found = settle(each, 100, 10, longer=2.0)  # two folds and a last run, 0.5 s a step
     assert found[:4] == (2, int(100 / 1.5), int(100 / 1.5), [frozen, FLOOR]) and set(found.later) == {"one"}
-    said = re.search(
-        r"one would need about (\d+) minutes, and 1 are left: not tried. .* (\d+) more --minutes", caplog.text
-    )
-    more = int(said[2])  # of which a share is planned
+    said = re.search(r"one is not tried: there is no time for it. .* (\d+) more --minutes", caplog.text)
+    more = int(said[1])  # of which a share is planned
     assert settle(each, 100 + SPENT * 60 * more, 10, longer=2.0).attempts == [frozen, FLOOR, ONE]
-    assert int(said[1]) == 1 + more
+    assert found.later["one"] == more
     assert settle(each, 100 + SPENT * 60 * (more - 1), 10, longer=2.0).attempts == [frozen, FLOOR]
     assert settle(each, 200, 10, longer=2.0)[1:3] == (80, 160)
     assert settle(each, 80, 10, longer=2.0).attempts == [frozen]
@@ -351,6 +358,10 @@ def test_masks_leave_an_ordinary_run(masks, discs):
     assert evaluate(folder, discs)["miou"] == pytest.approx(best.run.metrics["miou"])
     card, page = (folder / "README.md").read_text(), (folder / "advice.html").read_text()
     assert "## What was tried" in card and "On new images" in page
+    each = re.search(r"IoU of each class in cross-validation: (.*?) (\d+) %, (.*?) (\d+) %\.", str(best.advice))
+    shown = segmentation_metrics(best.ladder[0].tallies.sum(0), [each[1], each[3]])
+    assert [int(each[2]), int(each[4])] == pytest.approx([100 * v for v in shown["per_class"]], abs=0.51)
+    assert each[0] in page
     assert best.to_label is None and "Label these next" not in page  # the others have a mask already
 
 
@@ -456,7 +467,7 @@ def test_more_minutes_for_a_search_that_was_stopped(network, discs, tmp_path, sh
     def planned():
         return json.loads((tmp_path / "run" / "trials" / "plan.json").read_text())["attempts"]
 
-    assert "CutMix" not in planned() and "CutMix would need about" in caplog.text
+    assert "CutMix" not in planned() and "CutMix is not tried" in caplog.text
     with pytest.raises(UserError, match="was tried with other labels"):
         auto(discs, network, output_dir=tmp_path / "run", **{**MASKS, "num_labels": 7})
     assert "CutMix" not in planned()

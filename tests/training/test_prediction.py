@@ -4,6 +4,9 @@ import contextlib
 import copy
 import csv
 import errno
+import json
+import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from hf_lowlabel import (
     load_source,
     predict,
     prediction,
+    progress,
     report,
     select,
     table_writer,
@@ -37,6 +41,7 @@ from hf_lowlabel.data.given_images import given_images
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation import overlays
+from hf_lowlabel.evaluation.confusion import confusion_of, segmentation_metrics
 from hf_lowlabel.prediction import predictions
 from hf_lowlabel.tasks import get_task
 
@@ -289,6 +294,53 @@ def test_evaluate_finds_the_test_images_again(segmenter, masked, tmp_path, capsy
     text = capsys.readouterr().out
     assert f"{segmenter.metrics['miou']:.4f}" in text and "ground 0." in text
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"metrics.json", "confusion.png", "predictions.png"}
+
+
+def test_masks_are_scored_at_their_own_size_too(segmenter, masked, tmp_path, capsys):
+    """As `predict` writes them, where images are resized for the network, and their scores are of that size."""
+    shutil.copytree(segmenter.folder, tmp_path / "run")
+    (tmp_path / "run" / "checksums.json").unlink()
+    said = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**said, "image_size": 16}))
+    found = evaluate(tmp_path / "run", masked)
+    data, total = load_segmentation(masked, classes=NAMES), np.zeros((3, 3))
+    for id in Split.load(tmp_path / "run" / "split.json").test:
+        file = masked / "images" / id
+        mask = data.mask(data.ids.index(id))
+        predict(file, tmp_path / "run", output=tmp_path / "out", overwrite=True)
+        written = np.asarray(Image.open(next((tmp_path / "out" / "masks").glob("*.png"))))
+        total += confusion_of(torch.tensor(written), torch.tensor(mask), 3).numpy()
+    own = segmentation_metrics(total, NAMES)
+    assert found["miou_own_size"] == pytest.approx(own["miou"], abs=0.004)  # scaled by another program
+    assert found["per_class_own_size"] == pytest.approx(own["per_class"], abs=0.01)
+    assert abs(found["miou"] - own["miou"]) > 0.008
+    assert main(["evaluate", "--model", str(tmp_path / "run"), "--dataset", str(masked)]) == 0
+    assert f"mean IoU is {found['miou_own_size']:.4f}" in (out := capsys.readouterr().out) and "IoU at own size" in out
+    assert "miou_own_size" not in evaluate(segmenter.folder, masked)  # where they are scored as they are
+
+
+def test_long_work_tells_how_far_it_is_where_there_is_no_terminal(
+    segmenter, masked, photos, tmp_path, capfd, monkeypatch
+):
+    run = finetune(dataset=str(photos / "labeled"), num_labels=8, output_dir=str(tmp_path / "run"), **SMALL)
+    verbs = {
+        "predict": [
+            "predict",
+            str(masked / "images"),
+            "--model",
+            str(segmenter.folder),
+            "--output",
+            str(tmp_path / "a"),
+        ],
+        "evaluate": ["evaluate", "--dataset", str(masked), "--model", str(segmenter.folder)],
+        "predict classes": ["predict", str(photos), "--model", str(run.folder), "--output", str(tmp_path / "b.csv")],
+    }
+    for seconds, told in ((0.0, True), (1000.0, False)):
+        monkeypatch.setattr(progress, "EVERY", seconds)
+        for verb, argv in verbs.items():
+            assert main([*argv, *(["--overwrite"] if verb != "evaluate" else [])]) == 0
+            work = "predicting" if "predict" in verb else "evaluating"
+            assert bool(re.search(rf"{work}: 1 of \d+ images \(0:0", capfd.readouterr().err)) == told, verb
 
 
 def test_predicted_masks_decode_to_the_same_classes(segmenter, tmp_path):

@@ -57,7 +57,10 @@ def of_task(task: str, photos, masked) -> dict:
 def test_a_run_leaves_everything(task, more, words, photos, masked, few_images, tmp_path, capsys):
     run = finetune(**of_task(task, photos, masked), output_dir=tmp_path / "run")
     summarise(run)
-    assert f"({run.metrics['images']} test images)" in capsys.readouterr().out.splitlines()[0]
+    out = capsys.readouterr().out
+    assert f"({run.metrics['images']} test images)" in out.splitlines()[0]
+    drawn = task != "multilabel"  # whose data have a test split
+    assert ("is no verdict: --test-fraction 0 learns from all" in out) == drawn
     kind, left = get_task(task), {p.name for p in run.folder.iterdir()}
     assert left == {*FILES, *more}
     assert all((run.folder / name).stat().st_size > 2000 for name in left if name.endswith(".png"))
@@ -437,7 +440,7 @@ def test_binary_masks_have_to_be_declared(masked, tmp_path):
     for path in (tmp_path / "data" / "masks").iterdir():
         Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 255).save(path)
     settings = dict(SEGMENT, dataset=str(tmp_path / "data"), method="supervised", max_steps=1)
-    with pytest.raises(UserError, match="Declare mask format 'binary'"):
+    with pytest.raises(UserError, match="Give --mask-format binary"):
         finetune(**settings, output_dir=str(tmp_path / "a"))
     run = finetune(**settings, mask_format="binary", output_dir=str(tmp_path / "b"))
     assert run.metrics["class_names"] == ["background", "object"] and "object_jaccard" in run.metrics

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ...errors import UserError, unknown
 from ...files import read_text
-from ...mask_palette import IGNORE as IGNORE, RGB
+from ...mask_palette import IGNORE as IGNORE, IGNORE_COLOR, RGB
 from ...text import series, warn
 from .mask_colors import Colors, MaskFault, from_colors
 
@@ -121,7 +121,7 @@ def _one_channel(image: Image.Image, id: str) -> np.ndarray:
         return values
     raise NoNumbers(
         f"The mask of image {id!r} is of mode {image.mode}, not one channel of class indices.",
-        "Declare mask format 'colors' with the colour of each class, or save the masks as indices.",
+        "Give --mask-format colors with the colour of each class, or save the masks as indices.",
     )
 
 
@@ -134,7 +134,7 @@ def _plain(image: Image.Image, id: str, objects: bool = False) -> np.ndarray:
         if values[..., -1].min() != values[..., -1].max() and (not objects or values[clear].any()):
             raise NoNumbers(
                 f"The mask of image {id!r} has a drawn transparency (mode {image.mode}), which is no class index.",
-                "Declare mask format 'binary' if the object is what is opaque, or save the masks as indices.",
+                "Give --mask-format binary if the object is what is opaque, or save the masks as indices.",
             )
         values = values[..., :-1]
     one = values.ndim == 3 and (values.shape[2] == 1 or (image.mode[:3] == "RGB" and (values == values[..., :1]).all()))
@@ -196,7 +196,9 @@ def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
         found = f"has nothing but the values {', '.join(map(str, values))}"
     elif image.mode == "P":
         rgb = np.asarray(image.convert("RGB"))
-        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192) & ~ignored  # VOC's classes, not its pale border
+        unpainted = (np.asarray(image) == IGNORE) & (rgb == IGNORE_COLOR).all(2)  # on our page
+        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192) | unpainted  # VOC's classes, not its pale border
+        coloured &= ~ignored
         found = f"has the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
         raise UserError(
@@ -209,9 +211,10 @@ def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
 def _beyond(id: str, value: int, num_classes: int) -> NoNumbers:
     return NoNumbers(
         f"The mask of image {id!r} has the value {value}; classes are 0..{num_classes - 1}, and 255 is ignored.",
-        "Name more classes, declare the value as ignored, for masks of 0 and 255 declare mask format 'binary', for "
-        "shades of gray mask format 'colors' with the colour of each class, or give --instances if each number is one "
-        "object." + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else ""),
+        "Name more classes (--classes), leave the value out (--mask-ignore), for masks of 0 and 255 give --mask-format "
+        "binary, for shades of gray --mask-format colors with the colour of each class, or give --instances if each "
+        "number is one object."
+        + (" If the numbers begin with 1, name before the others what 0 is." if value == num_classes else ""),
     )
 
 
@@ -224,7 +227,7 @@ def check_values(present: np.ndarray, coding: MaskFormat, count: int, name: str)
     if coding.kind == "index" and values == {0, IGNORE} and IGNORE not in coding.ignore:
         raise UserError(
             f"There is nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks ignored pixels. "
-            "Declare mask format 'binary' if 255 is the object, or declare 255 as ignored if it is not."
+            "Give --mask-format binary if 255 is the object, or --mask-ignore 255 if it is not."
         )
     if values <= {IGNORE}:
         raise UserError(

@@ -250,8 +250,8 @@ def class_count(name: str, present: list[int]) -> int:
         )
     if values == [0] and IGNORE in present:
         raise UserError(
-            f"There is no mask value but 0 and 255 in {name!r}, where 255 marks ignored pixels. Declare mask "
-            "format 'binary' if 255 is the object, or give the classes."
+            f"There is no mask value but 0 and 255 in {name!r}, where 255 marks ignored pixels. Give --mask-format "
+            "binary if 255 is the object; with --classes alone 255 stays ignored."
         )
     if values in ([], [0]):
         means = "the first class" if values else "no part in anything"
