@@ -300,10 +300,12 @@ class Pool:
         return beliefs
 
     def between(self, beliefs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Beliefs [N, K] of a probe with shares of the classes halfway between its own and those of the labels, int [L]
-        with -1 for one left out: a probe of a few labels may give nearly all images to one class."""
+        """Beliefs [N, K] of a probe with shares of two classes halfway between its own and those of the labels, int [L]
+        with -1 for one left out: of a few labels it may give nearly all images to one. More classes are left alone."""
+        if beliefs.shape[1] > 2:
+            return beliefs
         own = beliefs.mean(0)
-        return with_masses(beliefs, (class_shares(labels, beliefs.shape[1], own, self.even) + own) / 2)
+        return with_masses(beliefs, (class_shares(labels, 2, own, self.even) + own) / 2)
 
     def layer(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The layer of `head` before a class that no target is of is ruled out: for other images what `left_out` is for

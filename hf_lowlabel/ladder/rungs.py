@@ -99,7 +99,8 @@ class Tried:
             return
         truth, times = y[self.label], np.bincount(self.label, minlength=len(y))
         self.t = temperature(self.logits, truth, 1 / times[self.label], usual=self.t, width=KNOWN_T)
-        p = softmax(self.logits / self.t)
+        p = softmax(self.logits / temperature(self.logits, truth))  # as sure as these labels make it, to rank by
+        sure = softmax(self.logits / self.t)
         self.asked = np.unique(self.label)
         group: np.ndarray = self.asked if self.group is None else self.group[self.asked]
         self.place = np.unique(group, return_inverse=True)[1]
@@ -113,7 +114,7 @@ class Tried:
 
         self.correct = mean((p.argmax(1) == truth).astype(float))
         self.probability = mean(p[np.arange(len(truth)), truth])
-        self.confidence = mean(p.max(1))
+        self.confidence = mean(sure.max(1))
 
     @property
     def accuracy(self) -> float | None:

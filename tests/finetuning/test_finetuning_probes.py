@@ -21,7 +21,6 @@ from hf_lowlabel.finetuning.linear import (
     left_out_logits,
     softmax,
     stratified_folds,
-    temperature,
 )
 from hf_lowlabel.finetuning.multilabel import MultiLabelProbe
 from hf_lowlabel.finetuning.pooling import of_each_class, pooled_rows
@@ -35,6 +34,7 @@ from hf_lowlabel.finetuning.probes import (
     label_spreading,
     probe_head,
 )
+from hf_lowlabel.finetuning.temperature import temperature
 from hf_lowlabel.ladder.encoders import Features
 from hf_lowlabel.ladder.frozen import climb
 

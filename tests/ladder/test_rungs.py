@@ -95,19 +95,18 @@ def test_a_blend_says_what_its_parts_say_and_is_made_by_hand(known):
             find("propagation").check(dict(blend=bad))
 
 
-def test_in_a_blend_a_probe_does_not_give_all_images_to_one_class(known):
-    """Of beliefs that are nearly all of one class half the way goes to the shares of the labels; those that have the
-    labels' shares stay, and so does the order of the images within a class."""
+def test_in_a_blend_a_probe_does_not_give_all_images_to_one_of_two_classes(known):
+    """Of beliefs that are nearly all of one class half the way goes to the shares of the labels, and the order of the
+    images stays; more classes are as they are."""
     x, y, rows, encoder, _ = known
-    beliefs = softmax(np.random.default_rng(0).normal(size=(len(x), 4)) + [3.0, 0, 0, 0])
-    own, labels = beliefs.mean(0), y[rows]
-    shares = graph.class_shares(labels, 4, even=encoder.pool.even)
+    beliefs, labels = softmax(np.random.default_rng(0).normal(size=(len(x), 2)) + [3.0, 0]), y[rows] % 2
+    own, shares = beliefs.mean(0), graph.class_shares(labels, 2, even=encoder.pool.even)
     found = encoder.pool.between(beliefs, labels)
+    assert own[0] > 0.9 and shares[0] < 0.6
     np.testing.assert_allclose(found.mean(0), (own + shares) / 2, atol=1e-3)
-    np.testing.assert_allclose(encoder.pool.between(found, labels).mean(0), (found.mean(0) + shares) / 2, atol=1e-3)
-    assert own[0] > 0.75 and np.abs(shares - 0.25).max() < 0.1
-    ratio = np.log(found[:, 1:] / beliefs[:, 1:]) - np.log(found[:, :1] / beliefs[:, :1])  # one factor for a class
-    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), atol=1e-6)
+    assert (np.argsort(found[:, 0], kind="stable") == np.argsort(beliefs[:, 0], kind="stable")).all()
+    four = softmax(np.random.default_rng(0).normal(size=(len(x), 4)))
+    assert encoder.pool.between(four, y[rows]) is four
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -118,7 +117,7 @@ def test_few_labels_do_not_make_a_head_as_sure_as_they_are_right(classes):
     z[np.arange(8), y] = 0.9
     one = Tried(RUNGS[1], "net", False, np.arange(8), z, np.eye(classes))
     one.judge(y)
-    assert one.accuracy == 1 and one.score < 0.97 and one.t > 0.05
+    assert one.accuracy == 1 and one.confidence.mean() < 0.97 and one.t > 0.05
     repeated = Tried(RUNGS[1], "net", False, np.tile(np.arange(8), 3), np.tile(z, (3, 1)), np.eye(classes))
     repeated.judge(y)
     assert repeated.t == one.t  # a label that is left out three times is one label
