@@ -302,7 +302,7 @@ class Pool:
     def between(self, beliefs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Beliefs [N, K] of a probe with shares of two classes halfway between its own and those of the labels, int [L]
         with -1 for one left out: of a few labels it may give nearly all images to one. More classes are left alone."""
-        if beliefs.shape[1] > 2:
+        if beliefs.shape[1] != 2:
             return beliefs
         own = beliefs.mean(0)
         return with_masses(beliefs, (class_shares(labels, 2, own, self.even) + own) / 2)

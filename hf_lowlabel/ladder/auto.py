@@ -225,7 +225,7 @@ def auto(
                     else Best(*from_training(ready, given, models, keep, to_label, left, train))
                 )
             took = time.perf_counter() - begin, time.process_time() - computed
-            if late := said_overrun(minutes, *took, ready.accelerator.device.type == "cpu"):
+            if is_main_process() and (late := said_overrun(minutes, *took, ready.accelerator.device.type == "cpu")):
                 log.warning(late)
             return best
     except NoLabels as missing:

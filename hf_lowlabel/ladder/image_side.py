@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -101,13 +102,13 @@ def measured(
 ) -> dict[str, Any]:
     """By the seconds of a step, and of a fit, at the smallest side that shows what the masks do, which grow with the
     area."""
-    sides = list(sides)
+    sides, begin = list(sides), time.perf_counter()
     while (seen := showing(ready, sides[-1])) is None:
         sides.pop()
     small = sides[-1]
     trials = Trials(seen, configs({**given, **small}), ready.folder / TRIALS)
     with hushed():  # what diverges at this side is tried at the one that is taken
-        each, fits, left = trials.looked(seconds)
+        each, fits, left = trials.looked(seconds - (time.perf_counter() - begin))
     for side in sides:
         area = (side["image_size"] / small["image_size"]) ** 2
         grown = {a: s * area for a, s in each.items()}

@@ -90,10 +90,11 @@ def advise(
     if trained_on:
         how += "; that is for the frozen features, and the network finetuned from them does better (see below)"
     shares = class_shares(y, len(names), even=best.even)
-    out.guessing = now is not None and not trained_on and bool(now.low <= shares.max())
+    most = float(shares.max())
+    above = metrics.get(ready.task.score.key, 0.0) > most  # on test images, which say more than the interval
+    out.guessing = now is not None and not trained_on and not above and bool(now.low <= most)
     out.sentences = [
-        *said_accuracy(ready, out, tried, metrics, how),
-        *said_guessing(out, names[int(shares.argmax())], float(shares.max())),
+        *said_accuracy(ready, out, tried, metrics, how, said_guessing(out, names[int(shares.argmax())], most)),
         *find.said_shares(best.even if best.evenly else None, names),
         said_help(help, len(free), any(one.adapted for one in tried)),
         *said_more(out, curve, len(encoder.first), words),
@@ -103,12 +104,14 @@ def advise(
     return out
 
 
-def said_accuracy(ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any], how: str) -> list[str]:
+def said_accuracy(
+    ready: Prepared, out: Advice, tried: list[Tried], metrics: dict[str, Any], how: str, guessing: list[str]
+) -> list[str]:
     lines, best = [], tried[0]
     if out.accuracy is None:
         lines.append("Cross-validation needs two labeled pictures of a class: the accuracy is not known.")
     else:
-        lines.append(f"On new images: {between(out.accuracy)} right, from {how}.")
+        lines += [f"On new images: {between(out.accuracy)} right, from {how}.", *guessing]
         tested = {int(k) for k in np.unique(ready.labeled.targets.numpy()[best.asked])}
         if alone := [name for k, name in enumerate(ready.names) if k not in tested]:
             whose = "its" if len(alone) == 1 else "their"
@@ -209,8 +212,8 @@ def said_overrun(minutes: float, seconds: float, computed: float, on_cpu: bool) 
     if seconds < max(OVER * 60 * minutes, LEAST_OVER):
         return ""
     why = (
-        f": it had the processor for {duration(computed)} of them, since the machine is busy with other work or slow "
-        "to read, and the times said here are of that"
+        f": it had the processor for {duration(computed)} of them and waited for the rest, for other work, reading or "
+        "downloads, and the times said here are of that"
     )
     why = why if on_cpu and 2 * computed < seconds else ""
     return f"The search took {duration(seconds)}, with --minutes {minutes:g}{why}."

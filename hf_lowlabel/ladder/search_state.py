@@ -146,12 +146,12 @@ def take_up(
             log.warning("this search was planned for %g minutes, and keeps that plan", planned)
     if is_main_process():
         if not there or anew:
-            known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS)}
+            known = {name: value for name, value in known.items() if name not in (ENCODERS, ROUNDS, "facts")}
             forget_trials(ready.folder)
         elif trained and not train:
             forget_last(ready.folder)  # of a network, beside a head on frozen features
         plan = {"minutes": minutes if anew else planned, "train": bool(train or trained)}
-        write_json(path, {**known, "facts": facts, "asked": asked, **plan})
+        write_json(path, {**known, "facts": {**known.get("facts", {}), **facts}, "asked": asked, **plan})
     barrier()
 
 

@@ -72,7 +72,7 @@ class Judging(abc.ABC):
         """What is said instead of a score where `tells_apart` is not so."""
         judged = listed([names[k] for k in np.flatnonzero(self.shown(tallies))], 5) or "no class"
         never = listed(self.never_left_out(tallies, shows, names), 5)
-        more = f"{never} cannot be left out. Label more that show others" if never else "Label some that show others"
+        more = f"{never} cannot be left out, so label more that show others" if never else "label some that show others"
         return (
             f"On new images: not known. The {self.label_words} that can be left out show {judged} alone, whose score "
             f"says nothing; {more}."

@@ -106,6 +106,12 @@ class MultiLabel(Classification):
         shown = self.shown(tallies)
         return bool(((shown > 0) & (shown < len(tallies))).any())
 
+    def said_untold(self, tallies: np.ndarray, names: list[str], shows: np.ndarray) -> str:
+        if not self.shown(tallies).any() or self.never_left_out(tallies, shows, names):
+            return super().said_untold(tallies, names, shows)
+        every = listed([names[k] for k in np.flatnonzero(self.shown(tallies))], 5)
+        return f"On new images: not known. Every labeled image shows {every}: label some without one of these."
+
     def said_left_out(self, tallies: np.ndarray, names: list[str], shows: np.ndarray | None = None) -> list[str]:
         some = self.judged(tallies)
         kept = [names[k] for k in np.flatnonzero(~self.lone(tallies))]

@@ -176,7 +176,7 @@ def test_chosen_images_stand_for_those_that_were_looked_at(tmp_path, monkeypatch
     ready.dataset.ids = [str(i) for i in range(60)]
     asked, x = np.array([3, 8, 20, 21, 40]), np.eye(5) + 1
     advice = Mock(next=[Remark((20,), "", None), Remark((3,), "", None)])
-    advice_files.to_label_folder(ready, advice, x, asked, tmp_path / "to_label")
+    advice_files.to_label_folder(ready, advice, x, asked, tmp_path / "to_label", unpainted=False)
     assert given["at"].tolist() == [30, 13] and sum(one["stands_for"] for one in given["why"]) == 5
     assert {n["id"] for one in given["why"] for n in one["neighbours"]} <= {str(10 + i) for i in asked}
 

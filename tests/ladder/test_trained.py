@@ -488,7 +488,7 @@ def test_a_class_that_one_mask_shows(network, discs, tmp_path):
     )
     assert best.advice.sentences[0] == (
         "On new images: not known. The masks that can be left out show class 0 alone, whose score says nothing; "
-        "class 1 (1 of the 16 masks) cannot be left out. Label more that show others."
+        "class 1 (1 of the 16 masks) cannot be left out, so label more that show others."
     )
     assert len(best.ladder[0].tallies) == len(masks) - 1
     assert best.advice.accuracy is None and "100" not in repr(best) + repr(best.ladder)

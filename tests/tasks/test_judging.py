@@ -66,7 +66,7 @@ def test_a_class_that_no_label_left_out_shows_is_named():
     task, names = get_task("segmentation"), ["ground", "leaf", "rust"]
     tallies = np.tile(np.diag([80.0, 20.0, 0.0]), (5, 1, 1))
     shows = np.array([[1, 1, 0]] * 5 + [[1, 0, 1]], bool)
-    assert task.tells_apart(tallies) and task.said_left_out(tallies, names, shows) == [
+    assert task.tells_apart(tallies) and task.said_left_out(tallies, names, shows)[1:] == [
         "The score is without rust (1 of the 6 masks), which cross-validation cannot score."
     ]
     tallies[:, 1] = 0
@@ -91,6 +91,11 @@ def test_a_class_that_all_images_left_out_have_is_no_score():
     assert "without daisy (9 of the 9 labels)" in task.said_left_out(tallies, NAMES)[0]
     none = np.stack([rng.uniform(size=(8, 3)), np.zeros((8, 3))], 1)
     assert not task.tells_apart(none) and "show no class alone" in task.said_untold(none, NAMES, shows)
+    both = np.stack([rng.uniform(size=(6, 3)), np.tile([1.0, 1.0, 0.0], (6, 1))], 1)
+    assert not task.tells_apart(both)
+    assert task.said_untold(both, NAMES, both[:, 1] > 0).endswith(
+        "Every labeled image shows daisy, rose: label some without one of these."
+    )
 
 
 def test_labels_of_one_class_an_image_stay_as_they_are(tallies):
