@@ -69,7 +69,7 @@ def save_checkpoint(
             f"The checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}. {kept} Free "
             f"some space in {folder.parent} and start the same command again, a run with --resume."
         ) from e
-    others = [p for p in checkpoints(folder) if p != target]
+    others = [p for p in checkpoints(folder) if not p.suffix and p != target]
     # what a process was writing that was killed; what the newer one replaces; what is of no use
     left = [p for name in (".step-*", "step-*.old", f"step-*{DAMAGED}") for p in folder.glob(name)]
     for old in [*left, *others[keep - 1 :]]:

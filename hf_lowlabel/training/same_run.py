@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..arguments import Config
+from ..arguments import Config, known_settings
 from ..data.dataset import ImageDataset
 from ..data.splits.splits import Split
 from ..errors import UserError
@@ -67,8 +67,10 @@ def check_same(path: Path, state: Mapping[str, Any], identity: Mapping[str, dict
 
 
 def changes(was: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
-    """What is another now, each in words; hashes say nothing to anybody."""
-    other = [k for k, v in now.items() if was.get(k) != v and k not in free]
+    """What is another now, each in words; hashes say nothing to anybody. A setting that there was not yet had what is
+    its default."""
+    new = {k: s.default for k, s in known_settings().items() if k in now and k not in was}
+    other = [k for k, v in now.items() if was.get(k, new.get(k)) != v and k not in free]
     return [MEANS.get(k) or f"{k} was {short(was.get(k))}, now {short(now[k])}" for k in other]
 
 

@@ -33,6 +33,12 @@ def make(folder, steps=(1, 2, 3), keep=3):
     return net, optimizer
 
 
+def test_a_checkpoint_written_again_pushes_no_older_one_out(tmp_path):
+    """As when a callback decides in its save that the run ends: the older one is there if the newest is damaged."""
+    make(tmp_path, steps=(1, 2, 2), keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000001"]
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 def test_what_a_resumed_run_passed_over_pushes_nothing_out(keep, tmp_path):
     """A damaged checkpoint of a later step is not counted, and goes once there is a new one; that one never does."""

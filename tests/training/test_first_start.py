@@ -12,6 +12,7 @@ from hf_lowlabel.models import LowLabelForImageClassification, create_classifier
 from hf_lowlabel.models.saved_models import open_model
 from hf_lowlabel.training import frozen, preparing
 from hf_lowlabel.training.loop import Loop
+from hf_lowlabel.training.same_run import changes
 from hf_lowlabel.yaml_files import read_yaml
 
 from .conftest import FINETUNE, SMALL
@@ -36,6 +37,11 @@ def test_a_refused_resume_leaves_settings_and_manifest(tmp_path):
         api.finetune(**{**FINETUNE, "max_steps": 2, "num_labels": 30}, method="supervised", output_dir=run, resume=True)
     assert before == {name: (run / name).read_bytes() for name in before}
     assert len(Split.load(run / "split.json").labeled) == 20
+
+
+def test_a_setting_that_a_run_did_not_know_yet_had_its_default():
+    assert changes({"seed": 0}, {"seed": 0, "plain_folders": False}) == []
+    assert changes({"seed": 0}, {"seed": 0, "plain_folders": True}) == ["plain_folders was None, now True"]
 
 
 def without(root) -> None:
