@@ -106,7 +106,7 @@ def test_rgb_masks_need_colors_unless_gray():
     rgb = np.repeat(np.array([[0, 1, 2]], np.uint8)[..., None], 3, 2)
     assert decode_mask(Image.fromarray(rgb), MaskFormat(), 3, "a").tolist() == [[0, 1, 2]]
     rgb[0, 0, 1] = 9
-    with pytest.raises(UserError, match="mask of image 'a' is of mode RGB.*'colors'"):
+    with pytest.raises(UserError, match="mask of image 'a' is of mode RGB.*--mask-format colors"):
         decode_mask(Image.fromarray(rgb), MaskFormat(), 3, "a")
 
 

@@ -294,7 +294,7 @@ def test_shades_of_gray_are_no_class_numbers(tmp_path, shades, as_rgb, capsys):
     (tmp_path / "classes.txt").write_text("".join(f"class{v} {v} {v} {v}\n" for v in shades))
     found = load_segmentation(tmp_path / "a", classes=tmp_path / "classes.txt", mask_format="colors")
     assert (found.mask(0) == numbers).all()
-    with pytest.raises(UserError, match="shades of gray mask format 'colors'"):
+    with pytest.raises(UserError, match="shades of gray --mask-format colors"):
         load_segmentation(tmp_path / "a", classes=["a", "b"]).mask(0)
 
 

@@ -30,7 +30,7 @@ def accuracy(monkeypatch, tmp_path):
         with (
             mock.patch("sys.argv", [f"{name}.py", *map(str, flags)]),
             mock.patch.object(module, "finetune", trained),
-            mock.patch.object(module, "pretrained", lambda start, **settings: start),
+            mock.patch.object(module, "pretrained", lambda start, *_, **settings: start),
         ):
             module.main()
 
