@@ -22,7 +22,7 @@ from .rungs import Tried
 
 OPTIMISM = 0.02  # at an accuracy of one half and 40 labels or fewer, by which the best of several rungs looks better
 WORTH = 20  # labels that the mean confidence on all images is worth as an estimate of the accuracy
-INFLATION = 1.25  # the error of an estimate, in standard errors of as many independent labels
+INFLATION = 1.1  # the error of an estimate, in standard errors of as many independent labels
 GAIN_INFLATION = 1.5  # the same of a gain
 FEWEST = 4  # groups of images, fewer of which do not tell how far a score scatters
 CLEAR, CLEAR_LOSS = 1.0, 2.0  # standard errors of a gain, of a loss, that are taken for one
