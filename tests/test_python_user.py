@@ -85,7 +85,7 @@ def test_chosen_ids_are_labeled_and_never_held_out():
         source.class_names[source.labels[i]] == split.labeled[source.ids[i]] for i in range(0, 400, 4)
     )
     assert {*split.test} == {*drawn.test} - {*ids} and 0 < len(drawn.test) - len(split.test) < 40
-    assert {*split.validation}.isdisjoint({*ids, *split.test})
+    assert {*split.validation} == {*drawn.validation} - {*ids} and {*split.validation}.isdisjoint(split.test)
     shapes = load_source([(np.full((8, 8, 3), i, np.uint8), "ab"[i % 2] if i else None) for i in range(8)])
     for given, words in (
         (dict(labeled=["0"]), "The image '0' of 'memory' has no label"),

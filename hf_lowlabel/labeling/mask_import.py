@@ -21,7 +21,7 @@ from ..files import read_json, sha256, whole, write_json
 from ..text import listed
 from .labels import Asked
 from .mask_classes import SharedList, check_two
-from .mask_places import Place, find_places, read_mask, with_ending
+from .mask_places import Place, find_places, read_mask, with_ending, without_numbers
 from .missing_photos import check_there
 from .next_steps import refuse_mixing
 from .other_rounds import number_of, places as folders_of
@@ -124,6 +124,9 @@ def import_masks(
         shared.write()
         try:
             for one in new:
+                if one.place.binary:
+                    without_numbers(one.place, shared.names, shared.colors)
+                    one.hash = sha256(one.place.mask)
                 with whole(places[one.id].mask) as part:
                     shutil.copyfile(one.place.mask, part)
                 with_ending(places[one.id].mask, one.place.mask.suffix)

@@ -217,6 +217,7 @@ function place() {
   $("stage").style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
   $("stage").classList.toggle("near", view.scale >= 2);
   drawPrompts();
+  ring();
   const [x, y, w, h] = here().box, px = v => `${v}px`, odd = $("odd").style;  // where a mask is in doubt
   $("odd").hidden = w === undefined;
   if (w === undefined) return;
@@ -237,7 +238,6 @@ function zoom(by, x, y) {
   view.y = y - (y - view.y) * scale / view.scale;
   view.scale = scale;
   place();
-  ring();
   drawCorners();
 }
 const inView = event => { const box = $("view").getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
@@ -369,6 +369,7 @@ async function accept() {
 function resize(by) {
   const size = Number($("size").value);
   $("size").value = Math.max(1, by > 0 ? Math.ceil(size * 1.2) : Math.floor(size / 1.2));
+  sized = true;
   ring();
 }
 

@@ -126,6 +126,7 @@ class MaskSession:
                 f"{series(known[:8])}. Nothing was saved. Put these back in this order, new ones after them, or end "
                 "the page and start it again."
             )
+        check_two(names, self.folder, self.binary)
         if names != known:
             self.remembered = {key: made for key, made in self.remembered.items() if key[0] != "model"}
         self.classes, self.colors = list(names), colors
@@ -279,7 +280,7 @@ class MaskSession:
         with self.lock:
             self.take_over_classes()
             name = self.fit(name)
-            if len(self.classes) == (most := 2 if self.binary else MAX_CLASSES):
+            if len(self.classes) >= (most := 2 if self.binary else MAX_CLASSES):
                 raise UserError(f"There are {most} classes, which is all that such a mask has numbers for.")
             self.write_classes([*self.classes, name], self.colors | further_color(name, self.classes, self.colors))
             return self.state()

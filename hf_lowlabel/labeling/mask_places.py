@@ -297,6 +297,15 @@ def write_mask(place: Place, mask: np.ndarray, names: list[str], colors: Colors)
         place.mask = with_ending(place.mask, ".png")
 
 
+def without_numbers(place: Place, names: list[str], colors: Colors) -> None:
+    """A mask of class numbers, as `predict` writes, becomes one of 0 and 255: among these it could not be read."""
+    with open_image(place.mask) as image:
+        found = is_numbered(image)
+    mask = read_mask(place, names, colors) if found else None
+    if mask is not None:
+        write_mask(place, mask, names, colors)
+
+
 def with_ending(mask: Path, ending: str) -> Path:
     """A mask called as what it holds: by a rename, so that its image has one at any time. Returns its name."""
     named = mask.with_suffix(ending)

@@ -293,6 +293,17 @@ def test_ids_that_look_like_pages_are_drawn_one_by_one():
     assert (len(split.labeled), len(split.validation), len(split.test)) == (20, 7, 16)
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_page_that_is_chosen_takes_its_file_alone_out_of_what_is_held_out(masks):
+    images, how = pages(masks=masks), dict(validation=15, test_fraction=0.25)
+    drawn = make_split(images, 20, **how)
+    chosen = [drawn.test[0], drawn.validation[0]]
+    files = {id.split("#")[0] for id in chosen}
+    split = make_split(images, labeled=chosen, **how)
+    assert split.test == [id for id in drawn.test if id.split("#")[0] not in files]
+    assert split.validation == [id for id in drawn.validation if id.split("#")[0] not in files]
+
+
 def test_pages_of_joined_data_are_those_of_their_files():
     both = join(pages(24, 5), pages(2, 5))
     split = make_split(both, 40, validation=15, test_fraction=0.25)

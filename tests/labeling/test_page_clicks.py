@@ -72,6 +72,29 @@ def test_a_class_that_is_renamed_stays_checked(scenes, browser):  # noqa: F811
         page.close()
 
 
+def test_enter_keeps_the_label_that_nothing_is_there(scenes, browser):  # noqa: F811
+    """But not another label whose classes were unchecked, nor against what is checked."""
+    expect.set_options(timeout=20_000)
+    page, ids = browser.new_page(), list(Asked.load(scenes).files.values())
+    write_suggestions(scenes, {id: (("dog", 0.8), "in doubt") for id in ids}, dict(zip(ids, ["none", "none", "cat"])))
+    with serving(scenes) as server:
+        opened(page, server.url)
+        expect(page.locator("#accept")).to_contain_text("keep none")
+        tap(page, "Enter")
+        expect(page.locator("#id")).to_contain_text(ids[1])
+        tap(page, "2")
+        expect(page.locator("#accept")).to_contain_text("save dog")
+        tap(page, "Enter")
+        expect(page.locator("#id")).to_contain_text(ids[2])
+        expect(page.locator("#accept")).to_contain_text("save cat")
+        tap(page, "1")
+        expect(page.locator("#accept")).to_be_hidden()
+        tap(page, "Enter")
+        expect(page.locator("#count")).to_contain_text("2 labeled")
+        assert answers(scenes) == {ids[0]: "none", ids[1]: "dog"}
+        page.close()
+
+
 def test_keys_of_an_input_method_make_no_class(folder, browser):  # noqa: F811
     """Enter takes what it composed, Escape drops that; Chromium and Firefox tell so by isComposing, Safari by 229."""
     expect.set_options(timeout=20_000)

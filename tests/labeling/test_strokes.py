@@ -90,6 +90,27 @@ def test_the_brush_fits_the_first_image_and_stays_as_it_is_set(tmp_path, browser
     assert min(abs(sum(shown) / 3 - v) for v in (0, 255)) > 60  # seen on a dark image, and on a bright one
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_brush_set_by_keys_before_the_first_image_stays_and_its_ring_fits(tmp_path, browser, by_hand):  # noqa: F811
+    (tmp_path / "a.png").write_bytes(b"no image")
+    Image.new("RGB", (1280, 640)).save(tmp_path / "b.png")
+    ring = "() => Math.abs(Number($('ring').getAttribute('r')) - radius() * view.scale) < 1e-6"
+    made = partial(MaskSession, classes=["background", "cell"])
+    with serving(tmp_path, made) as server, contextlib.closing(browser.new_page()) as page:
+        opened(page, server.url)
+        if by_hand:
+            page.keyboard.press("]")
+        size = page.input_value("#size") if by_hand else "21"
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("() => here().id === 'b.png' && !locked")
+        assert page.input_value("#size") == size and page.inner_text("#sizeText") == f"{size} px"
+        assert page.evaluate(ring)
+        scale = page.evaluate("view.scale")
+        page.set_viewport_size({"width": 700, "height": 500})
+        page.wait_for_function("scale => view.scale !== scale", arg=scale)
+        assert page.evaluate(ring)
+
+
 @contextlib.contextmanager
 def painting(browser, folder, count=3, model=None, assist=None):  # noqa: F811
     from playwright.sync_api import expect

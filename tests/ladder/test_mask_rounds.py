@@ -18,6 +18,7 @@ from hf_lowlabel.commands import DONE
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
+from hf_lowlabel.evaluation.overlays import save_mask
 from hf_lowlabel.labeling.labels import Asked
 from hf_lowlabel.labeling.mask_import import TAKEN
 from hf_lowlabel.labeling.pages import session_of
@@ -245,6 +246,42 @@ def test_rounds_of_masks_of_0_and_255_go_on_in_these(made):
     (made.place(0) / "classes.txt").write_text("background\ndisc\nstar\n")
     with pytest.raises(UserError, match="3 classes .* tell two apart"):
         session_of(made.place(0), None, [], None, 400)
+
+
+def test_masks_of_numbers_put_among_those_of_0_and_255_become_such(made):
+    """As `predict` writes them, also of one class alone; and they can be corrected in the folder of the round."""
+    made.asks(0, IDS[:3], given=dict(dataset=str(made.data), mask_format="binary"))
+    corner, masks = np.zeros((4, 4), np.uint8), made.place(0) / "masks"
+    corner[:2, :2] = 1
+    masks.mkdir()
+    truth = dict(zip(Asked.load(made.place(0)).files, (corner, 0 * corner, 0 * corner + 1)))
+    for file, mask in truth.items():
+        save_mask(mask, BOTH, masks / file)
+    assert made.go_on(0) == {IDS[0]: 255, IDS[1]: 0, IDS[2]: 255}
+    found = load_segmentation(made.data, mask_format="binary")
+    assert all((found.mask(i) == mask).all() for i, mask in enumerate(truth.values()))
+    save_mask(1 - corner, BOTH, masks / "000.png")
+    made.go_on(0)
+    assert (load_segmentation(made.data, mask_format="binary").mask(0) == 1 - corner).all()
+
+
+def test_a_list_that_gets_too_long_while_a_page_is_open_is_refused(made):
+    made.asks(0, IDS[:1], given=dict(dataset=str(made.data), mask_format="binary"))
+    page, file = session_of(made.place(0), None, [], None, 400), "000.png"
+    (made.place(0) / "classes.txt").write_text("ground\ndisc\nstar\n")
+    for step in (
+        page.state,
+        lambda: page.save({"file": file}, zlib.compress(bytes(16))),
+        lambda: page.new_class("leaf"),
+    ):
+        with pytest.raises(UserError, match="3 classes .* tell two apart"):
+            step()
+    assert page.classes == BOTH and not (made.place(0) / "masks").exists()
+    made.asks(1, IDS[1:2])
+    page, many = session_of(made.place(1), None, [], None, 400), [*BOTH, *(f"c{k}" for k in range(254))]
+    (made.place(1) / "classes.txt").write_text("".join(f"{name}\n" for name in many))
+    with pytest.raises(UserError, match="There are 255 classes, which is all"):
+        page.new_class("leaf")
 
 
 def test_where_nothing_can_be_painted_all_of_a_run_says_so(network, tmp_path, capsys):  # noqa: F811

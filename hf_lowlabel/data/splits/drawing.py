@@ -66,10 +66,10 @@ def make_split(
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
     found = files_of(source.ids, source.file_of)
     files = None if found is None else np.array(found)
-    test = without(given, held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files), files)
-    rest = order[~np.isin(order, test)]
-    held = without(given, held_out(source, rest, validation, seed, "split/validation", files), files)
-    rest = rest[~np.isin(rest, held)]
+    test = held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files)
+    held = held_out(source, order[~np.isin(order, test)], validation, seed, "split/validation", files)
+    test, held = (without(given, part, files) for part in (test, held))  # later, since one draw is of what another left
+    rest = order[~np.isin(order, [*test, *held])]
     wanted = label_budget(source, order, rest, test, held, num_labels, class_balanced)
     if given is not None:
         chosen = given
