@@ -70,7 +70,9 @@ def main() -> None:
     if args.refine and args.num_labels is not None:
         parser.error("found --num-labels beside --refine, whose labels are those of its run; leave it out")
 
-    number = 100 if args.num_labels is None else args.num_labels
+    if not args.refine and args.num_labels is None:
+        args.num_labels = 100
+    number = args.num_labels
     folder = folder_of(args, name_of(args), "refine" if args.refine else number)
     shared = dict(common(args), image_size=args.image_size)
     labels = dict(num_labels=number, class_balanced=True)

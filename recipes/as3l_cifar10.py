@@ -35,7 +35,9 @@ def main() -> None:
     arguments(parser, [], "runs/as3l-cifar10")
     parser.add_argument("--dataset", default="uoft-cs/cifar10", help="Hub id or a local copy")
     parser.add_argument("--num-labels", type=int, default=10)
-    parser.add_argument("--strategy", default="as3l", choices=list(STRATEGIES), help="which images")
+    parser.add_argument(
+        "--strategy", default="as3l", choices=[s for s in STRATEGIES if s != "class-balanced"], help="which images"
+    )
     parser.add_argument(
         "--priors", action=argparse.BooleanOptionalAction, default=True, help="guide the start by prior pseudo-labels"
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -214,8 +216,14 @@ def check(**settings) -> Chosen:
         UserError: what `finetune` would refuse of names, numbers and labels, before that which takes days comes first.
     """
     config = resolve(Config.from_flat("finetune", settings))
-    task = get_task(config.task)
-    return task.choose_split(config.data, config.training.seed, task.open(config.data))
+    task, log = get_task(config.task), logging.getLogger("hf_lowlabel")
+    with warnings.catch_warnings():  # the run itself says them
+        warnings.simplefilter("ignore")
+        log.disabled = True
+        try:
+            return task.choose_split(config.data, config.training.seed, task.open(config.data))
+        finally:
+            log.disabled = False
 
 
 def pretrained(start: dict, then: dict, **settings) -> dict:

@@ -26,6 +26,7 @@ from data_sets import launch, say
 
 from hf_lowlabel import auto, finetune
 from hf_lowlabel.commands import free
+from hf_lowlabel.distributed import barrier, join_processes, text_of_first
 
 ENCODERS = ["facebook/dinov2-small"]
 WORDS = "google/siglip2-base-patch16-224"
@@ -73,10 +74,12 @@ def main() -> None:
         if getattr(args, flag) != parser.get_default(flag):
             parser.error(f"found --{flag.replace('_', '-')}, which is not for --task {args.task}; leave it out")
     say(EXPECT[args.task])
+    join_processes()
     with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as aside:
-        folder = Path(aside if args.dry_run else args.output_dir)
+        folder = Path(text_of_first(aside) if args.dry_run else args.output_dir)
         for name, score in (masks if args.task == "segmentation" else classes)(args, folder).items():
             say(f"{name}: {'no test image' if score is None else f'{score:.1%}'}")
+        barrier()  # the folder of the first process is that of all
 
 
 def shared(args: argparse.Namespace) -> dict:

@@ -88,6 +88,7 @@ def main() -> None:
     preset = next((name for name in (f"imagenet-{args.percent}", "imagenet") if name in presets), None)
     tuned = dict(length(method, preset, "epochs", args.epochs, 50.0), **labels, method=method, preset=preset)
     before = before_it(args)
+    first = args.pretrain if args.pretrain_epochs is None else f"{args.pretrain}-{args.pretrain_epochs:g}-epochs"
     folder = folder_of(args, name_of(args), stages=stages)
     if args.label_with and not args.dry_run:
         tuned["prior"] = str(folder / f"pseudo-labels-of{name.removeprefix('self-training-of')}.safetensors")
@@ -95,12 +96,12 @@ def main() -> None:
         pseudo_labels([args.label_with], source_of(shared), Split.load(labels["split"]), tuned["prior"])
     if before:
         shown = for_pretrain(shared) | held_out(args, folder)
-        network = pretrained(network, {**shared, **tuned}, **shown, **before, output_dir=str(folder / args.pretrain))
+        network = pretrained(network, {**shared, **tuned}, **shown, **before, output_dir=str(folder / first))
     run = finetune(
         **shared,
         **network,
         **tuned,
-        output_dir=str(folder / (f"{args.pretrain}-{name}" if before else name)),
+        output_dir=str(folder / (f"{first}-{name}" if before else name)),
     )
     known = f"{len(run.recorder.split.labeled)} labels"
     if args.num_labels is None and not args.label_with:

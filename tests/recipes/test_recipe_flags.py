@@ -164,8 +164,12 @@ def test_pretraining_for_imagenet_has_a_length_of_its_own(photos, tmp_path, monk
     flags = ("--dataset", photos, *SHORT, "--method", "fixmatch-eman", "--workers", 0, "--pretrain")
     found = begun(monkeypatch, tmp_path, "imagenet", *flags, "byol-eman")
     assert filled_in("pretrain", None, found["method"], found["preset"])[1]["epochs"] == 200
-    found = begun(monkeypatch, tmp_path, "imagenet", *flags, "rotnet", "--pretrain-epochs", 3, "--output-dir", "other")
-    assert found["epochs"] == 3 and found["preset"] is None
+    folders = []
+    for epochs in (3, 4):  # beside each other: the classifier of one start is not that of the other
+        found = begun(monkeypatch, tmp_path, "imagenet", *flags, "rotnet", "--pretrain-epochs", epochs)
+        assert found["epochs"] == epochs and found["preset"] is None
+        folders.append(found["output_dir"])
+    assert folders[0] != folders[1]
 
 
 def test_backbones_of_one_name_all_vote(cifar, tmp_path, monkeypatch, capsys):
