@@ -203,6 +203,13 @@ def test_a_run_of_a_split_in_memory_goes_on_wherever_it_lies(tmp_path):
     split.save(tmp_path / "own.json")
     for given in (split, moved / "split_given.json", tmp_path / "own.json"):
         assert finetune(split=given, output_dir=moved, **again).metrics == one.metrics
+    other = make_split(load_source(data), 6, test_fraction=0.25, seed=1)
+    other.save(tmp_path / "other.json")
+    with pytest.raises(UserError, match="is a run of another split"):
+        finetune(split=tmp_path / "other.json", output_dir=moved, **again)
+    assert Split.load(moved / "split_given.json") == split
+    taken = finetune(data, split=moved / "split_given.json", output_dir=tmp_path / "taken", **ask)
+    assert Split.load(taken.folder / "split_given.json") == split and taken.metrics == one.metrics
     assert read_settings(moved / "training.yaml")["split"] == str(moved / "split_given.json")
     probe = {k: v for k, v in ask.items() if k not in TRAINS} | {
         "method": "probe"

@@ -102,10 +102,10 @@ def kept_split(config: Config, folder: Path, split: Any) -> Iterator[None]:
     """From here on a Split is a file like any other, which says what the run was given when it is resumed. It goes
     again where the run ends before its settings are written down."""
     file, writes = folder / GIVEN_SPLIT, is_main_process() or config.training.dry_run
+    path = Path(config.data.split or "")
+    if path.suffix == ".json" and (path.name == GIVEN_SPLIT or has_given_split(folder)):
+        split = split if isinstance(split, Split) else Split.load(path)  # of this run or another, or saved elsewhere
     if not isinstance(split, Split):
-        path = config.data.split
-        if path and has_given_split(folder) and str(path).endswith(".json") and Split.load(path) == Split.load(file):
-            config.data.split = str(file)  # the same, saved by whoever made it
         yield
         return
     if writes:
@@ -120,8 +120,9 @@ def kept_split(config: Config, folder: Path, split: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:  # Ctrl-C too
-        if writes and not has_given_split(folder):
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(UserError):  # of settings that are damaged
+            if writes and not has_given_split(folder):
+                file.unlink(missing_ok=True)
         raise
 
 
