@@ -16,6 +16,7 @@ from .tasks import TASKS, get_task
 from .tasks.base import Task
 from .text import brief, in_memory
 from .views.table import VIEWS, read_by
+from .yaml_files import GIVEN_SPLIT
 
 GENTLE = 0.1  # of a paper's learning rate, where training starts from a fitted head (LP-FT, Kumar et al. 2022)
 
@@ -308,6 +309,8 @@ def recorded(config: Config) -> dict[str, Any]:
     def text(name: str, value: Any) -> Any:
         if isinstance(value, type):
             return name_of(value)
+        if name == "split" and value and Path(value).name == GIVEN_SPLIT:  # a run folder may be moved
+            return GIVEN_SPLIT
         return in_memory(value) if known[name].kind is object and not isinstance(value, (str, type(None))) else value
 
     return {name: text(name, value) for name, value in config.flat().items()}

@@ -8,6 +8,8 @@ from typing import Any
 from .errors import UserError
 from .files import read_text
 
+GIVEN_SPLIT = "split_given.json"  # in a run folder, of a Split that was given as such: its name there
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; keys may use '-' for '_'.
@@ -20,6 +22,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}. Write 'name: value' lines instead.")
     return {str(k).replace("-", "_"): v for k, v in values.items()}
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file; a Split that a run was given lies beside its own, wherever the run folder is now."""
+    values = read_yaml(path)
+    if values.get("split") == GIVEN_SPLIT and (beside := Path(path).with_name(GIVEN_SPLIT)).is_file():
+        values["split"] = str(beside)
+    return values
 
 
 def parsed(text: str, called: str | Path) -> Any:

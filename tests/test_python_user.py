@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import datasets
 import numpy as np
 import pytest
@@ -26,8 +28,11 @@ from hf_lowlabel import (
 )
 from hf_lowlabel.once_per_step import OncePerStep
 from hf_lowlabel.records import RunRecord
+from hf_lowlabel.training import preparing
+from hf_lowlabel.yaml_files import read_settings
 from tests.test_open_api import FINETUNE, PRETRAIN, equal, table
 
+TRAINS = ("max_steps", "batch_size", "unlabeled_ratio")  # nothing to a probe
 ASK = {k: v for k, v in FINETUNE.items() if k not in ("num_labels", "model", "from_scratch")}
 
 
@@ -186,3 +191,44 @@ def test_what_later_is_given_has_the_shape_of_its_buffer():
     memory.later(at=3, bank=torch.ones(4, 2))
     memory.end_step()
     assert memory.at == 3 and memory.bank.all()
+
+
+def test_a_run_of_a_split_in_memory_goes_on_wherever_it_lies(tmp_path):
+    data, ask = table(24), {**FINETUNE, "num_labels": None, "method": "supervised"}
+    split = make_split(load_source(data), 6, test_fraction=0.25)
+    one = finetune(data, split=split, output_dir=tmp_path / "one", **ask)
+    assert "\nsplit: split_given.json\n" in (one.folder / "training.yaml").read_text()
+    moved, again = tmp_path / "moved", dict(dataset=data, resume=True, **ask)
+    shutil.move(one.folder, moved)
+    split.save(tmp_path / "own.json")
+    for given in (split, moved / "split_given.json", tmp_path / "own.json"):
+        assert finetune(split=given, output_dir=moved, **again).metrics == one.metrics
+    other = make_split(load_source(data), 6, test_fraction=0.25, seed=1)
+    other.save(tmp_path / "other.json")
+    with pytest.raises(UserError, match="is a run of another split"):
+        finetune(split=tmp_path / "other.json", output_dir=moved, **again)
+    assert Split.load(moved / "split_given.json") == split
+    taken = finetune(data, split=moved / "split_given.json", output_dir=tmp_path / "taken", **ask)
+    assert Split.load(taken.folder / "split_given.json") == split and taken.metrics == one.metrics
+    assert read_settings(moved / "training.yaml")["split"] == str(moved / "split_given.json")
+    probe = {k: v for k, v in ask.items() if k not in TRAINS} | {
+        "method": "probe"
+    }  # which leaves no checkpoint to compare with
+    two = finetune(data, split=split, output_dir=tmp_path / "two", **probe)
+    shutil.copytree(two.folder, tmp_path / "copy")
+    assert finetune(data, split=split, output_dir=tmp_path / "copy", resume=True, **probe).metrics == two.metrics
+
+
+def test_a_split_in_memory_leaves_nothing_where_no_run_began(tmp_path, monkeypatch):
+    data, ask = table(24), {k: v for k, v in FINETUNE.items() if k not in ("num_labels", *TRAINS)} | {"method": "probe"}
+    split = make_split(load_source(data), 6, test_fraction=0.25)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "network_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(data, split=split, output_dir=tmp_path / "run", **ask)
+    assert not (tmp_path / "run").exists()
+    finetune(data, output_dir=tmp_path / "run", **{**ask, "num_labels": 6})
+    before = {p.name for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(UserError, match="split was None"):
+        finetune(data, split=split, output_dir=tmp_path / "run", resume=True, **ask)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == before

@@ -24,6 +24,7 @@ from ..tasks import with_threshold
 from ..tasks.base import Task
 from ..tasks.data_classes import refuse_foreign
 from ..tasks.testing import report_folder, test_images
+from ..training.measured import NOT_KNOWN, NOT_MEASURED, SINCE
 from ..yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def evaluate(
         write_left_out(images, folder / "left_out.csv")
         write_json(folder / "metrics.json", metrics)
     if card and is_main_process():
-        note_on_card(Path(model), kind, metrics, images.name, images.split)
+        note_on_card(Path(model), kind, metrics, images)
     barrier()
     return metrics
 
@@ -145,9 +146,7 @@ def known_of(model: Model) -> str:
     if record is None or not record.is_file():
         return ""
     return "".join(
-        f" {line}"
-        for line in RunRecord.from_json(record).advice
-        if line.startswith(("Without test images", "No image is tested on"))
+        f" {line}" for line in RunRecord.from_json(record).advice if line.startswith((NOT_MEASURED, SINCE, NOT_KNOWN))
     )
 
 

@@ -26,9 +26,9 @@ from ..training.callbacks import Callback
 from ..training.folder import claim, forget, release, was_empty
 from ..training.preparing import Run
 from ..training.stopping import Interrupted
+from ..yaml_files import GIVEN_SPLIT, read_yaml
 
 log = logging.getLogger("hf_lowlabel")
-SPLIT = "split_given.json"  # in the run folder, of a Split that was given as such
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -47,7 +47,7 @@ def settled(verb: str, arguments: Mapping[str, Any]) -> Config:
                 f"{callback!r} is no callback. Give objects whose class is derived from hf_lowlabel.Callback."
             )
     given |= {name: as_folder(given[name]) for name in ("model", "init_from") if name in given}
-    given |= {"split": SPLIT} if isinstance(given.get("split"), Split) else {}
+    given |= {"split": GIVEN_SPLIT} if isinstance(given.get("split"), Split) else {}
     given |= {name: {} for name in ("method_args", "architecture_args") if given.get(name, 0) is None}
     config = resolve(Config.from_flat(verb, given))
     if config.training.push_to_hub and is_main_process():
@@ -77,14 +77,12 @@ def run_folder(config: Config, split: Any = None) -> Iterator[Path]:
     given; a Split is written there."""
     args = config.training
     if args.dry_run:
-        with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as dry:
-            keep_split(config, Path(dry), split)
+        with tempfile.TemporaryDirectory(prefix="hf-lowlabel-dry-") as dry, kept_split(config, Path(dry), split):
             yield Path(dry)
         return
     folder = claim(args.output_dir or default_folder(config), args.resume)
     try:
-        keep_split(config, folder, split)
-        with workers_are_there():
+        with kept_split(config, folder, split), workers_are_there():
             yield folder
     except (UserError, OSError):
         if was_empty(folder) and is_main_process():
@@ -99,19 +97,39 @@ def run_folder(config: Config, split: Any = None) -> Iterator[Path]:
     barrier()  # the first process has written all that another may open
 
 
-def keep_split(config: Config, folder: Path, split: Any) -> None:
-    """From here on a Split is a file like any other, which says what the run was given when it is resumed."""
+@contextlib.contextmanager
+def kept_split(config: Config, folder: Path, split: Any) -> Iterator[None]:
+    """From here on a Split is a file like any other, which says what the run was given when it is resumed. It goes
+    again where the run ends before its settings are written down."""
+    file, writes = folder / GIVEN_SPLIT, is_main_process() or config.training.dry_run
+    path = Path(config.data.split or "")
+    if path.suffix == ".json" and (path.name == GIVEN_SPLIT or has_given_split(folder)):
+        split = split if isinstance(split, Split) else Split.load(path)  # of this run or another, or saved elsewhere
     if not isinstance(split, Split):
+        yield
         return
-    file = folder / SPLIT
-    if is_main_process() or config.training.dry_run:
-        if file.is_file() and Split.load(file) != split:
+    if writes:
+        if has_given_split(folder) and Split.load(file) != split:
             raise UserError(
-                f"{folder} is a run of another split ({SPLIT} in it). Resume it with that, or give another output_dir."
+                f"{folder} is a run of another split ({GIVEN_SPLIT} in it). Resume it with that, or give another "
+                "output_dir."
             )
         split.save(file)
     barrier()
     config.data.split = str(file)
+    try:
+        yield
+    except BaseException:  # Ctrl-C too
+        with contextlib.suppress(UserError):  # of settings that are damaged
+            if writes and not has_given_split(folder):
+                file.unlink(missing_ok=True)
+        raise
+
+
+def has_given_split(folder: Path) -> bool:
+    """Whether the run in a folder was given a Split."""
+    written = folder / "training.yaml"
+    return (folder / GIVEN_SPLIT).is_file() and written.is_file() and read_yaml(written).get("split") == GIVEN_SPLIT
 
 
 def default_folder(config: Config) -> str:

@@ -11,7 +11,7 @@ from ..fields import Setting
 from ..foreign_names import no_such_setting
 from ..methods import METHODS, methods_for
 from ..missing_inputs import refuse_no_data
-from ..yaml_files import read_yaml
+from ..yaml_files import read_settings
 from .flags import Parser, as_flag, flag, refuse_absent, refuse_out_of_range
 from .output import json_flag, key_values, print_json
 
@@ -65,7 +65,7 @@ def parse_config(verb: str, argv: list[str]) -> Config:
     flags = vars(given)
     file = flags.pop("config")
     flags.pop("json", None)
-    config = Config.from_flat(verb, read_yaml(file) if file else {}, f"file {file}")
+    config = Config.from_flat(verb, read_settings(file) if file else {}, f"file {file}")
     for name in ("method_args", "architecture_args"):
         if name in flags:
             flags[name] = {**config.flat()[name], **key_values(flags[name], flag(name))}

@@ -19,6 +19,7 @@ from ..files import A_RUN, by_name, log_rows, read_json, read_text, write_text
 from ..records import Metric, RunRecord, Stage, weights_word, why_kept
 from ..tasks import of_record, read_record
 from ..text import duration, percent
+from ..training.measured import CROSS_VALIDATED, EVALUATED
 from .card_parts import columns, limits
 
 FEW_RUNS = 8  # as many as have a colour of their own
@@ -131,9 +132,9 @@ def comparison(runs: list[Shown]) -> str:
         ]
     shown = metrics_of(runs, [m for *_, m in entries])
     if not shown:
-        searched = all(run.record.advice or run.record.ladder for run in runs)
-        said = "There were no test images: cross-validation says below what to expect." if searched else ""
-        return f"<h2>Results</h2><p>{said or 'It was not evaluated.'}</p>"
+        said = "There were no test images: cross-validation says below what to expect."
+        said = said if all(map(_judged, runs)) else "It was not evaluated."
+        return f"<h2>Results</h2>{_evaluated(runs) or f'<p>{said}</p>'}"
     best = {}
     for metric in shown:
         values = [m[metric.key] for *_, m in entries if m.get(metric.key) is not None]
@@ -148,14 +149,26 @@ def comparison(runs: list[Shown]) -> str:
     heads += "".join(f"<th>{escape(m.title)}</th>" for m in shown)
     return (
         f"<h2>Results</h2><div class=wide><table><thead><tr><th></th>{heads}<th>Training</th></tr>"
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>{_comparable(runs)}"
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>{_comparable(runs)}{_evaluated(runs)}"
     )
+
+
+def _judged(run: Shown) -> bool:
+    """Whether cross-validation says something of a run."""
+    scored = any(row["by_labels"] is not None for row in run.record.ladder)
+    return scored or any(CROSS_VALIDATED in line for line in run.record.advice)
+
+
+def _evaluated(runs: list[Shown]) -> str:
+    """What later evaluations found."""
+    named = [(f"{run.name}: " if len(runs) > 1 else "", line) for run in runs for line in run.record.advice]
+    return "".join(f"<p>{escape(name + line)}</p>" for name, line in named if line.startswith(EVALUATED))
 
 
 def search_sections(run: Shown, named: bool) -> list[str]:
     """Of a search what it says of new images, and what was tried; nothing of other runs."""
     of, record = f" of {escape(run.name)}" if named else "", run.record
-    said = "".join(f"<li>{escape(line)}</li>" for line in record.advice)
+    said = "".join(f"<li>{escape(line)}</li>" for line in record.advice if not line.startswith(EVALUATED))
     out = [f"<h2>Advice{of}</h2><ul>{said}</ul>"] if said else []
     if not record.ladder:
         return out

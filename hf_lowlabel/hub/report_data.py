@@ -22,7 +22,7 @@ from ..tasks.backbone import starting_backbone
 from ..tasks.classification import eval_view
 from ..tasks.classification_card import spread
 from ..tasks.data_classes import Section
-from ..yaml_files import read_yaml
+from ..yaml_files import read_settings
 
 log = logging.getLogger("hf_lowlabel")
 MOST_DOTS = 600  # images in a t-SNE picture
@@ -87,7 +87,7 @@ def config_of(folder: Path) -> Config:
     """The settings of a run, as its training.yaml has them."""
     record = RunRecord.from_json(folder / "run.json")
     verb = "finetune" if record.labels is not None else "pretrain"
-    return Config.from_flat(verb, read_yaml(folder / "training.yaml"), f"{folder}/training.yaml")
+    return Config.from_flat(verb, read_settings(folder / "training.yaml"), f"{folder}/training.yaml")
 
 
 def labeled_images(folder: Path, record: RunRecord) -> Images:

@@ -18,6 +18,7 @@ from ..evaluation.classification import Z80, wilson
 from ..finetuning.linear import drawn_again
 from ..tasks import get_task
 from ..tasks.data_classes import LeftOut
+from .measured import CROSS_VALIDATED, NOT_KNOWN, NOT_MEASURED
 from .preparing import Prepared, Run
 
 log = logging.getLogger("hf_lowlabel")
@@ -33,7 +34,7 @@ def tell_left_out(ready: Prepared) -> None:
         return
     if seen := recorder.labels_seen(ready.at.labeled):
         said = (
-            f"No image is tested on, and {seen} of the {len(ready.at.labeled)} labels were used to train the weights "
+            f"{NOT_KNOWN}, and {seen} of the {len(ready.at.labeled)} labels were used to train the weights "
             "that this run starts from, so cross-validation would be too optimistic: the score is unknown. "
             "Give --test-fraction, or start from earlier weights."
         )
@@ -58,9 +59,9 @@ def tell_left_out(ready: Prepared) -> None:
     recorder.left_out = {key: value, f"{key}_low": low, f"{key}_high": high, f"{before}{task.label_words}": n}
     start = "random weights" if ready.config.model.from_scratch else recorder.start_words()
     said = (
-        "Without test images the finetuned model was not measured, but a linear layer on the frozen features of "
-        f"{start} was: {score.title} {score.show(value)}, cross-validated on {n} {task.label_words} (80 % "
-        f"interval {score.show(low)} to {score.show(high)}). The finetuned model should not be below that; "
+        f"{NOT_MEASURED} on the frozen features of {start} was: {score.title} {score.show(value)}, "
+        f"{CROSS_VALIDATED} {n} {task.label_words} (80 % interval {score.show(low)} to "
+        f"{score.show(high)}). The finetuned model should not be below that; "
         "`hf-lowlabel auto` trains on parts of the labels and measures it."
     )
     for words in (said, *task.said_left_out(found.tallies, ready.names)):

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..files import make, unmake
 from ..locks import open_locked
 from ..partial_files import is_left_over
+from ..yaml_files import GIVEN_SPLIT
 from .journal import LOG, rows_of
 
 log = logging.getLogger("hf_lowlabel")
@@ -23,7 +24,7 @@ _EMPTY: set[Path] = set()  # those in which there was nothing
 ASIDE = ".model."  # where a model is written before it is moved into place
 SEARCH = "search.json"  # of `auto`: a folder with it is gone on with
 WORDS = "words.safetensors"  # of `auto`: what the names of the classes say
-NOTES = {"split.json", "split_given.json", "training.yaml", "left_out.csv", SEARCH, WORDS}
+NOTES = {"split.json", GIVEN_SPLIT, "training.yaml", "left_out.csv", SEARCH, WORDS}
 TRACKED = "hf_lowlabel"  # the project in trackers, and TensorBoard's folder
 KEPT = {"features", "trials"}  # of `auto`, likewise
 IGNORED = {".lock", ".gitattributes", ".DS_Store"}

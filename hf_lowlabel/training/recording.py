@@ -25,7 +25,7 @@ from ..data.splits.splits import Split
 from ..distributed import is_main_process, world
 from ..errors import UserError
 from ..evaluation import plots
-from ..files import as_neighbours, seal, unseal, write_json, write_text
+from ..files import as_neighbours, seal, sha256, unseal, write_json, write_text
 from ..models.lora import merged
 from ..models.quiet import no_progress_bars
 from ..records import (
@@ -54,6 +54,7 @@ from .lineage import (
     starting_weights,
     taught_by,
 )
+from .measured import measured, noted
 
 log = logging.getLogger("hf_lowlabel")
 SEALED = (
@@ -194,11 +195,13 @@ class Recorder:
             return None
         unseal(self.folder)
         self._note_length()
-        network = merged(progress.inner.evaluated)
+        network, (said, weights) = merged(progress.inner.evaluated), measured(self.folder)
         if model:
             save_model(network, self.folder, self.speaks.save)
         self.record = self.facts(progress, network, metrics)
         self.record.saved_model = model
+        if weights and sha256(self.folder / "model.safetensors") == weights:  # a finished run, resumed
+            self.record.advice = noted(self.record.advice, said)
         if metrics:
             write_json(self.folder / "metrics.json", metrics)
         else:

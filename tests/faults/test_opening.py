@@ -8,8 +8,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "hf_lowlabel"
 OPENS = {
-    *("open", "read_text", "read_bytes", "read_json", "read_yaml", "load_file", "safe_open", "from_pretrained"),
-    *("open_model", "open_image", "safe_load", "load_dataset", "load_dataset_builder", "memmap", "DictReader"),
+    *("open", "read_text", "read_bytes", "read_json", "read_yaml", "read_settings", "load_file", "safe_open"),
+    *(
+        "from_pretrained",
+        "open_model",
+        "open_image",
+        "safe_load",
+        "load_dataset",
+        "load_dataset_builder",
+        "memmap",
+        "DictReader",
+    ),
     *("copyfile", "copytree", "hf_hub_download"),
 }
 NEVER = {  # they run code of what they read, or start programs
@@ -44,7 +53,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "hub/hub_card.py": "read_text read_text safe_load",
     "hub/push.py": "open read_json read_text read_yaml safe_open",
     "hub/report.py": "read_bytes read_json read_text read_text",
-    "hub/report_data.py": "read_yaml",
+    "hub/report_data.py": "read_settings",
     "hub/smp_export.py": "copyfile from_pretrained",  # what it has just written
     "hub/space_app.py": "from_pretrained from_pretrained from_pretrained from_pretrained load_file read_text read_text",
     "hub/splits.py": "safe_open",
@@ -60,6 +69,7 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "models/timm_checkpoint.py": "from_pretrained",
     "partial_files.py": "read_text",  # /proc
     "api/evaluating.py": "read_yaml",  # ours
+    "api/running.py": "read_yaml",  # ours
     "records.py": "read_json read_text",  # and /proc/cpuinfo
     "selection/feature_file.py": "memmap memmap open open open open open",
     "labeling/label_studio.py": "read_json read_json",
@@ -116,8 +126,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "training/recording.py": "read_yaml",  # ours
     "training/same_run.py": "read_yaml",  # ours
     "table_writer.py": "open",  # ours
-    "yaml_files.py": "read_text safe_load",
-    "cli/train.py": "read_yaml",
+    "yaml_files.py": "read_text read_yaml safe_load",
+    "cli/train.py": "read_settings",
 }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import datasets
 import pytest
 
-from hf_lowlabel import UserError, evaluate, finetune, push
+from hf_lowlabel import UserError, evaluate, finetune, push, report
+from hf_lowlabel.records import RunRecord
 from tests.test_open_api import FINETUNE, table
 
 
@@ -23,12 +27,14 @@ def test_an_evaluation_stands_on_the_card(untested, hub):
         found = evaluate(untested, new, card=True)
     evaluate(untested, table(12, 2), card=True)
     text = card.read_text()
-    assert (
-        text.count("Evaluated on 9 images of data in memory (split test) on 20") == 1 and "was not measured" not in text
-    )
-    assert (
-        f"accuracy {100 * found['accuracy']:.1f} %" in text and "Evaluated on 12 images of data in memory on 20" in text
-    )
+    of_nine = re.findall(r"Evaluated on 9 images of data in memory \(split test, fingerprint [0-9a-f]{8}\) on 20", text)
+    assert len(of_nine) == 1 and "was not measured" not in text
+    assert f"accuracy {100 * found['accuracy']:.1f} %" in text
+    assert re.search(r"Evaluated on 12 images of data in memory \(fingerprint [0-9a-f]{8}\) on 20", text)
+    evaluate(untested, table(12, 5), card=True)  # other images, as many
+    assert len(re.findall("Evaluated on 12 images", card.read_text())) == 2
+    with pytest.raises(UserError, match="In training, without test images, a linear layer on the frozen"):
+        evaluate(untested, table(24))
     assert "Sorts images into 3 classes, " in text and "*memory*" not in text
     push(untested, "org/pets")
     pushed = hub.repos["model", "org/pets"].content("main")["README.md"].decode()
@@ -41,3 +47,34 @@ def test_an_evaluation_stands_on_the_card(untested, hub):
         UserError, match="card is for a run folder or a finished run, and .* has no card. Leave card out"
     ):
         evaluate(untested.model, new, card=True)
+
+
+@pytest.mark.parametrize("method", ["supervised", "probe"])
+def test_what_was_measured_is_said_for_as_long_as_the_weights_are_the_same(tmp_path, method):
+    ask = dict(FINETUNE, test_fraction=0, method=method, output_dir=tmp_path / "run")
+    if method == "probe":
+        ask = {k: v for k, v in ask.items() if k not in ("max_steps", "batch_size", "unlabeled_ratio")}
+    run = finetune(table(24), **ask)
+    page = report(run, tmp_path / "before.html", compute=False).read_text()
+    assert "cross-validation says below" in page
+    evaluate(run, table(9, 1), card=True)
+    lines = RunRecord.from_json(run.folder / "run.json").advice
+    finetune(table(24), **ask, resume=True)
+    assert RunRecord.from_json(run.folder / "run.json").advice == lines and "Evaluated on 9" in lines[-1]
+    assert "Evaluated on 9" in (run.folder / "README.md").read_text()
+    page = report(run, tmp_path / "page.html", compute=False).read_text()
+    results, advice = page.split("<h2>Advice</h2>")
+    assert "Evaluated on 9" in results and "Evaluated on" not in advice and "no test images:" not in page
+    if method == "supervised":  # which can learn on
+        finetune(table(24), **{**ask, "max_steps": 6}, resume=True)
+        assert "Evaluated on" not in (run.folder / "run.json").read_text() + (run.folder / "README.md").read_text()
+
+
+def test_a_report_promises_cross_validation_where_there_is_some(untested, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(untested.folder, folder)
+    record = RunRecord.from_json(folder / "run.json")
+    record.advice, record.ladder = ["No image is tested on, and 6 of the 6 labels were used."], []
+    record.to_json(folder / "run.json")
+    page = report(folder, tmp_path / "page.html", compute=False).read_text()
+    assert "<h2>Results</h2><p>It was not evaluated.</p>" in page and "cross-validation says" not in page
