@@ -198,8 +198,7 @@ def held_out(args: argparse.Namespace, folder: Path) -> dict:
         return {}
     manifest = folder / "held-out.json"
     if rank() == 0 and not manifest.is_file():  # the test set is one of the seed, whatever is labeled
-        task, data = get_task("classification"), data_of(common(args))
-        task.choose_split(data, args.seed, task.open(data)).split.save(manifest)
+        _chosen("classification", data_of(common(args)), args.seed).split.save(manifest)
     barrier()
     return dict(split=str(manifest))
 
@@ -216,12 +215,17 @@ def check(**settings) -> Chosen:
         UserError: what `finetune` would refuse of names, numbers and labels, before that which takes days comes first.
     """
     config = resolve(Config.from_flat("finetune", settings))
-    task, log = get_task(config.task), logging.getLogger("hf_lowlabel")
-    with warnings.catch_warnings():  # the run itself says them
+    return _chosen(config.task, config.data, config.training.seed)
+
+
+def _chosen(task: str, data: DataArguments, seed: int) -> Chosen:
+    """What a run will choose of these data, without its warnings: the run itself says them."""
+    verb, log = get_task(task), logging.getLogger("hf_lowlabel")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         log.disabled = True
         try:
-            return task.choose_split(config.data, config.training.seed, task.open(config.data))
+            return verb.choose_split(data, seed, verb.open(data))
         finally:
             log.disabled = False
 

@@ -5,6 +5,8 @@ import json
 import re
 import runpy
 import shlex
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
+from tests.processes import ranks
 from tests.transformers_repos import make_encoder, save_repo, save_two_towers
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -53,6 +56,23 @@ def test_labels_then_all_images(made, tmp_path, monkeypatch, capsys):
     assert "Class names, as clip knows them" in said
     assert said.startswith("What to expect") and "2503.09707" in said and "FixMatch with branches" in said
     assert not list(tmp_path.iterdir())
+
+
+def launched(aside, flags):
+    """The recipe as one of several processes, whose temporary folders are in `aside`."""
+    tempfile.tempdir = str(aside)
+    sys.path.insert(0, str(RECIPES))
+    sys.argv = ["foundation.py", *flags]
+    runpy.run_path(str(RECIPES / "foundation.py"), run_name="__main__")
+
+
+def test_a_dry_run_on_two_ranks_has_one_folder_and_leaves_none(made, tmp_path):
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    given = ("--dataset", made / "known", "--num-labels", 9, "--encoders", made / "encoder", "--image-size", 28)
+    more = ("--batch-size", 4, "--output-dir", tmp_path / "run", "--dry-run")
+    ranks(launched, aside, [*map(str, [*given, *more])], folder=tmp_path)
+    assert not (tmp_path / "run").exists() and not list(aside.glob("hf-lowlabel-dry-*"))
 
 
 def test_a_share_of_all_labels_is_tested_on(made, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_flags_that_were_wrong_are_not_in_the_way_of_right_ones(photos, tmp_path
         ("alternating_optimisation", ("--cycles", 0), "found 0, expected a whole number above 0"),
         ("alternating_optimisation", ("--refine", "runs/mt", "--num-labels", 6), "--num-labels beside --refine"),
         ("as3l_cifar10", ("--strategy", "as31"), "invalid choice: 'as31'"),
+        ("as3l_cifar10", ("--strategy", "class-balanced"), "invalid choice: 'class-balanced'"),  # it reads all labels
         ("moam", ("--epochs", 1, 0, 1), "found 0, expected a number above 0"),
         ("vpet", ("--widths", 64, 0), "found 0, expected a whole number above 0"),
         ("transfer_matrix", ("--local", "svhn:photos"), "--local svhn:photos; expected NAME=PATH"),
@@ -170,6 +172,31 @@ def test_pretraining_for_imagenet_has_a_length_of_its_own(photos, tmp_path, monk
         assert found["epochs"] == epochs and found["preset"] is None
         folders.append(found["output_dir"])
     assert folders[0] != folders[1]
+
+
+@pytest.mark.parametrize(
+    "recipe, number", [("alternating_optimisation", 100), ("target_pretraining", 40), ("from_scratch", 40)]
+)
+def test_a_default_may_be_written_out_when_a_run_goes_on(recipe, number, tmp_path, monkeypatch, stages):
+    write(tmp_path / "copy" / "data", "train", [i % 10 for i in range(120)], 10, "label", 16, "img")
+    write(tmp_path / "copy" / "data", "test", [i % 10 for i in range(20)], 10, "label", 16, "img")
+    flags = ("--benchmark", "cifar10", "--dataset", tmp_path / "copy")
+    before = begun(monkeypatch, tmp_path, recipe, *flags)
+    (next(tmp_path.rglob("recipe.json")).parent / "begun").mkdir()
+    assert begun(monkeypatch, tmp_path, recipe, *flags, "--num-labels", number) == before
+
+
+def test_what_is_looked_at_first_is_said_by_the_run_alone(tmp_path_factory, tmp_path, monkeypatch, recwarn, stages):
+    """Of labels and of the test images to hold out; what is wrong is still said, and later warnings too."""
+    photos = own_photos(tmp_path_factory.mktemp("photos"))
+    next(photos.rglob("*.png")).with_suffix(".dcm").write_bytes(b"x")
+    flags = ("--dataset", photos, "--pretrain", "simsiam")
+    assert begun(monkeypatch, tmp_path, "from_scratch", *flags, *SHORT)["split"].endswith("held-out.json")
+    refused(monkeypatch, tmp_path, "from_scratch", *flags, "--num-labels", 99)
+    assert not [w for w in recwarn if "DCM file" in str(w.message)]
+    with pytest.warns(UserWarning, match="DCM file"):
+        importlib.import_module("data_sets").source_of(dict(dataset=str(photos)))
+    assert not logging.getLogger("hf_lowlabel").disabled
 
 
 def test_backbones_of_one_name_all_vote(cifar, tmp_path, monkeypatch, capsys):
