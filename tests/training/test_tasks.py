@@ -10,19 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_lowlabel import load_source, make_split
+from hf_lowlabel import api, load_source, make_split
 from hf_lowlabel.arguments import Config, DataArguments, ViewArguments
 from hf_lowlabel.cli import main
 from hf_lowlabel.data.caches.image_cache import ResidentCache
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.methods import find, name_of
+from hf_lowlabel.models import create_backbone
 from hf_lowlabel.settings import resolve
 from hf_lowlabel.tasks import TASKS, caching, get_task, networks
 from hf_lowlabel.tasks.base import Examples
 from hf_lowlabel.tasks.testing import test_images as known_images
 from hf_lowlabel.training import setup
 
-from .conftest import SEGMENT
+from .conftest import FINETUNE, PRETRAIN, SEGMENT
 
 PHOTOS = get_task("classification")
 
@@ -133,6 +134,17 @@ def test_sizes():
     assert networks.sizes(ViewArguments(), 224, 500) == (224, 256)
     assert networks.sizes(ViewArguments(), 224, 32) == (32, 32)
     assert networks.sizes(ViewArguments(image_size=96), 224, 500) == (96, 108)
+
+
+@pytest.mark.parametrize(
+    ("model_side", "side", "expected"),
+    [(224, 32, 128), (224, 128, 128), (224, 160, 160), (224, 500, 224), (384, 32, 192), (64, 16, 32), (32, 28, 28)],
+)
+def test_pretrained_weights_see_small_images_enlarged(model_side, side, expected):
+    assert networks.sizes(ViewArguments(), model_side, side, learned=True)[0] == expected
+    asked = ViewArguments(image_size=48)
+    assert networks.sizes(asked, model_side, side, learned=True)[0] == 48
+    assert networks.sizes(ViewArguments(), model_side, side, learned=True, fixed=True)[0] == model_side
     for size in range(1, 300):
         for stored in (size, size + 1, round(size * 8 / 7), 2 * size + 1):
             assert int(size / networks.crop_share(size, stored)) == stored
@@ -188,3 +200,18 @@ def test_mean_and_classes_are_of_the_images_not_of_the_canvas():
     assert std == pytest.approx([(share * (1 - share)) ** 0.5, (share * (1 - share)) ** 0.5 / 5, 1e-3], abs=1e-6)
     shows = get_task("segmentation").shows(Examples(pool, torch.arange(2), None), list("abcd"))
     assert shows.tolist() == [[True, False, True, False], [False, True, False, False]]
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_small_images_are_enlarged_for_pretrained_weights_alone(verb, tmp_path, caplog):
+    """Digits of 8 px, for a network that learned from images of 64 px."""
+    create_backbone("test_resnet", pretrained=False, image_size=64).save_pretrained(tmp_path / "weights")
+    given = dict(PRETRAIN if verb == "pretrain" else FINETUNE, model=str(tmp_path / "weights"), max_steps=1)
+    given = {key: value for key, value in given.items() if key not in ("image_size", "stored_size", "from_scratch")}
+    for name, more, side in (("as it is", {}, 32), ("from scratch", dict(from_scratch=True), 8)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            getattr(api, verb)(**given, **more, output_dir=tmp_path / name)
+        assert ("enlarged from 8 px for an encoder that learned from images of 64 px" in caplog.text) == (side == 32)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["pretrained_cfg"]["input_size"] == [3, side, side]
