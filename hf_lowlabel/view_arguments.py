@@ -13,8 +13,8 @@ class ViewArguments:
 
     image_size: int | None = setting(
         None,
-        "side of training views (with masks, crops); None: the model's, or the images' if smaller, but about 4/7 of "
-        "the model's or more for pretrained weights",
+        "side of training views (with masks, crops); None: the model's (random weights or masks: the images' if "
+        "smaller)",
         unit="px",
         min=1,
     )

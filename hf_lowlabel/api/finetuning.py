@@ -181,8 +181,8 @@ def finetune(
             per micro-batch.
         channels_last: Layout of images in memory; None: the faster one on this device.
         compile: Torch.compile the network.
-        image_size: Side of training views (with masks, crops); None: the model's, or the images' if smaller, but about
-            4/7 of the model's or more for pretrained weights (px).
+        image_size: Side of training views (with masks, crops); None: the model's (random weights or masks: the images'
+            if smaller) (px).
         stored_size: Side of stored images (with masks the longer); None: image_size if it is below 64 px or the
             encoder's preprocessing squashes images to squares, else 8/7 of it; with masks the image's own.
             Pretraining stores squares: the centre crop or the squashed image, for segmentation as many crops as cover

@@ -168,8 +168,8 @@ def auto(
         mask_ignore: Mask values to ignore, besides 255.
         instances: Mask values are object numbers, all of one class.
         architecture: Decoder for segmentation; None: the default of `finetune`.
-        image_size: Side of the network's input in px; None: the images', between about 4/7 of the model's and that.
-            With masks the shorter side to which images are scaled down; None: what the time allows.
+        image_size: Side of the network's input in px; None: the model's, to which smaller images are enlarged. With
+            masks the shorter side to which images are scaled down; None: what the time allows.
         stored_size: Side of stored images in px (with masks the longer); None: as in `finetune`.
         max_bad: Share of unreadable images that is skipped and listed; above it the run stops.
         seed: Decides the labels drawn and the folds.

@@ -215,7 +215,7 @@ def said_overrun(minutes: float, seconds: float, computed: float, on_cpu: bool) 
         f": it had the processor for {duration(computed)} of them and waited for the rest, for other work, reading or "
         "downloads, and the times said here are of that"
     )
-    why = why if on_cpu and 2 * computed < seconds else ""
+    why = why if on_cpu and 2 * computed < seconds else ". With a smaller --image-size it takes less"
     return f"The search took {duration(seconds)}, with --minutes {minutes:g}{why}."
 
 

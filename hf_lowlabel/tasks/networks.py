@@ -68,16 +68,14 @@ def timm_network(
         views,
         own["input_size"][-1],
         side,
-        fixed=bool(cfg.get("fixed_input_size")),
+        own=bool(cfg.get("fixed_input_size")) or (pretrained and whole),
         share=own["crop_pct"] if squash else 7 / 8,
-        learned=pretrained,
     )
     mode = "squash" if squash else "center"
     cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode=mode)
     report = "" if pretrained else f"{model.load_report}, "  # of weights that are loaded, loading has told
     shape = ", whole ones squashed to squares as the encoder's own preprocessing does" if squash else ""
-    if size > side and not views.image_size:
-        shape += f", enlarged from {side} px for an encoder that learned from images of {own['input_size'][-1]} px"
+    shape += f", enlarged from {side} px" if size > side else ""
     log.info("%sviews of %d px from images of %d px%s", report, size, stored, shape)
     return Network(model, (size, size), stored)
 
@@ -123,19 +121,12 @@ def squares_per_image(dataset: ImageDataset) -> int:
 
 
 def sizes(
-    views: ViewArguments,
-    model_side: int | None,
-    side: int,
-    fixed: bool = False,
-    share: float = 7 / 8,
-    learned: bool = False,
+    views: ViewArguments, model_side: int | None, side: int, own: bool = False, share: float = 7 / 8
 ) -> tuple[int, int]:
-    """(side of a view, side of a stored image) in px. `fixed`: the network takes its own size only. share: about what
-    of the side of a stored image a view shows, where nothing else is said. learned: its weights are pretrained on
-    images of its own size: much smaller ones are enlarged to about 4/7 of it (128 of 224 px), else its filters do not
-    find what they learned."""
-    least = 4 * (model_side or 0) // 7 // 32 * 32 if learned else 0
-    size = views.image_size or (model_side if fixed and model_side else max(min(model_side or 224, side), least))
+    """(side of a view, side of a stored image) in px. own: the network takes its own size only, or its weights learned
+    from images of that size, and smaller ones are enlarged: else its filters do not find what they learned. share:
+    about what of the side of a stored image a view shows, where nothing else is said."""
+    size = views.image_size or (model_side if own and model_side else min(model_side or 224, side))
     if views.stored_size is not None and views.stored_size < size:
         raise UserError(
             f"A stored_size of {views.stored_size} px is below the image_size of {size} px. Give at least as many."
