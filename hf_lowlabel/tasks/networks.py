@@ -75,8 +75,8 @@ def timm_network(
     cfg.update(input_size=[3, size, size], crop_pct=crop_share(size, stored), crop_mode=mode)
     report = "" if pretrained else f"{model.load_report}, "  # of weights that are loaded, loading has told
     shape = ", whole ones squashed to squares as the encoder's own preprocessing does" if squash else ""
-    shape += f", enlarged from {side} px" if size > side else ""
-    log.info("%sviews of %d px from images of %d px%s", report, size, stored, shape)
+    at = f"{side} px, enlarged" if size > side else f"{stored} px"
+    log.info("%sviews of %d px from images of %s%s", report, size, at, shape)
     return Network(model, (size, size), stored)
 
 

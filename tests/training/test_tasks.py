@@ -205,6 +205,6 @@ def test_small_images_are_enlarged_for_pretrained_weights_alone(verb, tmp_path, 
         caplog.clear()
         with caplog.at_level("INFO"):
             getattr(api, verb)(**given, **more, output_dir=tmp_path / name)
-        assert ("enlarged from 8 px" in caplog.text) == (side == 64)
+        assert ("from images of 8 px, enlarged" in caplog.text) == (side == 64)
         config = json.loads((tmp_path / name / "config.json").read_text())
         assert config["pretrained_cfg"]["input_size"] == [3, side, side]
