@@ -20,9 +20,10 @@ class ViewArguments:
     )
     stored_size: int | None = setting(
         None,
-        "side of stored images (with masks the longer); None: image_size if it is below 64 px or the encoder's "
-        "preprocessing squashes images to squares, else 8/7 of it; with masks the image's own. Pretraining stores "
-        "squares: the centre crop or the squashed image, for segmentation as many crops as cover a wide image",
+        "side of stored images (with masks the longer); None: image_size if it is below 64 px, the images are no "
+        "larger or the encoder's preprocessing squashes them to squares, else 8/7 of it; with masks the image's own. "
+        "Pretraining stores squares: the centre crop or the squashed image, for segmentation as many crops as cover "
+        "a wide image",
         unit="px",
         min=1,
     )

@@ -183,10 +183,10 @@ def finetune(
         compile: Torch.compile the network.
         image_size: Side of training views (with masks, crops); None: the model's (random weights or masks: the images'
             if smaller) (px).
-        stored_size: Side of stored images (with masks the longer); None: image_size if it is below 64 px or the
-            encoder's preprocessing squashes images to squares, else 8/7 of it; with masks the image's own.
-            Pretraining stores squares: the centre crop or the squashed image, for segmentation as many crops as cover
-            a wide image (px).
+        stored_size: Side of stored images (with masks the longer); None: image_size if it is below 64 px, the
+            images are no larger or the encoder's preprocessing squashes them to squares, else 8/7 of it; with masks
+            the image's own. Pretraining stores squares: the centre crop or the squashed image, for segmentation as
+            many crops as cover a wide image (px).
         image_height: Height of a training view; None: image_size (px).
         scale: Smallest and largest factor by which a training view is scaled.
         rotation: Largest rotation of a training view, either way (degrees).
