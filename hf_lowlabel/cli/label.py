@@ -22,6 +22,12 @@ def label(argv: list[str]) -> int:
         help="classes in the order of their values, or a text file (default: FOLDER/classes.txt, else named on the "
         "page)",
     )
+    masks.add_argument(
+        "--mask-format",
+        choices=("index", "binary"),
+        help="what the masks of a folder of images are: class numbers, or 0 and 255 (default: numbers; masks that "
+        "look like the others have to be declared)",
+    )
     masks.add_argument("--model", metavar="RUN", help="a segmenter whose masks you correct: a run folder or Hub id")
     masks.add_argument(
         "--assist",

@@ -139,7 +139,7 @@ def _review_masks(args: argparse.Namespace) -> int:
         say(found.no_page)
     elif not args.no_page:
         where = dict(task=found.task, split=found.split, classes=found.classes, model=args.run, only=found.images)
-        where["value_range"] = found.value_range
+        where |= {"value_range": found.value_range, "mask_format": found.mask_format}
         label(found.folder, open_browser=not args.no_browser, then=found.then, **where)
     return 0
 

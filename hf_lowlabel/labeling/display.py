@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ..data.pixels.images import BadImage, Range, decoding, is_deep, load_rgb, open_image, turned
-from .server import TYPES, Answer, picture
+from .server import BINARY, TYPES, Answer, picture
 
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "AVIF")  # that browsers show, by content
 # An orientation in EXIF, one number of 16 bits, little- or big-endian: of a JPEG, all that every browser turns it by.
@@ -48,3 +50,8 @@ def answer_of(image: Path, value_range: Range) -> Answer | None:
         if image.is_symlink():  # to what is no image
             return None
         raise
+
+
+def packed(array: np.ndarray) -> Answer:
+    """Bytes row by row, little-endian."""
+    return Answer(BINARY, gzip.compress(np.ascontiguousarray(array).tobytes(), 1), "gzip")

@@ -19,9 +19,10 @@ from ..data.splits.splits import Split
 from ..errors import UserError
 from ..files import read_json, sha256, whole, write_json
 from ..text import listed
+from .binary_masks import without_numbers
 from .labels import Asked
 from .mask_classes import SharedList, check_two
-from .mask_places import Place, find_places, read_mask, with_ending, without_numbers
+from .mask_places import Place, find_places, read_mask, with_ending
 from .missing_photos import check_there
 from .next_steps import refuse_mixing
 from .other_rounds import number_of, places as folders_of

@@ -8,7 +8,6 @@ page resumes from what is on the disk.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +25,9 @@ from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
+from .binary_masks import OF_ONE, all_without_numbers, half_painted, refuse_objects
 from .class_names import alike, typed
-from .display import answer_of
+from .display import answer_of, packed
 from .labels import Asked
 from .mask_assist import Assistant
 from .mask_classes import check_name, check_two, given_classes, shared_with_data
@@ -35,7 +35,7 @@ from .mask_places import Place, find_places, image_size, read_mask, read_rgb, st
 from .mask_starts import Segmenter, superpixels
 from .mask_watch import Watch
 from .next_steps import after_masks
-from .server import BINARY, Answer
+from .server import Answer
 from .suggestions import read_suggestions
 
 
@@ -69,16 +69,19 @@ class MaskSession:
         split: str = "train",
         assist: str | None = None,
         value_range: Sequence[float] = (),
+        mask_format: str | None = None,
     ):
         at_least("superpixels", pieces, 2)
         self.folder, self.asked, self.pieces, self.lock = Path(folder), asked, pieces, threading.RLock()
-        self.split, self.watch = split, Watch(self.folder)
+        self.split, self.mask_format, self.watch = split, mask_format, Watch(self.folder)
         places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
+        if asked is None:
+            refuse_objects(self.folder, self.places.values())
         self.only, self.binary = only or {}, any(place.binary for place in self.places.values())
         self.model = Segmenter(model) if model else None
-        self.given = {"model": model, "assist": assist, "value_range": list(value_range)}  # for the same page again
+        self.given = {"mask_format": mask_format, "model": model, "assist": assist, "value_range": list(value_range)}
         self.value_range = range_of(value_range) or (self.model.value_range if self.model else None)
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
@@ -97,6 +100,8 @@ class MaskSession:
                 self.write_classes()
             elif not self.only:
                 self.note_classes()
+            if self.asked is None and self.binary:
+                all_without_numbers(self.places.values(), self.classes, self.colors)
 
     def known_classes(self, given: Sequence[str]) -> tuple[list[str], Colors]:
         """Names, and those colours that a file of classes gives. Of several sources the first one that says any."""
@@ -107,7 +112,8 @@ class MaskSession:
             return (shared.names, shared.colors) if shared else found
         if there and there[0]:
             return there
-        names = (self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])
+        names = self.asked.class_names if self.asked else OF_ONE if self.binary else []
+        names = self.model.names if self.model and not (self.asked and names) else names
         return [check_name(name, "Name the classes by --classes.") for name in names], there[1] if there else {}
 
     def classes_there(self) -> tuple[list[str], Colors] | None:
@@ -132,7 +138,7 @@ class MaskSession:
         self.classes, self.colors = list(names), colors
 
     def found_places(self) -> dict[str, Place]:
-        return find_places(self.folder, self.split, selected=self.asked is not None)
+        return find_places(self.folder, self.split, self.asked is not None, self.mask_format)
 
     def look_again(self) -> None:
         """For masks that were put there meanwhile under another name than the page gives them, such as 1_mask.png."""
@@ -325,7 +331,7 @@ class MaskSession:
             return self.then
         if self.asked is not None:
             return after_masks(self.folder, self.asked, self.painted() < len(self.asked.files))
-        said = {"dataset": self.folder, "value_range": list(self.value_range or [])}
+        said = {"dataset": self.folder, "mask_format": self.mask_format, "value_range": [*(self.value_range or [])]}
         return auto_command(said, "segmentation", classes=[self.folder / "classes.txt"])
 
     def painted(self) -> int:
@@ -337,9 +343,4 @@ class MaskSession:
         done = self.painted()
         again = command("label", self.folder, task=None if self.asked else "segmentation", **self.given)
         then = self.next_command() if done or self.then is not None else again
-        return f"{done} of {len(self.places)} images have a mask; next: {then}"
-
-
-def packed(array: np.ndarray) -> Answer:
-    """Bytes row by row, little-endian."""
-    return Answer(BINARY, gzip.compress(np.ascontiguousarray(array).tobytes(), 1), "gzip")
+        return f"{done} of {len(self.places)} images have a mask{half_painted(self.places.values())}; next: {then}"

@@ -22,13 +22,13 @@ from ..data.masks.mask_folders import find_files, layout, named, pair_roots
 from ..data.masks.own_names import CLASSES_FILE
 from ..data.pixels.images import Range, decoding, load_rgb, open_image, upright, upright_size
 from ..data.pixels.mask_colors import Colors, MaskFault
+from ..data.pixels.mask_kinds import is_painted
 from ..data.pixels.masks import IGNORE, MaskFormat, NoNumbers, check_size, decode_mask, list_classes, make_coding
 from ..data.splits.division import of_split, opened_as, read_division, split_of
 from ..data.splits.split_roots import opened_folder
 from ..errors import UserError
 from ..evaluation.overlays import save_mask
 from ..files import whole
-from ..mask_palette import IGNORE_COLOR
 from ..text import series
 from .labels import Asked
 from .next_steps import colored_by, painted_binary, why_not_mixed
@@ -46,21 +46,25 @@ class DrawnMasks(UserError):
 class Place:
     """image: its file. mask: the file of its mask, which may not be there yet. colors: the file of the colours that it
     is to have, beside the numbers that the page gives it; None: nobody has said that the masks are of colours. binary:
-    it is to have 0 and 255 once it is painted whole."""
+    it is to have 0 and 255 once it is painted whole. numbers: somebody has said that it is of numbers."""
 
     image: Path
     mask: Path
     colors: Path | None = None
     binary: bool = False
+    numbers: bool = False
 
 
-def find_places(folder: Path, split: str = "train", selected: bool = False) -> dict[str, Place]:
+def find_places(
+    folder: Path, split: str = "train", selected: bool = False, mask_format: str | None = None
+) -> dict[str, Place]:
     """Image id -> its files, in the order of the ids.
 
     Args:
         folder: of images, and of masks where there are some.
         split: which part of it.
         selected: `select` wrote it.
+        mask_format: "binary" or "index", of a folder that `select` did not write; None: nobody has said it.
 
     Raises:
         UserError: there are no images, two of them have the same name but for the extension, the layout is one of a
@@ -108,11 +112,13 @@ def find_places(folder: Path, split: str = "train", selected: bool = False) -> d
             "all of them are read."
         )
     asked, out = Asked.load(folder) if selected else None, {}
-    colors, binary = (colored_by(folder, asked), painted_binary(folder, asked)) if asked else (None, False)
+    colors, binary = (
+        (colored_by(folder, asked), painted_binary(folder, asked)) if asked else (None, mask_format == "binary")
+    )
     for id, file in files.items():
         path = PurePosixPath(file.path)
         new = root / path.with_name(f"{path.stem}_mask.png") if masks is None else masks / path.with_suffix(".png")
-        out[id] = Place(root / file.path, known.get(id, new), colors, binary)
+        out[id] = Place(root / file.path, known.get(id, new), colors, binary, mask_format == "index")
     return out
 
 
@@ -210,7 +216,9 @@ def read_mask(place: Place, names: list[str], colors: Colors) -> np.ndarray | No
                 f"channel, name more classes, or move {place.mask.name} elsewhere."
             ) from error
         drawn_binary = (
-            not (place.colors or place.binary) and image.mode != "P" and set(np.unique(found).tolist()) == {0, IGNORE}
+            not (place.colors or place.binary or place.numbers)
+            and image.mode != "P"
+            and set(np.unique(found).tolist()) == {0, IGNORE}
         )
     if drawn_binary:
         raise UserError(
@@ -224,7 +232,7 @@ def decoded(image: Image.Image, place: Place, coding: MaskFormat, num_classes: i
     """Classes by number; by colour where masks are of colours, or this one cannot be of numbers."""
     read = partial(decode_mask, image, num_classes=num_classes, id=place.image.name)
     if place.binary:
-        return read(MaskFormat() if is_numbered(image) else MaskFormat("binary"))
+        return read(MaskFormat() if is_painted(image) else MaskFormat("binary"))
     if place.colors is not None or coding.kind == "index":
         return read(coding)
     try:
@@ -244,12 +252,6 @@ def decoded(image: Image.Image, place: Place, coding: MaskFormat, num_classes: i
             f"{CLASSES_FILE} if the numbers are."
         )
     return numbers
-
-
-def is_numbered(image: Image.Image) -> bool:
-    """Whether a mask has the palette of those that are written here, and not of another program that draws 0 and 255
-    through one."""
-    return image.mode == "P" and tuple((image.getpalette() or [])[3 * IGNORE :]) == IGNORE_COLOR
 
 
 def coding_of(place: Place, names: list[str], colors: Colors) -> MaskFormat:
@@ -295,15 +297,6 @@ def write_mask(place: Place, mask: np.ndarray, names: list[str], colors: Colors)
             save_mask(mask, names, part, format or "PNG", declared=coding_of(place, names, colors).class_colors())
     if format is None:
         place.mask = with_ending(place.mask, ".png")
-
-
-def without_numbers(place: Place, names: list[str], colors: Colors) -> None:
-    """A mask of class numbers, as `predict` writes, becomes one of 0 and 255: among these it could not be read."""
-    with open_image(place.mask) as image:
-        found = is_numbered(image)
-    mask = read_mask(place, names, colors) if found else None
-    if mask is not None:
-        write_mask(place, mask, names, colors)
 
 
 def with_ending(mask: Path, ending: str) -> Path:

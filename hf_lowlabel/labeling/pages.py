@@ -9,6 +9,7 @@ from typing import Any
 from ..data.files.folders import is_predicted
 from ..errors import UserError
 from .answer_kinds import kind_of
+from .binary_masks import check_format
 from .labels import Asked
 from .mask_classes import of_the_data
 from .mask_page import MaskSession, Shown
@@ -30,6 +31,7 @@ def label(
     only: Mapping[str, Shown] | None = None,
     split: str = "train",
     value_range: Sequence[float] = (),
+    mask_format: str | None = None,
     port: int = 0,
     open_browser: bool = True,
     then: str | None = None,
@@ -46,6 +48,8 @@ def label(
         only: of a folder of images those that are shown, in this order, and why.
         split: which part of a folder of images.
         value_range: (black, white) of images of more than 8 bits, for masks; left out, that of the model.
+        mask_format: "binary": the masks of a folder of images are of 0 and 255; "index": of class numbers; None: the
+            page finds out whether they are of numbers.
         port: on the loopback address (0: a free one).
         open_browser: show the page at once, where there is a browser with a window.
         then: what comes next, which the page and the console say (None: the command that takes the answers over).
@@ -57,7 +61,7 @@ def label(
         UserError: for a folder that is none, whose masks have other classes than its data, is of a task without a page,
             or is being labeled by another process; and a port in use.
     """
-    session = session_of(folder, task, classes, model, superpixels, only, split, assist, value_range)
+    session = session_of(folder, task, classes, model, superpixels, only, split, assist, value_range, mask_format)
     if then is None and isinstance(session, MaskSession) and session.asked is None and is_predicted(Path(folder)):
         then = after_corrections(Path(folder))
     session.then = then
@@ -75,6 +79,7 @@ def session_of(
     split: str = "train",
     assist: str | None = None,
     value_range: Sequence[float] = (),
+    mask_format: str | None = None,
 ) -> Session | MaskSession:
     """See `label`."""
     asked = Asked.load(folder) if Path(folder, "selection.json").is_file() or task is None else None
@@ -86,15 +91,17 @@ def session_of(
         refuse_unpainted(Path(folder), asked)
         of_the_data(Path(folder), asked)
     if page == "mask":
+        check_format(mask_format, Path(folder), asked is None and not is_predicted(Path(folder)))
         if asked is None and is_predicted(Path(folder)):
             name_classes(Path(folder))
-        return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range)
+        return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range, mask_format)
     if asked is None:
         raise UserError(
             f"{str(folder)!r} holds no selection: classes are labeled in a folder that `hf-lowlabel select` wrote, "
             "masks in any folder of images (--task segmentation)."
         )
-    masks = {"--classes": classes, "--model": model, "--assist": assist, "--value-range": value_range}
+    masks = {"--classes": classes, "--model": model, "--assist": assist}
+    masks |= {"--value-range": value_range, "--mask-format": mask_format}
     if given := [flag for flag, value in masks.items() if value]:
         raise UserError(f"{given[0]} is of masks, and {str(folder)!r} is for classes. Leave it out.")
     return Session(folder)

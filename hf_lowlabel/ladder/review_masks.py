@@ -40,8 +40,8 @@ NAME = "review.json"
 @dataclass
 class MaskReview:
     """images: id -> why it is shown, and where to look; the most doubtful first. task, folder, split, classes,
-    value_range: of the run, for the page. no_page: why the page cannot show them, where it cannot. then: what learns
-    from them."""
+    value_range, mask_format: of the run, for the page. no_page: why the page cannot show them, where it cannot. then:
+    what learns from them."""
 
     images: dict[str, Shown]
     task: str
@@ -50,6 +50,7 @@ class MaskReview:
     classes: list[str]
     no_page: str
     value_range: list[float]
+    mask_format: str | None
     then: str
 
 
@@ -96,7 +97,7 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     write_json(run / NAME, {"images": [{"image": id, **shown._asdict()} for id, shown in found.items()]})
     folder, no_page = Path(str(data.dataset)).expanduser(), ""
     try:
-        if why := why_not_mixed(vars(data)) or unlike_numbers(folder, names, data.mask_format):
+        if why := why_not_mixed(vars(data)) or without_colors(folder, names, data.mask_format):
             raise UserError(why)
         if not set(found) <= set(find_places(folder, data.dataset_split)):
             raise UserError("The page shows the masks of a folder of images alone.")
@@ -106,17 +107,15 @@ def review_masks(run: str | Path, device: str | None = None) -> MaskReview:
     if (run / "to_label" / "selection.json").is_file():  # which knows what was given for every round
         kept = Asked.load(run / "to_label").given
         said |= {name: kept[name] for name in ROUND if name in kept}
+    coded = None if data.mask_format == "colors" else data.mask_format or "index"  # as the run has read them
     then = auto_command(said, config.task, split=run / "split.json", output_dir=free(run))
     if goes_on(run / "review"):  # a run of its own would not be of the rounds
         then = SAME_LOOP
-    return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, then)
+    return MaskReview(found, config.task, folder, data.dataset_split, names, no_page, data.value_range, coded, then)
 
 
-def unlike_numbers(folder: Path, names: list[str], mask_format: str | None) -> str:
-    """Why the page cannot paint over masks that are of 0 and 255, or of colours: it has those from classes.txt beside
-    the images."""
-    if mask_format == "binary":
-        return "The masks are of 0 and 255, and the page paints over class numbers alone."
+def without_colors(folder: Path, names: list[str], mask_format: str | None) -> str:
+    """Why the page cannot paint over masks that are of colours: it has those from classes.txt beside the images."""
     file = folder / CLASSES_FILE
     known, colors = list_classes(file) if file.is_file() else (names, Colors())
     missing = [name for name in known if name not in colors]

@@ -64,6 +64,7 @@ class Hand:
 
         expect(self.page.locator("#id")).to_have_text(file)
         expect(self.page.locator("#saved")).to_have_text(saved)
+        self.page.wait_for_function("() => failed || !locked")  # its name is shown before its picture and its mask
 
     def on_disk(self, file):
         mask = read_mask(self.session.places[file], NAMES, {})
@@ -225,9 +226,9 @@ def test_an_image_that_cannot_be_painted_is_passed(tmp_path, browser):  # noqa: 
     """One whose mask is of another kind, one that is no image any more; nothing of the one before stays on the page."""
     from playwright.sync_api import expect
 
-    (tmp_path / "x").mkdir()
-    Image.fromarray(np.array([[0, 255]] * 4, np.uint8).repeat(32, 1).repeat(12, 0)).save(tmp_path / "x" / "b_mask.png")
+    halves = Image.fromarray(np.array([[0, 255]] * 4, np.uint8).repeat(32, 1).repeat(12, 0))
     with painting(browser, tmp_path / "x", 4) as hand:
+        halves.save(tmp_path / "x" / "b_mask.png")  # by another tool, meanwhile
         hand.press("r")
         hand.sees("a.png", "saved")
         (tmp_path / "x" / "c.png").write_bytes(b"no image")

@@ -256,6 +256,27 @@ def test_masks_of_colours_are_looked_at_where_the_page_has_their_colours(painted
     assert all((a == b).all() for a, b in zip(now, before, strict=True))
 
 
+def test_masks_of_0_and_255_are_looked_at_and_stay_so(painted, all_pixels, tmp_path, monkeypatch):
+    binary = tmp_path / "data"
+    shutil.copytree(painted / "data", binary)
+    for file in (binary / "masks").glob("*.png"):
+        with Image.open(file) as image:
+            values = np.asarray(image)
+        Image.fromarray(255 * values).save(file)
+    data = dict(task="segmentation", mask_format="binary", image_size=64, test_fraction=0.0)
+    how = dict(model="resnet10t", from_scratch=True, method="probe", device="cpu", output_dir=tmp_path / "run")
+    finetune(str(binary), **data, **how)
+    pages = []
+    monkeypatch.setattr("hf_lowlabel.labeling.pages.serve", lambda page, *_: pages.append(page))
+    assert main(["review", str(tmp_path / "run"), "--device", "cpu", "--no-browser"]) == 0
+    (page,) = pages
+    assert page.state()["whole"] and "03.png" in page.places and "--mask-format binary" in page.parting()
+    disc = np.pad(np.ones((20, 20), np.uint8), 22)
+    page.save({"file": "03.png", "stamp": page.load("03.png").stamp}, zlib.compress(disc.tobytes()))
+    with Image.open(binary / "masks" / "03.png") as image:
+        assert (np.asarray(image) == 255 * disc).all()
+
+
 def test_copies_among_masks_and_test_images():
     """The same picture with another mask, and one that is tested on; one with the same mask is none of both."""
     rng, half = np.random.default_rng(0), np.arange(32)[:, None] // 16 * np.ones((1, 32), int)

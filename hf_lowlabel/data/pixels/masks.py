@@ -42,13 +42,14 @@ class MaskFormat:
     """How the masks of a source are coded.
 
     ignore: raw values that take no part, beside 255. table: class of every raw value 0..255, for sources whose values
-    are no class indices. colors: (RGB, class) pairs; class 255 = takes no part.
+    are no class indices. colors: (RGB, class) pairs; class 255 = takes no part. declared: a person has named the kind.
     """
 
     kind: str = "index"
     ignore: tuple[int, ...] = ()
     table: tuple[int, ...] | None = None
     colors: tuple[tuple[RGB, int], ...] = ()
+    declared: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in FORMATS:
@@ -80,7 +81,7 @@ def decode_mask(image: Image.Image, coding: MaskFormat, num_classes: int, id: st
         return _from_instances(image, coding, id)
     if coding.kind == "colors":
         return from_colors(image, coding.colors, num_classes, id)
-    raw = _one_channel(image, id)
+    raw = one_channel(image, id)
     low, high = int(raw.min()), int(raw.max())
     if low < 0 or high > 255:
         raise _beyond(id, low if low < 0 else high, num_classes)
@@ -103,7 +104,8 @@ def _refuse_blurred(image: Image.Image, id: str) -> None:
         )
 
 
-def _one_channel(image: Image.Image, id: str) -> np.ndarray:
+def one_channel(image: Image.Image, id: str) -> np.ndarray:
+    """The numbers [H, W] of a mask. Raises UserError for colours, fractions and a drawn transparency."""
     values = np.asarray(image)
     if values.dtype == bool:
         return values.astype(np.uint8)

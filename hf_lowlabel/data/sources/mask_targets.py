@@ -135,7 +135,8 @@ class MaskTargets(Targets):
             )
         files = drawn.files
         images = FileReader(root, [file.path for file in files])
-        named, ids = replace(self, classes=drawn.names, instances=False), [file.id for file in files]
+        named = replace(self, classes=drawn.names, instances=False, mask_format="index")
+        ids = [file.id for file in files]
         origin = Origin(path.resolve().name, split)
         made = named.build(origin, ids, drawn.has_mask, images, drawn.reader, drawn.content)
         return replace(made, left_out=drawn.left_out)
@@ -174,7 +175,8 @@ class MaskTargets(Targets):
         if own is None or self.mask_format or self.mask_ignore or self.instances or renamed:
             kind = "instances" if self.instances else self.mask_format or meaning.kind
             made = make_coding(kind, names or [], colors, self.mask_ignore)
-            meaning = replace(made, table=meaning.table if kind == meaning.kind else None)
+            table = meaning.table if kind == meaning.kind else None
+            meaning = replace(made, table=table, declared=self.mask_format is not None)
         masks = Masks(mask_reader, meaning)
         if meaning.kind in ("binary", "instances") and (names is None or self.instances and self.classes is None):
             names = list(self.usual) if len(self.usual) == 2 else ["background", "object"]
