@@ -15,6 +15,7 @@ from torch import nn
 from ..arguments import Config, DataArguments
 from ..data.dataset import ImageDataset
 from ..data.files.folders import is_table
+from ..data.masks.mask_faults import refuse_mixed
 from ..data.masks.mask_folders import layout
 from ..data.opening import load_source
 from ..data.sources.class_targets import ClassTargets
@@ -119,6 +120,7 @@ class Segmentation(JudgingMasks, Task):
             if classes or plain.has_target.any():
                 raise
             return plain.without_targets()
+        refuse_mixed((found, np.flatnonzero(found.has_target)))  # among which others are painted
         return replace(found.without_targets(), class_names=found.class_names, labels=found.labels)  # which have one
 
     def squares(self, dataset: ImageDataset) -> int:

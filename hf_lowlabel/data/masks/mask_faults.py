@@ -12,7 +12,7 @@ from ..dataset import ImageDataset
 from ..pixels.images import BadImage, decoding
 from ..pixels.mask_colors import MaskFault
 from ..pixels.mask_kinds import Kind, is_painted, kind_of
-from ..pixels.masks import IGNORE
+from ..pixels.masks import IGNORE, of_objects
 
 LOOKED_AT = 1000  # masks; of more those between them are met when they are read
 NAMED = 5
@@ -48,8 +48,9 @@ def some_of(dataset: ImageDataset, rows: np.ndarray) -> np.ndarray:
 
 
 def refuse_mixed(*parts: tuple[ImageDataset, np.ndarray]) -> None:
-    """UserError for masks of 0 and 255 among others of numbers, as long as nobody has said that they are numbers: all
-    of their objects would take no part. Numbers with 255 among them, but for those painted on our page, say it too."""
+    """UserError for masks of 0 and 255, alone or among others of numbers, as long as nobody has said that they are
+    numbers: all of their objects would take no part. Numbers with 255 among them, but for those painted on our page,
+    say it too."""
     seen: dict[Kind, list[str]] = {kind: [] for kind in Kind}
     for dataset, given in parts:
         coding = dataset.masks.format if dataset.masks is not None else None
@@ -65,7 +66,9 @@ def refuse_mixed(*parts: tuple[ImageDataset, np.ndarray]) -> None:
         for kind, id in in_threads(look, rows, cores(), 2 * cores()):
             seen[kind].append(id)
     objects, numbers = seen[Kind.OBJECT], seen[Kind.NUMBERS]
-    if objects and numbers and not seen[Kind.BOTH]:
+    if objects and not numbers and not seen[Kind.BOTH]:
+        raise of_objects(len(objects), parts[0][0].name)
+    if objects and not seen[Kind.BOTH]:
         raise UserError(
             f"There are masks of two kinds in {parts[0][0].name!r}: {len(objects)} hold nothing but 0 and 255, such as "
             f"that of {objects[0]!r}, and {len(numbers)} numbers of classes, such as that of {numbers[0]!r}. Where "

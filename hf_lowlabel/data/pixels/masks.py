@@ -227,15 +227,19 @@ def check_values(present: np.ndarray, coding: MaskFormat, count: int, name: str)
     """
     values = set(np.flatnonzero(present).tolist())
     if coding.kind == "index" and values == {0, IGNORE} and IGNORE not in coding.ignore:
-        raise UserError(
-            f"There is nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks ignored pixels. "
-            "Give --mask-format binary if 255 is the object, or --mask-ignore 255 if it is not."
-        )
+        raise of_objects(count, name)
     if values <= {IGNORE}:
         raise UserError(
             f"There is no pixel of any class in {count} labeled masks of {name!r}. Correct the masks, or the values "
             "declared as ignored."
         )
+
+
+def of_objects(count: int, name: str) -> UserError:
+    return UserError(
+        f"There is nothing but 0 and 255 in {count} masks of {name!r}, where 255 marks ignored pixels. "
+        "Give --mask-format binary if 255 is the object, or --mask-ignore 255 if it is not."
+    )
 
 
 def check_size(mask_size: tuple[int, int], image_size: tuple[int, int], id: str, turned: bool = False) -> None:
