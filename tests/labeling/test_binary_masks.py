@@ -83,7 +83,7 @@ def test_masks_painted_beside_those_of_0_and_255_are_such(tmp_path, layout):
     assert command[command.index("--mask-format") + 1] == "binary" and "--mask-format binary" in page.parting()
     send(page, third, np.where(DISC == 1, 1, 255))
     assert "1 of them is not painted whole" in page.parting() and masks[2].name in page.parting()
-    with pytest.raises(UserError, match="palette's colour"):
+    with pytest.raises(UserError, match="pixels that nobody has painted"):
         load_segmentation(tmp_path, mask_format="binary").mask(2)
     send(page, third, DISC)
     found = load_segmentation(tmp_path, mask_format="binary", classes=str(tmp_path / "classes.txt"))

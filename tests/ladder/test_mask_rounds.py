@@ -234,7 +234,7 @@ def test_rounds_of_masks_of_0_and_255_go_on_in_these(made):
     background = np.where(half == 1, 0, half)  # read by its colours alone, what is open would be an object
     send(files[1], background)
     (made.data / "masks" / IDS[7]).write_bytes((masks / files[1]).read_bytes())
-    with pytest.raises(UserError, match="palette's colour .128, 128, 128."):
+    with pytest.raises(UserError, match="pixels that nobody has painted"):
         load_segmentation(made.data, mask_format="binary").mask(7)
     (made.data / "masks" / IDS[7]).unlink()
     send(files[1], corner)

@@ -199,7 +199,13 @@ def _from_binary(image: Image.Image, coding: MaskFormat, id: str) -> np.ndarray:
     elif image.mode == "P":
         rgb = np.asarray(image.convert("RGB"))
         unpainted = (np.asarray(image) == IGNORE) & (rgb == IGNORE_COLOR).all(2)  # on our page
-        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192) | unpainted  # VOC's classes, not its pale border
+        if (unpainted & ~ignored).any():
+            raise UserError(
+                f"The mask of image {id!r} is of class numbers, with pixels that nobody has painted, for which masks "
+                "of format 'binary' have no value. Fill the rest (r) on the page of `hf-lowlabel label FOLDER --task "
+                "segmentation --mask-format binary`, or remove the mask."
+            )
+        coloured = (np.ptp(rgb, axis=2) > 48) & (gray < 192)  # VOC's classes, not its pale border
         coloured &= ~ignored
         found = f"has the palette's colour {tuple(rgb[coloured][0].tolist())}" if coloured.any() else None
     if found:
