@@ -80,9 +80,9 @@ def loop(argv: list[str]) -> int:
 def review(argv: list[str]) -> int:
     parser = Parser(
         prog="hf-lowlabel review",
-        description="Check what `auto` flags: doubtful labels, copies with different labels or "
-        "among the test images, outliers among labeled images. Your answer on the labeling page replaces the "
-        "label; 'none of these' removes it.",
+        description="Check what `auto` flags: doubtful labels, copies with different labels or among the test images, "
+        "outliers among labeled images. Your answer on the labeling page replaces the label; 'none of these' removes "
+        "it, 'unsure' and 'skip' leave it. What you have answered is not shown again after a run that learned from it.",
     )
     parser.add_argument(
         "run", metavar="RUN", help="folder that `hf-lowlabel auto` wrote, or one of the rounds of `loop`"

@@ -88,6 +88,7 @@ def import_labels(
         held_labels={**of.held_labels, **apart},
         class_names=names,
         passed_over=[id for id in dict.fromkeys([*of.passed_over, *task.passed_over]) if id not in labeled],
+        reviewed=[id for id in dict.fromkeys([*of.reviewed, *task.reviewed]) if id in labeled],
     )
     if source is not None:
         split = manifest(source, labeled, seed=task.seed, **held)
@@ -238,6 +239,7 @@ def drawn_from(
         test=drawn.test or split.test,
         held_labels={**split.held_labels, **held},
         passed_over=split.passed_over,
+        reviewed=split.reviewed,
     )
     if several:
         warn_without_label(made, None if num_labels is None else table)

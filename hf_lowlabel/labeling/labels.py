@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..data.splits.splits import Split
 
 COLUMNS = ("file_name", "id", "label", "skipped")
-OF_SPLIT = ("class_names", "labeled", "validation", "test", "held_labels", "passed_over")
+OF_SPLIT = ("class_names", "labeled", "validation", "test", "held_labels", "passed_over", "reviewed")
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?|[+-]?\.\d+")
 
 
@@ -60,6 +60,7 @@ class Asked:
     test: list[str] = field(default_factory=list)
     held_labels: dict[str, str] = field(default_factory=dict)  # of those two, where they are not the data's
     passed_over: list[str] = field(default_factory=list)  # before this round, and not to be asked for again
+    reviewed: list[str] = field(default_factory=list)  # before this round, by a second look at their labels
     report: dict = field(default_factory=dict)
     class_colors: dict = field(default_factory=dict)  # name -> its colours, where the masks of the data are of colours
 

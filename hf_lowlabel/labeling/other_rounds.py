@@ -100,16 +100,18 @@ def after_reviews(place: Path, asked: Asked, found: Labels) -> tuple[Asked, Labe
     of its loop has said of its images since. Notes tell of what was changed after that.
 
     Images of other rounds that a column there holds out are among the answers, so that they are not for training. All
-    that was passed over, in any round, and has no label is in `passed_over`.
+    that was passed over, in any round, and has no label is in `passed_over`, and all whose label was looked at again in
+    `reviewed`.
     """
     labels, own = dict(found.labels), {*asked.files.values()}
     off, apart = taken_off(asked, found), dict[str, str]()
     passed, before = {*asked.passed_over}, elsewhere(place, asked)
-    known_apart = {*asked.validation, *asked.test}
+    known_apart, looked_at = {*asked.validation, *asked.test}, [*asked.reviewed, *reviewed(asked, found)]
     for other in beside(place):
         there = Asked.load(other)
         said = labels_in(other, there)
         passed = passed_over(passed, there, said)
+        looked_at += reviewed(there, said)
         apart |= {id: part for id, part in said.parts.items() if part != "train" and id not in known_apart}
         if other.name == "review" and number_of(other) >= number_of(place):
             labels |= {id: label for id, label in said.labels.items() if id in own}
@@ -120,7 +122,14 @@ def after_reviews(place: Path, asked: Asked, found: Labels) -> tuple[Asked, Labe
     known = {id: label for id, label in before.items() if id in rest}
     more = dict(labels=labels, parts={**apart, **found.parts}, notes=[*found.notes, *changed_since(place)])
     passed = passed_over(passed, asked, found) - {*known, *labels}
-    return replace(asked, labeled=known, passed_over=sorted(passed)), replace(found, **more)
+    again = [id for id in dict.fromkeys(looked_at) if id in known or id in labels]
+    return replace(asked, labeled=known, passed_over=sorted(passed), reviewed=again), replace(found, **more)
+
+
+def reviewed(asked: Asked, found: Labels) -> list[str]:
+    """Images that got an answer at a second look, also one of which somebody was unsure: the label stays as it is."""
+    answered = {*found.labels, *found.skipped}
+    return [id for id in asked.files.values() if id in answered] if asked.strategy == "review" else []
 
 
 def passed_over(before: set[str], asked: Asked, found: Labels) -> set[str]:

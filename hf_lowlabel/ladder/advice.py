@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..data.labels.labels import joined
+from ..data.splits.splits import Split
 from ..evaluation.multilabel import lone, near_chance
 from ..evaluation.near_copies import near_copies, near_copies_of, pictures_by, small_copies
 from ..evaluation.neighbors import neighbours
@@ -91,7 +92,7 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
     expected is no error yet. Nor is any where the rung is right of less than `TRUSTED` of the labels: its probabilities
     are fitted to these few, and most of what it does not expect is an error of its own.
     """
-    if not len(best.label) or best.correct.mean() < TRUSTED:
+    if best.accuracy is None or best.accuracy < TRUSTED:
         return []
     p = np.zeros((len(y), best.logits.shape[1]))
     np.add.at(p, best.label, softmax(best.logits / best.t))
@@ -108,6 +109,12 @@ def doubtful_labels(best: Tried, y: np.ndarray, rows: np.ndarray, names: list[st
             words = f"labeled {names[given[i]]} ({likely} likely), looks like {names[j]} ({looks})"
             out.append(Remark((int(rows[best.asked[i]]),), words, (names[j], float(p[i, j]))))
     return out
+
+
+def unreviewed(found: list[Remark], ids: Sequence[str], split: Split) -> list[Remark]:
+    """Without labels that a person has looked at a second time. ids: of the training images."""
+    reviewed = {*split.reviewed}
+    return [one for one in found if ids[one.rows[0]] not in reviewed]
 
 
 def doubtful_of_several(tallies: np.ndarray, rows: np.ndarray, names: list[str]) -> list[Remark]:

@@ -80,9 +80,9 @@ def gathered(place: Path, source: ImageDataset, several: bool) -> Split:
     known = {"validation": asked.validation, "test": asked.test}
     parts = {part: [id for id in dict.fromkeys([*known[part], *apart[part]]) if id in answers] for part in known}
     passed = [id for id in asked.passed_over if id not in labeled]
-    return manifest(
-        source, labeled, seed=asked.seed, class_names=names, held_labels=held_labels, **parts, passed_over=passed
-    )
+    again = [id for id in asked.reviewed if id in labeled]
+    more = dict(held_labels=held_labels, **parts, passed_over=passed, reviewed=again)
+    return manifest(source, labeled, seed=asked.seed, class_names=names, **more)
 
 
 def learned_since(place: Path, asked: Asked, source: ImageDataset) -> bool:

@@ -263,7 +263,8 @@ def judge(
 ) -> None:
     """Find doubtful labels, copies and outliers. known: features of all training images."""
     labeled = ready.labeled.members.numpy()
-    advice.doubtful = find.doubtful_of_several(best.tallies, labeled[trials.judged(plan)], ready.names)
+    doubtful = find.doubtful_of_several(best.tallies, labeled[trials.judged(plan)], ready.names)
+    advice.doubtful = find.unreviewed(doubtful, ready.training.ids, ready.chosen.split)
     advice.copies = find.copies(ready.training, labeled)
     advice.strangers = find.strangers(known, advice.copies) if known is not None else []
 

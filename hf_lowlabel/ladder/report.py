@@ -19,6 +19,7 @@ from .estimates import FARTHEST, MORE, Curve, Help, Interval, accuracy, confiden
 from .fair_sample import Likeness, likeness, some_without
 from .rungs import Tried
 
+NEXT = 20  # labels to give before another look
 OVER, LEAST_OVER = 1.25, 60.0  # times the minutes, and seconds, from which on a search says that it took longer
 
 
@@ -81,7 +82,8 @@ def advise(
     out.copies = find.copies(ready.training, np.array([*chosen, *rows], np.int64))
     out.strangers = find.strangers(x, out.copies)
     out.tested = copies_tested(ready.labeled, ready.held.get("test"))
-    out.doubtful = find.doubtful_labels(best, y, rows, names)
+    doubtful = find.doubtful_labels(best, y, rows, names)
+    out.doubtful = find.unreviewed(doubtful, ready.training.ids, ready.chosen.split)
     words = "labels" if encoder.copies is None else "labeled pictures"  # copies of one say no more than it
     how = f"cross-validation over {len(best.asked)} {words}"
     if len(best.weight) < len(best.asked):
@@ -97,7 +99,7 @@ def advise(
         *said_accuracy(ready, out, tried, metrics, how, said_guessing(out, names[int(shares.argmax())], most)),
         *find.said_shares(best.even if best.evenly else None, names),
         said_help(help, len(free), any(one.adapted for one in tried)),
-        *said_more(out, curve, len(encoder.first), words),
+        *said_more(out, curve, len(encoder.first), len(free), words),
         *said_unlike(likeness(x[rows[encoder.once]], x[some_without(len(x), rows)])),
         *said_images(ready, out, find.confused(p, names)),
     ]
@@ -174,13 +176,15 @@ def said_help(help: Help, unlabeled: int, adapted: bool = False) -> str:
     return f"Unlabeled images: {HELP[help.verdict]}{gain}."
 
 
-def said_more(out: Advice, curve, labels: int, words: str) -> list[str]:
+def said_more(out: Advice, curve, labels: int, unlabeled: int, words: str) -> list[str]:
+    """unlabeled: images that could get a label."""
     if curve is None or out.accuracy is None:
-        return ["More labels: too few for a forecast. Label 3 of each class, then ask again."]
+        return ["More labels: too few for a forecast." + " Label 3 of each class, then ask again." * bool(unlabeled)]
     lines = [f"With {round(MORE * labels)} {words} instead of {labels}: {between(curve.forecast)}."]
     goal = next((t for t in (0.7, 0.8, 0.9, 0.95, 0.98) if t > out.accuracy.value + 0.03), None)
     if goal is not None:
-        lines.append(f"For {100 * goal:.0f} %: {said_needed(curve, goal, labels, words)}. Label 20, then ask again.")
+        then = f" Label {min(unlabeled, NEXT)}, then ask again." if unlabeled else " All images here have a label."
+        lines.append(f"For {100 * goal:.0f} %: {said_needed(curve, goal, labels, words)}.{then}")
     return lines
 
 

@@ -28,8 +28,8 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
     """Write a folder with the images of a run of `auto` that a person should look at again.
 
     Doubtful labels come first, then copies whose labels differ or are known of one only, then labeled images
-    that are outliers. All wait for an answer; those that are left without one keep the label they have, and "none of
-    these" takes it off.
+    that are outliers. All wait for an answer; those that are left without one, or of which a person is unsure, keep the
+    label they have, and "none of these" takes it off. What was answered once is not asked for again.
 
     Args:
         run: folder that `auto` wrote, of one class an image.
@@ -49,12 +49,12 @@ def review(run: str | Path, output: str | Path | None = None) -> tuple[Path, int
         if not (run / name).is_file():
             raise UserError(f"There is no {name} in {str(run)!r}. Give a folder that `hf-lowlabel auto` wrote.")
     split, advice = Split.load(run / "split.json"), read_advice(run)
-    if not odd(advice, split.labeled):
+    if not odd(advice, split.labeled, split.reviewed):
         return folder, 0
     check_folder(folder)
     config = config_of(run)
     dataset = get_task(config.task).open(config.data)
-    found = odd(advice, labels_of(split, dataset))
+    found = odd(advice, labels_of(split, dataset), split.reviewed)
     at = {id: i for i, id in enumerate(dataset.ids)}
     gone = [id for id in {**split.labeled, **found} if id not in at]
     if 2 * len(gone) > len({**split.labeled, **found}):
@@ -103,8 +103,9 @@ def labels_of(split: Split, dataset: ImageDataset) -> dict[str, str]:
     return {**own, **given}
 
 
-def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:
-    """Images to look at again, each once, the most doubtful labels first; no test image, which gets no label here."""
+def odd(advice: dict, labeled: dict[str, str], reviewed: Sequence[str] = ()) -> Suggestions:
+    """Images to look at again, each once, the most doubtful labels first; no test image, which gets no label here, and
+    none that a person has looked at again before."""
     out: Suggestions = {}
     for remark in advice["doubtful"]:
         like = remark.get("looks_like")
@@ -126,4 +127,4 @@ def odd(advice: dict, labeled: dict[str, str]) -> Suggestions:
         id = remark["images"][0]
         if id in labeled:
             out.setdefault(id, (None, f"labeled {labeled[id]}; {remark['why']}"))
-    return out
+    return {id: said for id, said in out.items() if id not in reviewed}

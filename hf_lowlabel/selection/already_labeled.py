@@ -95,6 +95,7 @@ def joined(own: Split, since: Split, source: ImageDataset, cleared: Collection[s
         class_names=list(dict.fromkeys([*own.class_names, *since.class_names])),
         held_labels={**own.held_labels, **since.held_labels, **given},
         passed_over=[id for id in dict.fromkeys(passed) if id not in labels],
+        reviewed=[id for id in dict.fromkeys([*own.reviewed, *since.reviewed]) if id in labels],
     )
 
 

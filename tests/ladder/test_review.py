@@ -17,7 +17,7 @@ from hf_lowlabel.cli import main
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.labeling.importing import import_labels
-from hf_lowlabel.labeling.labels import Asked
+from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.advice import doubtful_of_several
@@ -102,6 +102,35 @@ def test_planted_errors_are_shown_and_corrected(run, capsys):
     assert split.labeled == {**before, "red-03.png": "red"}  # those without an answer keep their label
 
 
+def test_what_was_answered_is_not_asked_for_again(run, tmp_path, capsys):
+    """Neither a label that was kept, nor one of which a person was unsure, whichever run learns from it."""
+    first = tmp_path / "first"
+    assert main(["review", str(run), "--output", str(first), "--no-page"]) == 0
+    session = Session(first)
+    assert {"red-03.png", "red-05.png"} <= {*Asked.load(first).files.values()}
+    session.label("red-03.png", "blue")
+    session.label("red-05.png", skipped=True, why="unsure")
+    data, net, labels = run.parent / "photos", run.parent / "net", str(first)
+    for again in ("second", "third"):  # which learns from a review of the second, where there is one
+        auto(data, net, labels=labels, train=False, to_label=0, output_dir=tmp_path / again)
+        known = Split.load(tmp_path / again / "split.json")
+        assert known.labeled["red-03.png"] == known.labeled["red-05.png"] == "blue"
+        assert {"red-03.png", "red-05.png"} <= {*known.reviewed}
+        said = json.loads((tmp_path / again / "advice.json").read_text())
+        assert not {"red-03.png", "red-05.png"} & {id for one in said["doubtful"] for id in one["images"]}
+        assert not any("labels may be wrong" in sentence for sentence in said["sentences"])
+        assert main(["review", str(tmp_path / again), "--no-page"]) == 0
+        out = capsys.readouterr().out
+        place = tmp_path / again / "review"
+        if place.is_dir():
+            asked = Asked.load(place)
+            assert not {"red-03.png", "red-05.png"} & {*asked.files.values()}
+            write_labels(place / "labels.csv", asked, Labels({id: known.labeled[id] for id in asked.files.values()}))
+            labels = str(place)
+        else:
+            assert "needs to be checked" in out
+
+
 def test_what_is_odd():
     said = {
         "doubtful": [{"images": ["a"], "why": "labeled x (9%), looks like y (80%)", "looks_like": ["y", 0.8]}],
@@ -120,6 +149,7 @@ def test_what_is_odd():
     said["copies"][2]["tested"] = True
     assert odd(said, {"e": "y"})["e"] == (None, "labeled y; nearly identical to f, a test image")
     assert "f" not in odd(said, {"e": "y"})
+    assert [*odd(said, {"a": "x", "b": "y", "e": "y", "i": "x"}, ["a", "i"])] == ["b", "e"]
 
 
 def test_nothing_odd_and_no_run(tmp_path, run, capsys):

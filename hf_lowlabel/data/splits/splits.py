@@ -47,8 +47,8 @@ class Split:
     several classes, which the data has).
     validation, test: ids that are never trained on. held_labels: id of one of those -> label, where it is not the
     data's: only for scores. seed: of the draw. unlabeled: always "rest", all but validation
-    and test. passed_over: ids that a person gave no label when asked; they are not asked for again. `save`, `load` and
-    `resolve` it.
+    and test. passed_over: ids that a person gave no label when asked; they are not asked for again. reviewed: ids whose
+    label a person has looked at a second time; `review` does not show it again. `save`, `load` and `resolve` it.
     """
 
     dataset: str
@@ -63,6 +63,7 @@ class Split:
     unlabeled: str = "rest"
     held_labels: dict[str, str] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
+    reviewed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.unlabeled != "rest":
@@ -99,7 +100,7 @@ class Split:
 
     def content(self) -> dict[str, Any]:
         """The fields as they are written; a manifest without those that came later is as it always was."""
-        later = ("held_labels", "passed_over")
+        later = ("held_labels", "passed_over", "reviewed")
         return {name: value for name, value in asdict(self).items() if name not in later or value}
 
     def text(self) -> str:
@@ -254,6 +255,7 @@ def manifest(
     class_names: Sequence[str] | None = None,
     held_labels: Mapping[str, str] | None = None,
     passed_over: Sequence[str] = (),
+    reviewed: Sequence[str] = (),
     drawn: bool = False,
 ) -> Split:
     """A split of `source` from lists of ids (a published list, labels just collected), checked against it.
@@ -275,6 +277,7 @@ def manifest(
         test=list(test),
         held_labels=dict(held_labels or {}),
         passed_over=list(passed_over),
+        reviewed=list(reviewed),
     )
     at, has_target = split.resolve(source), source.has_target
     if None in labeled.values():
