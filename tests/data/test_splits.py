@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_lowlabel.data.dataset import ArrayReader, ImageDataset
+from hf_lowlabel.data.dataset import ArrayReader, ImageDataset, Masks
 from hf_lowlabel.data.joining import join
 from hf_lowlabel.data.opening import load_source
 from hf_lowlabel.data.splits.drawing import make_split
@@ -300,8 +300,27 @@ def test_a_page_that_is_chosen_takes_its_file_alone_out_of_what_is_held_out(mask
     chosen = [drawn.test[0], drawn.validation[0]]
     files = {id.split("#")[0] for id in chosen}
     split = make_split(images, labeled=chosen, **how)
-    assert split.test == [id for id in drawn.test if id.split("#")[0] not in files]
-    assert split.validation == [id for id in drawn.validation if id.split("#")[0] not in files]
+    assert {id for id in drawn.test if id.split("#")[0] not in files} < {*split.test}  # which stay, and others come
+    assert len(split.test) == len(drawn.test) and len(split.validation) == len(drawn.validation)
+    assert not files & {id.split("#")[0] for id in (*split.test, *split.validation)}
+
+
+@pytest.mark.parametrize("kind", ["classes", "several", "masks"])
+def test_as_many_images_are_held_out_however_many_are_chosen(kind):
+    """Of 60 with a label a quarter, as long as so many are left; those of the seed stay where they can."""
+    images = source([i % 3 for i in range(60)])
+    if kind == "several":
+        images = replace(images, labels=np.stack([images.labels == k for k in range(3)], 1).astype(np.int8))
+    if kind == "masks":
+        images = replace(images, masks=Masks(images.reader), labels=np.zeros(60, np.int64))
+    before = make_split(images, test_fraction=0.25)
+    for number in (5, 20, 45):
+        chosen = images.ids[:number]
+        split = make_split(images, labeled=chosen, test_fraction=0.25)
+        assert [*split.labeled] == chosen and len(split.test) == 15 and not {*chosen} & {*split.test}
+        assert {*before.test} - {*chosen} <= {*split.test} or number == 45
+    with pytest.warns(UserWarning, match="other images are labeled: 10 images are held out for test, where 15"):
+        assert len(make_split(images, labeled=images.ids[:50], test_fraction=0.25).test) == 10
 
 
 def test_pages_of_joined_data_are_those_of_their_files():

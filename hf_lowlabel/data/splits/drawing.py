@@ -38,7 +38,7 @@ def make_split(
         source: what `load_source` or `load_segmentation` returns.
         num_labels: labeled images; None: every label there is.
         labeled: instead, ids of images to label as the source does, such as `select(...).ids`. None of them is held
-            out; what is held out is otherwise that of the seed, so that with more of them it stays.
+            out: the next ones of the same draw are, so that most of it stays with more of them.
         seed: of the draws.
         class_balanced: evenly from all classes; for images of one class each.
         validation: images for validation.
@@ -66,9 +66,9 @@ def make_split(
     order = has_target if one_class else np.array(sorted(has_target, key=lambda i: source.ids[i]), dtype=np.int64)
     found = files_of(source.ids, source.file_of)
     files = None if found is None else np.array(found)
-    test = held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files)
-    held = held_out(source, order[~np.isin(order, test)], validation, seed, "split/validation", files)
-    test, held = (without(given, part, files) for part in (test, held))  # later, since one draw is of what another left
+    kept = None if given is None else with_pages(given, order, files)
+    test = held_out(source, order, round(test_fraction * len(order)), seed, "split/test", files, kept)
+    held = held_out(source, order[~np.isin(order, test)], validation, seed, "split/validation", files, kept)
     rest = order[~np.isin(order, [*test, *held])]
     wanted = label_budget(source, order, rest, test, held, num_labels, class_balanced)
     if given is not None:
@@ -104,11 +104,9 @@ def positions_of(source: ImageDataset, ids: Iterable[str], num_labels: int | Non
     return np.unique([at[name] for name in names])
 
 
-def without(given: np.ndarray | None, drawn: np.ndarray, files: np.ndarray | None) -> np.ndarray:
-    """Those of the images to hold out that are not to be labeled, nor pages of a file of which one is."""
-    if given is None:
-        return drawn
-    return drawn[~(np.isin(drawn, given) if files is None else np.isin(files[drawn], files[given]))]
+def with_pages(given: np.ndarray, among: np.ndarray, files: np.ndarray | None) -> np.ndarray:
+    """Images that are to be labeled, and pages of a file of which one is."""
+    return given if files is None else among[np.isin(files[among], files[given])]
 
 
 def of_one_class(source: ImageDataset) -> bool:
@@ -116,18 +114,26 @@ def of_one_class(source: ImageDataset) -> bool:
 
 
 def held_out(
-    source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str, files: np.ndarray | None
+    source: ImageDataset,
+    among: np.ndarray,
+    count: int,
+    seed: int,
+    stream: str,
+    files: np.ndarray | None,
+    kept: np.ndarray | None,
 ) -> np.ndarray:
     """About `count` images to hold out. files: the number of the file that each image of `source` is a page of, where
-    some are."""
+    some are. kept: images that are not held out, since they are those to label; None: nothing is said of that, and a
+    class does not lose its last label."""
     draw = stratified if of_one_class(source) else uniform
     check_left(among, count, stream)
     if files is None or not count:
-        out = draw(source, among, count, seed, stream)
+        out = draw(source, among, count, seed, stream, kept)
         if len(out) < count:
+            why = "The last label of a class is kept to learn from" if kept is None else "The other images are labeled"
             warn(
-                f"The last label of a class is kept to learn from: {len(out)} images are held out for "
-                f"{stream.removeprefix('split/')}, where {count} were asked for."
+                f"{why}: {len(out)} images are held out for {stream.removeprefix('split/')}, where {count} were asked "
+                "for."
             )
         return out
     firsts = among[np.sort(np.unique(files[among], return_index=True)[1])]  # a page of each file
@@ -138,14 +144,15 @@ def held_out(
             f"{'one file' if len(firsts) == 1 else f'{len(firsts)} files'}, and those of a file are alike: they "
             "are held out together, and none would be left to learn from. Add files, or hold out fewer."
         )
-    some = draw(source, firsts, wanted, seed, stream)
-    if source.masks is None:  # the first page does not say what the others show
+    some = draw(source, firsts, wanted, seed, stream, kept)
+    if source.masks is None and kept is None:  # the first page does not say what the others show
         some = not_the_last(source, among, some, files)
     out = among[np.isin(files[among], files[some])]
     if len(out) != count:
-        kept = ", and the last label of a class is kept to learn from" if len(some) < wanted else ""
+        why = "the last label of a class is kept to learn from" if kept is None else "the other files are labeled"
+        why = f", and {why}" if len(some) < wanted else ""
         warn(
-            f"Pages of one file are held out together{kept}: {len(out)} images for {stream.removeprefix('split/')}, "
+            f"Pages of one file are held out together{why}: {len(out)} images for {stream.removeprefix('split/')}, "
             f"all of {len(some)} of {len(firsts)} files, where {count} were asked for."
         )
     return out
@@ -222,8 +229,14 @@ def check_classes(source: ImageDataset, num_labels, class_balanced: bool, has_la
         )
 
 
-def uniform(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
-    """`count` images, whatever they show; fewer where one has the last label of one of several classes."""
+def uniform(
+    source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str, kept: np.ndarray | None
+) -> np.ndarray:
+    """`count` images, whatever they show; fewer where one has the last label of one of several classes, or all others
+    are `kept`."""
+    if kept is not None and count:
+        every = among[epoch_permutation(seed, stream, 0, len(among), len(among))]
+        return every[~np.isin(every, kept)][:count]
     if source.masks is not None or not count:
         return among[epoch_permutation(seed, stream, 0, count, len(among))] if count else among[:0]
     shows = source.labels > 0
@@ -249,21 +262,25 @@ def shuffled_class(source: ImageDataset, among: np.ndarray, k: int, seed: int, s
     return members[epoch_permutation(seed, f"{stream}/{k}", 0, len(members), len(members))] if len(members) else members
 
 
-def stratified(source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
+def stratified(
+    source: ImageDataset, among: np.ndarray, count: int, seed: int, stream: str, kept: np.ndarray | None
+) -> np.ndarray:
     """`count` images with each class in proportion, by largest remainder (ties to the lower class); fewer where a class
-    would lose its last label."""
+    would lose its last label, or all others are `kept`."""
     if count == 0:
         return among[:0]
     sizes = np.bincount(source.labels[among], minlength=len(source.class_names))
     share = count * sizes / len(among)
     quota = np.floor(share).astype(np.int64)
     quota[np.argsort(-(share - quota), kind="stable")[: count - quota.sum()]] += 1
-    most = np.maximum(sizes - 1, 0)
+    members = [shuffled_class(source, among, k, seed, stream) for k in range(len(sizes))]
+    if kept is not None:
+        members = [some[~np.isin(some, kept)] for some in members]
+    most = np.maximum(sizes - 1, 0) if kept is None else np.array([len(some) for some in members])
     quota = np.minimum(quota, most)
     while quota.sum() < count and (quota < most).any():
         quota[np.where(quota < most, share - quota, -np.inf).argmax()] += 1
-    parts = [shuffled_class(source, among, k, seed, stream)[:q] for k, q in enumerate(quota)]
-    return np.sort(np.concatenate(parts))
+    return np.sort(np.concatenate([some[:q] for some, q in zip(members, quota, strict=True)]))
 
 
 def balanced(source: ImageDataset, among: np.ndarray, count: int, seed: int) -> np.ndarray:
