@@ -42,6 +42,11 @@ class Metric:
     def show(self, value: float | None) -> str:
         return "–" if value is None else percent(value) if self.percent else f"{value:.3f}"
 
+    def of(self, metrics: Mapping[str, Any]) -> str:
+        """The value among all metrics, with its standard error over the images where that is known."""
+        error = metrics.get(f"{self.key}_error")
+        return self.show(metrics.get(self.key)) + (f" ± {100 * error:.1f}" if error else "")
+
 
 @dataclass
 class Stage:
@@ -211,8 +216,6 @@ def _known(cls: type, values: Any, path: str | Path) -> dict[str, Any]:
 
 
 # ---- what is collected at run time ----------------------------------------------------------------------------------
-
-
 def collect_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result; what is not installed is left out."""
     found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
@@ -271,7 +274,6 @@ def collect_command(argv: Sequence[str] | None = None, environ: Mapping[str, str
 
 
 # ---- what must not leave this machine -------------------------------------------------------------------------------
-
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=[-_]token[= ])[^\s-]\S*", re.IGNORECASE)
 USER = re.compile(r"(?<=://)[^/\s@]+@")  # user:password in an address
 QUERY = re.compile(
@@ -287,9 +289,7 @@ PATH = re.compile(  # quoted, with spaces; or up to a space, and past it where w
 
 def public_text(text: str | None) -> str | None:
     """`text` without what is this machine's: of each path the last part alone, no token, no password in an address."""
-    if text is None:
-        return None
-    return public_address(
+    return text and public_address(
         PATH.sub(lambda match: re.sub(r".*[^.,:;](?=[.,:;]*$)", lambda path: _last(path[0]), match[0]), text)
     )
 

@@ -55,8 +55,9 @@ def evaluate(argv: list[str]) -> int:
     shown = columns(task, [metrics], len(metrics.get("class_names") or ()))
     for name in ("images", *(metric.key for metric in shown)):
         if name in metrics:
-            value = metrics[name]
-            say(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+            value, error = metrics[name], metrics.get(f"{name}_error")
+            more = f" ± {error:.4f}, one standard error over the images" if error else ""
+            say(f"{name:20} {value:.4f}{more}" if isinstance(value, float) else f"{name:20} {value}")
     for line in task.console(metrics):
         say(line)
     if args.output is not None:

@@ -30,7 +30,8 @@ def note_on_card(folder: Path, task: Task, metrics: dict[str, Any], images: Imag
     words of somebody's own stays as it is."""
     record = RunRecord.from_json(folder / "run.json")
     shown = columns(task, [metrics], len(metrics.get("class_names") or ()))
-    scores = ", ".join(f"{m.title[0].lower()}{m.title[1:]} {m.show(metrics[m.key])}" for m in shown)
+    scores = ", ".join(f"{m.title[0].lower()}{m.title[1:]} {m.of(metrics)}" for m in shown)
+    scores += " (± is one standard error over the images)" * ("±" in scores)
     data = "data in memory" if images.name == MEMORY else cell(images.name)
     split = f"split {images.split}, " if images.split != "train" else ""
     of = f"images of {data} ({split}fingerprint {images.fingerprint[:8]}) on "  # many a data set has the same name

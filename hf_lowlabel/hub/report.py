@@ -197,10 +197,7 @@ def _value(metric: Metric, metrics: dict, best: float | None) -> str:
     value = metrics.get(metric.key)
     if value is None:
         return "<td>–</td>"
-    text = metric.show(value)
-    if metrics.get(f"{metric.key}_error"):
-        text += f" ± {100 * metrics[f'{metric.key}_error']:.1f}"
-    return f"<td{' class=best' if best is not None and value == best else ''}>{text}</td>"
+    return f"<td{' class=best' if best is not None and value == best else ''}>{metric.of(metrics)}</td>"
 
 
 def _comparable(runs: list[Shown]) -> str:

@@ -138,7 +138,7 @@ def said_tested(ready: Prepared, metrics: dict[str, Any]) -> list[str]:
     score = ready.task.score
     if score.key not in metrics:
         return []
-    return [f"On the {metrics['images']} test images: {score.show(metrics[score.key])} right."]
+    return [f"On the {metrics['images']} test images: {score.of(metrics)} right."]
 
 
 def between(interval: Interval) -> str:

@@ -414,6 +414,30 @@ def test_a_rung_that_is_mostly_wrong_doubts_no_label():
     assert best.accuracy < 0.5 and advice.doubtful_labels(best, y[rows], rows, list("abcd")) == []
 
 
+def test_the_accuracy_that_is_told_decides_whether_labels_are_doubted():
+    """That of classes weighted by their share of the images, which may be below that of the labels."""
+    x, y = clusters(spread=0.3)
+    rows = drawn(y, 8)
+    given = y[rows].copy()
+    given[3] = (given[3] + 1) % 4
+    best = climb([Features("net", x, rows, given, 4)], given)[0]
+    assert best.correct.mean() >= advice.TRUSTED and advice.doubtful_labels(best, given, rows, list("abcd"))
+    best.weight = (1 - best.correct + 1e-3) / (1 - best.correct + 1e-3).sum()
+    assert best.accuracy < advice.TRUSTED and advice.doubtful_labels(best, given, rows, list("abcd")) == []
+
+
+@pytest.mark.parametrize(
+    "unlabeled, then", [(500, "Label 20, then"), (3, "Label 3, then"), (0, "All images here have")]
+)
+def test_no_more_images_are_asked_for_than_there_are(unlabeled, then):
+    told = report.Advice([], estimates.Interval(0.6, 0.5, 0.7), "no", None, None)
+    curve = estimates.Curve(
+        [10, 20], [0.5, 0.6], estimates.Interval(0.7, 0.6, 0.8), lambda m: 1 - 0.4 * (m / 20) ** -0.2
+    )
+    assert then in report.said_more(told, curve, 20, unlabeled, "labels")[-1]
+    assert ("then ask again" in report.said_more(told, None, 20, unlabeled, "labels")[0]) == bool(unlabeled)
+
+
 def test_next_to_label_are_in_doubt_and_differ():
     x, y = clusters()
     p = np.full((len(x), 4), 0.02)
