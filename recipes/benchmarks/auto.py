@@ -1,7 +1,7 @@
 """What `auto` finds and says, against the truth of test sets: is the best rung taken, do its intervals hold?
 
     python recipes/benchmarks/auto.py --data DATA --sets flowers elpv neu_steel --encoders WEIGHTS --output auto
-    python recipes/benchmarks/auto.py --data DATA --sets cifar10 --image-size 64 --per-class 1 4 25 --output auto
+    python recipes/benchmarks/auto.py --data DATA --sets cifar10 --per-class 1 4 25 --output auto
     python recipes/benchmarks/auto.py --data DATA --sets flowers neu_steel --balanced --tail 0.03 --output tail
 
 DATA holds data sets with a train and a test split and real labels. Frozen features are computed once for each encoder
@@ -44,19 +44,22 @@ from hf_lowlabel.ladder.encoders import Features
 from hf_lowlabel.ladder.estimates import MORE, accuracy, confidence, learning_curve, unlabeled_help
 from hf_lowlabel.ladder.frozen import climb
 from hf_lowlabel.ladder.rungs import PROBE, Tried
+from hf_lowlabel.models import create_backbone
 from hf_lowlabel.records import collect_hardware, collect_versions
 from hf_lowlabel.selection.features import extract
+from hf_lowlabel.tasks.networks import encoder_of_runs
 
-SIDE = 128  # px
 KEYS = ("set", "encoder", "image_size", "per_class", "seed", "balanced", "tail")  # of a draw
 
 
 def features(args: argparse.Namespace, name: str, encoder: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(float32 [N, D], labels int64 [N]) of at most --images training images, or of all test images."""
-    source = load_source(str(Path(args.data) / name), split=split)
+    """(float32 [N, D], labels int64 [N]) of at most --images training images, or of as many test images, which the
+    encoder sees as a run on the training images does."""
+    train, source = (load_source(str(Path(args.data) / name), split=part) for part in ("train", split))
     members = members_of(args, len(source))
-    file = Path(args.output) / f"{name}-{split}-{Path(encoder).name}-{args.image_size}.safetensors"
-    found = extract(encoder, source, members, path=file, image_size=args.image_size)
+    file = Path(args.output) / f"{name}-{split}-{Path(encoder).name}-{args.image_size or 'own'}.safetensors"
+    sees = encoder_of_runs(encoder, train, args.image_size, None, create_backbone)
+    found = extract(sees, source, members, path=file)
     return np.array(found.values), source.labels[found.indices]
 
 
@@ -120,7 +123,7 @@ def fine_tuned(args: argparse.Namespace, name: str, encoder: str, rows: np.ndarr
         get_x=lambda item: fastai.PILImage.create(np.asarray(at(item)[0].image(at(item)[1]))),
         get_y=lambda item: int(at(item)[0].labels[at(item)[1]]),
         splitter=fastai.IndexSplitter([len(items) - 1]),
-        item_tfms=fastai.Resize(args.image_size),
+        item_tfms=fastai.Resize(args.image_size or 224),
         batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(*fastai.imagenet_stats)],
     )
     loaders = block.dataloaders(items, bs=min(16, len(rows)), num_workers=0)
@@ -210,7 +213,7 @@ def alike(rows: list[dict], *but: str) -> list[list[dict]]:
 
 def how(row: dict) -> str:
     """The encoder, with what of a draw is not the default."""
-    said = [f"{row['image_size']} px"] if row["image_size"] != SIDE else []
+    said = [f"{row['image_size']} px"] if row["image_size"] else []
     said += ["balanced"] if row["balanced"] else []
     said += [f"tail {row['tail']:g}"] if row.get("tail", 1) != 1 else []
     return ", ".join([row["encoder"], *said])
@@ -259,7 +262,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of data sets")
     parser.add_argument("--sets", nargs="+", required=True, help="their names")
     parser.add_argument("--encoders", nargs="+", default=["resnet18"], help="timm names or folders")
-    parser.add_argument("--image-size", type=int, default=SIDE, help=f"px (default: {SIDE})")
+    parser.add_argument("--image-size", type=int, help="px (default: that which the encoder learned from, as in runs)")
     parser.add_argument("--images", type=int, default=3000, help="training images at most (default: 3000)")
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 4, 8, 16], help="labels a class")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
