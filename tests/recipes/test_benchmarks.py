@@ -169,7 +169,7 @@ def test_draws_of_other_settings_have_lines_of_their_own(monkeypatch):
     found = dict(
         best=0.9, probe=0.5, peer=0.5, rungs={"probe": 0.5}, interval=[0, 1], helps="unclear", gain=0, seconds=1
     )
-    row = dict(set="a", encoder="net", image_size=128, per_class=4, balanced=False, **found)
+    row = dict(set="a", encoder="net", image_size=None, per_class=4, balanced=False, **found)
     ways = [{}, dict(tail=0.03), dict(tail=1.0, balanced=True), dict(tail=1.0, image_size=64), dict(per_class=8)]
     rows = [dict(row, seed=seed, auto=k / 10, **way) for k, way in enumerate(ways) for seed in (0, 1)]
     text = auto["table"](rows)
@@ -305,7 +305,7 @@ def test_the_deviation_of_auto_is_of_a_sample(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     table = runpy.run_path(str(BENCHMARKS / "auto.py"))["table"]
     table.__globals__["held"] = lambda rows: []
-    shared = dict(set="a", encoder="e", image_size=128, per_class=2, balanced=False)
+    shared = dict(set="a", encoder="e", image_size=None, per_class=2, balanced=False)
     rows = [
         dict(shared, seed=s, **dict.fromkeys(("auto", "best", "probe", "peer"), v)) for s, v in ((0, 0.4), (1, 0.5))
     ]
