@@ -91,7 +91,8 @@ def session_of(
         refuse_unpainted(Path(folder), asked)
         of_the_data(Path(folder), asked)
     if page == "mask":
-        check_format(mask_format, Path(folder), asked is None and not is_predicted(Path(folder)))
+        of_numbers = asked is None and is_predicted(Path(folder))
+        check_format(mask_format, Path(folder), asked is None and not (of_numbers and mask_format == "binary"))
         if asked is None and is_predicted(Path(folder)):
             name_classes(Path(folder))
         return MaskSession(folder, asked, classes, model, superpixels, only, split, assist, value_range, mask_format)

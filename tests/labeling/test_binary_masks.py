@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
-from hf_lowlabel.data.masks.mask_faults import check_masks
+from hf_lowlabel.data.masks.mask_faults import check_masks, refuse_mixed
 from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.evaluation.overlays import save_mask
@@ -159,6 +159,18 @@ def test_masks_of_two_kinds_are_not_trained_on(tmp_path):
     looked_at(folder, 4, mask_format="index")
     save(folder / "masks" / "photo 03.png", np.where(DISC == 1, 1, 255))  # of a tool in which 255 takes no part
     looked_at(folder, 4)
+
+
+def test_masks_that_cannot_be_read_are_for_others_to_tell(tmp_path):
+    folder = data(tmp_path / "p", DISC, DISC, DISC, None)
+    (folder / "masks" / "photo 00.png").write_bytes(b"no image")
+    Image.fromarray(np.full((16, 16), 0.5, np.float32)).save(folder / "masks" / "photo 01.tif")
+    (folder / "masks" / "photo 01.png").unlink()
+    found = load_segmentation(folder, classes=TWO)
+    refuse_mixed((found, np.arange(4)))
+    with pytest.raises(UserError, match="2 faults.*\n.*photo 00.*cannot be read.*\n.*photo 01.*fractions"):
+        check_masks((found, np.arange(4)))
+    assert "not an image" in str(pytest.raises(UserError, page_of(folder).load, "photo 00.png").value)
 
 
 def test_masks_painted_in_strokes_of_background_alone_are_numbers(tmp_path):

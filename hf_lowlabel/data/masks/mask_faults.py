@@ -58,9 +58,12 @@ def refuse_mixed(*parts: tuple[ImageDataset, np.ndarray]) -> None:
             continue
 
         def look(i: int, dataset: ImageDataset = dataset) -> tuple[Kind, str]:
-            with decoding(), dataset.masks.reader(i) as image:
-                kind = kind_of(image)
-                return Kind.NUMBERS if kind is Kind.BOTH and is_painted(image) else kind, dataset.ids[i]
+            try:
+                with decoding(), dataset.masks.reader(i) as image:
+                    kind = kind_of(image)
+                    return Kind.NUMBERS if kind is Kind.BOTH and is_painted(image) else kind, dataset.ids[i]
+            except BadImage:  # which `faults` tells
+                return Kind.UNKNOWN, dataset.ids[i]
 
         rows = some_of(dataset, np.asarray(given, dtype=np.int64)).tolist()
         for kind, id in in_threads(look, rows, cores(), 2 * cores()):

@@ -7,8 +7,8 @@ from enum import Enum
 import numpy as np
 from PIL import Image
 
+from ...errors import UserError
 from ...mask_palette import IGNORE, IGNORE_COLOR
-from .mask_colors import MaskFault
 from .masks import one_channel
 
 SOFT = 32  # more different values than this are shades along the border of an object
@@ -29,7 +29,7 @@ def kind_of(image: Image.Image) -> Kind:
     blurred = image.format in ("JPEG", "MPO")
     try:
         values = np.unique(np.asarray(image.convert("L")) if blurred else one_channel(image, ""))
-    except MaskFault:
+    except UserError:
         return Kind.UNKNOWN
     ends = values[0] <= 0 and values[-1] >= IGNORE
     if image.mode != "P" and ends and (len(values) == 2 or blurred or len(values) > SOFT):
