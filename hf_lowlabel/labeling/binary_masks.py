@@ -1,4 +1,5 @@
-"""Masks of 0 and 255 on the page, which paints numbers of classes elsewhere: the two cannot lie in one folder."""
+"""Masks that the page does not paint unless somebody says so: it paints numbers of classes, which cannot lie among
+those of 0 and 255, nor among those of colours."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from ..data.masks.own_names import CLASSES_FILE
 from ..data.pixels.images import BadImage, decoding, open_image
 from ..data.pixels.mask_colors import Colors
 from ..data.pixels.mask_kinds import Kind, is_painted, kind_of
@@ -17,7 +19,7 @@ from .mask_places import Place, read_mask, write_mask
 log = logging.getLogger("hf_lowlabel")
 FORMATS = ("index", "binary")
 OF_ONE = ["background", "object"]  # as `finetune` names them where nobody does
-ENOUGH = 20  # masks of 0 and 255, and none of numbers, say what a folder has
+ENOUGH = 20  # masks of one kind, and none of numbers, say what a folder has
 
 
 def check_format(mask_format: str | None, folder: Path, unsaid: bool) -> None:
@@ -51,10 +53,11 @@ def without_numbers(place: Place, names: list[str], colors: Colors) -> bool:
     return True
 
 
-def refuse_objects(folder: Path, places: Iterable[Place]) -> None:
-    """UserError where the masks of a folder look like those of 0 and 255, and nobody has said what they are: masks of
-    numbers that are painted beside them would make training take their objects for pixels that nobody has painted."""
-    objects = []
+def refuse_unlike(folder: Path, places: Iterable[Place], colored: bool) -> None:
+    """UserError where the masks of a folder look like those of 0 and 255, or of colours, and nobody has said what they
+    are: beside masks of numbers training would take objects for pixels that nobody has painted, or read nothing.
+    colored: the classes have colours."""
+    found: dict[Kind, list[str]] = {Kind.OBJECT: [], Kind.COLORS: []}
     for place in places:
         if place.mask.is_file() and not (place.colors or place.binary or place.numbers):
             try:
@@ -64,9 +67,17 @@ def refuse_objects(folder: Path, places: Iterable[Place]) -> None:
                 continue
             if kind in (Kind.NUMBERS, Kind.BOTH):
                 return
-            objects += [place.mask.name] if kind is Kind.OBJECT else []
-            if len(objects) == ENOUGH:
+            if kind in found:
+                found[kind].append(place.mask.name)
+            if sum(map(len, found.values())) == ENOUGH:
                 break
+    objects, colors = found.values()
+    if colors and not objects and not colored:
+        raise UserError(
+            f"The masks in {str(folder)!r} are of colours, such as {colors[0]}, and the page paints numbers of "
+            f"classes, which cannot lie among them. Write the classes with their colours into {folder / CLASSES_FILE}, one a "
+            "line, such as 'road #804080': the page then paints in these."
+        )
     if objects:
         raise UserError(
             f"The masks in {str(folder)!r} look like masks of 0 and 255, such as {objects[0]}, and the page paints "

@@ -25,7 +25,7 @@ from ..errors import UserError, at_least
 from ..evaluation.overlays import palette
 from ..files import write_text
 from ..text import series
-from .binary_masks import OF_ONE, all_without_numbers, half_painted, refuse_objects
+from .binary_masks import OF_ONE, all_without_numbers, half_painted, refuse_unlike
 from .class_names import alike, typed
 from .display import answer_of, packed
 from .labels import Asked
@@ -77,8 +77,6 @@ class MaskSession:
         places = self.found_places()
         order = only if only is not None else asked.files if asked is not None else places
         self.places = {file: places[file] for file in order if file in places}  # in the order they were chosen in
-        if asked is None:
-            refuse_objects(self.folder, self.places.values())
         self.only, self.binary = only or {}, any(place.binary for place in self.places.values())
         self.model = Segmenter(model) if model else None
         self.given = {"mask_format": mask_format, "model": model, "assist": assist, "value_range": list(value_range)}
@@ -86,6 +84,8 @@ class MaskSession:
         self.assistant = Assistant(assist) if assist else None
         self.classes, self.colors = self.known_classes(classes)
         check_two(self.classes, self.folder, self.binary)
+        if asked is None:
+            refuse_unlike(self.folder, self.places.values(), bool(self.colors))
         self.said = read_suggestions(self.folder)
         self.remembered: dict[tuple[str, str], Answer] = {}
         self.written: dict[str, tuple[str, str]] = {}  # image -> the tab that wrote its mask last, and its stamp then

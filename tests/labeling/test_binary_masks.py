@@ -52,7 +52,7 @@ def shown(page, file: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("layout", [in_two, beside])
-@pytest.mark.parametrize("kind", ["plain", "soft", "rgb", "jpeg"])
+@pytest.mark.parametrize("kind", ["plain", "soft", "rgb", "jpeg", "transparent"])
 def test_a_page_of_numbers_is_not_opened_on_masks_of_0_and_255(tmp_path, layout, kind, capsys):
     masks = layout(tmp_path / "p")
     mask = 255 * DISC
@@ -60,6 +60,8 @@ def test_a_page_of_numbers_is_not_opened_on_masks_of_0_and_255(tmp_path, layout,
         mask = np.clip(np.linspace(-80, 330, 256), 0, 255).reshape(16, 16)
     if kind == "rgb":
         mask = mask[..., None].repeat(3, 2)
+    if kind == "transparent":
+        mask = np.stack([0 * mask + 200] * 3 + [mask], 2)
     save(masks[0].with_suffix(".jpg") if kind == "jpeg" else masks[0], mask)
     save(masks[1], 0 * DISC)  # of no object, which may be of either kind
     before = sorted(tmp_path.rglob("*"))
@@ -67,6 +69,7 @@ def test_a_page_of_numbers_is_not_opened_on_masks_of_0_and_255(tmp_path, layout,
     said = capsys.readouterr().err
     assert "look like masks of 0 and 255" in said and "--mask-format binary" in said and "--mask-format index" in said
     assert sorted(tmp_path.rglob("*")) == before
+    assert kind == "soft" or (shown(page_of(tmp_path / "p", "binary"), "photo 00.png") == DISC).mean() > 0.9
 
 
 @pytest.mark.parametrize("layout", [in_two, beside])

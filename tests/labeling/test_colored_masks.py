@@ -63,6 +63,7 @@ def test_a_stroke_keeps_the_colours_of_the_data(photos):
 
 def test_masks_of_numbers_are_read_whatever_colours_the_list_has(photos):
     (photos / "classes.txt").write_text("a\nb\n")
+    (photos / "masks" / "photo 00.png").unlink()
     page = MaskSession(photos)
     send(page, "photo 01.png", NUMBERS)  # in the usual colours
     (photos / "classes.txt").write_text(COLORED)
@@ -70,9 +71,19 @@ def test_masks_of_numbers_are_read_whatever_colours_the_list_has(photos):
     for file in ("photo 01.png", "photo 02.png"):
         assert (shown(page, file) == NUMBERS).all()
         send(page, file, NUMBERS)
-    (photos / "masks" / "photo 00.png").unlink()
     data = load_segmentation(photos, classes=str(photos / "classes.txt"), mask_format="colors")
     assert (data.mask(1) == NUMBERS).all() and (data.mask(2) == NUMBERS).all()
+
+
+def test_numbers_are_not_painted_among_colours_that_nobody_has_named(photos):
+    (photos / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match="are of colours, such as photo 00.png.*classes.txt, one a line, such as 'road"):
+        MaskSession(photos)
+    Image.fromarray(NUMBERS).save(photos / "masks" / "photo 01.png")  # said by another, which the page reads
+    MaskSession(photos)
+    (photos / "masks" / "photo 01.png").unlink()
+    (photos / "classes.txt").write_text(COLORED)
+    MaskSession(photos)
 
 
 def test_a_mask_of_two_meanings_is_refused(photos):
@@ -99,6 +110,7 @@ def test_a_name_that_means_no_class_beside_colours_is_refused(photos, name):
         MaskSession(photos, classes=["a", "b", name])
     assert (photos / "classes.txt").read_bytes() == before and page.classes == ["a", "b"]
     (photos / "classes.txt").write_text("a\nb\n")
+    (photos / "masks" / "photo 00.png").unlink()
     assert MaskSession(photos).new_class(name)["classes"][2]["name"] == name
 
 

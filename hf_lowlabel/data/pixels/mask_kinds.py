@@ -15,10 +15,12 @@ SOFT = 32  # more different values than this are shades along the border of an o
 
 
 class Kind(Enum):
-    """OBJECT: 0 and 255. NUMBERS: of classes. BOTH: numbers, and 255 where a pixel takes no part. UNKNOWN: none of
-    these, or one value that may be of any; so may a palette of 0 and 255, in which programs save numbers alone."""
+    """OBJECT: 0 and 255, or drawn into the transparency. COLORS: of red, green and blue. NUMBERS: of classes. BOTH:
+    numbers, and 255 where a pixel takes no part. UNKNOWN: none of these, or one value that may be of any; so may a
+    palette of 0 and 255, in which programs save numbers alone."""
 
     OBJECT = "object"
+    COLORS = "colors"
     NUMBERS = "numbers"
     BOTH = "both"
     UNKNOWN = "unknown"
@@ -30,7 +32,9 @@ def kind_of(image: Image.Image) -> Kind:
     try:
         values = np.unique(np.asarray(image.convert("L")) if blurred else one_channel(image, ""))
     except UserError:
-        return Kind.UNKNOWN
+        if "A" in image.getbands() and np.ptp(np.asarray(image.getchannel("A"))):
+            return Kind.OBJECT
+        return Kind.COLORS if image.mode in ("RGB", "RGBA") else Kind.UNKNOWN
     ends = values[0] <= 0 and values[-1] >= IGNORE
     if image.mode != "P" and ends and (len(values) == 2 or blurred or len(values) > SOFT):
         return Kind.OBJECT
