@@ -75,8 +75,8 @@ def refuse_unlike(folder: Path, places: Iterable[Place], colored: bool) -> None:
     if colors and not objects and not colored:
         raise UserError(
             f"The masks in {str(folder)!r} are of colours, such as {colors[0]}, and the page paints numbers of "
-            f"classes, which cannot lie among them. Write the classes with their colours into {folder / CLASSES_FILE}, one a "
-            "line, such as 'road #804080': the page then paints in these."
+            f"classes, which cannot lie among them. Write the classes with their colours into "
+            f"{folder / CLASSES_FILE}, one a line, such as 'road #804080': the page then paints in these."
         )
     if objects:
         raise UserError(
