@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from hf_lowlabel.cli import main
+from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.errors import UserError
 from hf_lowlabel.labeling.labels import Asked, Labels, read_labels, write_labels
 from hf_lowlabel.labeling.other_rounds import GONE
@@ -205,6 +206,7 @@ def test_what_is_corrected_in_a_second_look_is_learned_in_the_next_round(base, n
     page.label(gone, next(name for name in page.classes if not gone.startswith(name)))
     go_on(base, network)
     assert labels_of(base, 2)[gone] == page.labels.labels[gone]
+    assert Split.load(loop_folder / "round-2" / "split.json").reviewed == [gone]  # not to be looked at a third time
 
 
 def test_a_round_asks_for_no_more_than_there_is(base, network, capsys):  # noqa: F811
