@@ -80,7 +80,8 @@ PLACES = {  # file -> the calls; "ours" is of files that this package wrote or s
     "labeling/suggestions.py": "read_json",
     "labeling/mask_assist.py": "from_pretrained from_pretrained",  # transformers' own classes, safetensors
     "labeling/mask_import.py": "copyfile read_json",  # masks that the page wrote, ours
-    "labeling/mask_places.py": "open_image open_image open_image open_image",
+    "labeling/binary_masks.py": "open_image open_image",
+    "labeling/mask_places.py": "open_image open_image open_image",
     "labeling/page.py": "read_bytes read_bytes read_bytes",
     "labeling/browser.py": "open open",  # ours
     "labeling/history.py": "open read_bytes read_bytes",  # ours
