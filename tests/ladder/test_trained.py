@@ -713,7 +713,9 @@ def test_a_network_that_labels_left_out_prefer_is_the_answer(network, colours, t
         best.run.metrics["accuracy"]
     )
     said = [line for line in best.advice.sentences if line.startswith("On the 24 test images")]
-    assert said == [f"On the 24 test images: {percent(best.run.metrics['accuracy'])} right."]  # not the frozen head's
+    scores = best.run.metrics
+    told = f"{percent(scores['accuracy'])} ± {100 * scores['accuracy_error']:.1f}"
+    assert said == [f"On the 24 test images: {told} right."]  # not the frozen head's
     (kept,) = (row for row in best.run.recorder.ladder if row["kept"])
     assert kept["name"].startswith("FixMatch from") and "the frozen features, also 2-fold" in kept["name"]
     assert "that is for the frozen features" in best.advice.sentences[0]  # which were judged otherwise

@@ -14,7 +14,7 @@ from tests.training.test_resume import digest, flags
 ALGORITHMS = trained("segmentation")
 LABELS = (10, 12, 13)  # below, equal to and above the batch of 12
 COMPARED = {
-    "finetune": dict(FINETUNE, method="fixmatch", max_steps=5, learning_rate=1e-3),
+    "finetune": dict(FINETUNE, method="fixmatch", max_steps=5, learning_rate=3e-4),
     "pretrain": dict(
         PRETRAIN,
         method="byol",
