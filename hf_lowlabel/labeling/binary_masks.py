@@ -36,11 +36,14 @@ def check_format(mask_format: str | None, folder: Path, unsaid: bool) -> None:
 
 
 def is_numbered(mask: Path) -> bool:
-    """Whether a mask is there that was written here with class numbers."""
+    """Whether a mask is there that was written here with class numbers; one that cannot be read was not."""
     if not mask.is_file():
         return False
-    with open_image(mask) as image:
-        return is_painted(image)
+    try:
+        with open_image(mask) as image:
+            return is_painted(image)
+    except BadImage:
+        return False
 
 
 def without_numbers(place: Place, names: list[str], colors: Colors) -> bool:
@@ -90,7 +93,7 @@ def all_without_numbers(places: Collection[Place], names: list[str], colors: Col
     """`without_numbers` of every mask that can be read; the page says of the others what is wrong with them."""
     done = 0
     for place in places:
-        with suppress(UserError, BadImage):
+        with suppress(UserError):
             done += place.binary and without_numbers(place, names, colors)
     if done:
         log.warning("%d masks were of class numbers, and are of 0 and 255 now, as the others", done)

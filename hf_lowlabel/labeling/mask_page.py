@@ -112,8 +112,8 @@ class MaskSession:
             return (shared.names, shared.colors) if shared else found
         if there and there[0]:
             return there
-        names = self.asked.class_names if self.asked else OF_ONE if self.binary else []
-        names = self.model.names if self.model and not (self.asked and names) else names
+        names = (self.asked.class_names if self.asked else []) or (self.model.names if self.model else [])
+        names = names or (OF_ONE if self.binary and not self.asked else [])
         return [check_name(name, "Name the classes by --classes.") for name in names], there[1] if there else {}
 
     def classes_there(self) -> tuple[list[str], Colors] | None:

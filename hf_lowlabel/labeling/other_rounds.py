@@ -128,7 +128,7 @@ def after_reviews(place: Path, asked: Asked, found: Labels) -> tuple[Asked, Labe
 
 def reviewed(asked: Asked, found: Labels) -> list[str]:
     """Images that got an answer at a second look, also one of which somebody was unsure: the label stays as it is."""
-    answered = {*found.labels, *found.skipped}
+    answered = {*found.labels, *(id for id in found.skipped if found.why.get(id) != GONE)}
     return [id for id in asked.files.values() if id in answered] if asked.strategy == "review" else []
 
 

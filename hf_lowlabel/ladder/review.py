@@ -127,4 +127,5 @@ def odd(advice: dict, labeled: dict[str, str], reviewed: Sequence[str] = ()) -> 
         id = remark["images"][0]
         if id in labeled:
             out.setdefault(id, (None, f"labeled {labeled[id]}; {remark['why']}"))
-    return {id: said for id, said in out.items() if id not in {*reviewed}}
+    before = {*reviewed}
+    return {id: said for id, said in out.items() if id not in before}

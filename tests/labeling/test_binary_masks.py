@@ -102,7 +102,10 @@ def test_masks_of_numbers_that_lie_among_them_become_such_where_they_are_whole(t
     save_mask(DISC, TWO, masks[1])
     save_mask(np.where(DISC == 1, 1, 255), TWO, masks[2])
     half = masks[2].read_bytes()
+    paint(tmp_path / "images", 4)
+    (tmp_path / "masks" / "photo 03.png").write_bytes(b"no image")
     page = page_of(tmp_path, "binary")
+    assert "4 of 4 images have a mask (1 of them is not painted whole" in page.parting()
     assert "1 masks were of class numbers" in caplog.text and masks[2].read_bytes() == half
     assert (np.asarray(Image.open(masks[1])) == 255 * DISC).all()
     assert (shown(page, "photo 02.png") == np.where(DISC == 1, 1, 255)).all()

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from hf_lowlabel.data.opening import load_segmentation
 from hf_lowlabel.data.splits.splits import Split
 from hf_lowlabel.labeling.importing import import_labels
 from hf_lowlabel.labeling.labels import Asked, Labels, write_labels
+from hf_lowlabel.labeling.other_rounds import GONE, reviewed
 from hf_lowlabel.labeling.page import Session
 from hf_lowlabel.labeling.pages import session_of
 from hf_lowlabel.ladder.advice import doubtful_of_several
@@ -129,6 +131,13 @@ def test_what_was_answered_is_not_asked_for_again(run, tmp_path, capsys):
             labels = str(place)
         else:
             assert "needs to be checked" in out
+
+
+def test_a_photo_that_was_gone_was_not_looked_at():
+    asked = Asked("photos", None, {"0.png": "a", "1.png": "b", "2.png": "c"}, strategy="review")
+    found = Labels({"c": "red"}, skipped={"a", "b"}, why={"a": "unsure", "b": GONE})
+    assert reviewed(asked, found) == ["a", "c"]
+    assert reviewed(replace(asked, strategy="doubt"), found) == []
 
 
 def test_what_is_odd():

@@ -395,12 +395,17 @@ def test_power_law_is_found_again(power, off):
 
 
 # ---- advice ----------------------------------------------------------------------------------------------------------
-def test_a_wrong_label_is_named_first():
+def one_wrong():
+    """Which images are labeled, their labels, of which the fourth is wrong, and the best rung."""
     x, y = clusters(spread=0.3)
     rows = drawn(y, 8)
     given = y[rows].copy()
     given[3] = (given[3] + 1) % 4
-    best = climb([Features("net", x, rows, given, 4)], given)[0]
+    return rows, given, climb([Features("net", x, rows, given, 4)], given)[0]
+
+
+def test_a_wrong_label_is_named_first():
+    rows, given, best = one_wrong()
     found = advice.doubtful_labels(best, given, rows, list("abcd"))
     assert found[0].rows == (rows[3],) and len(found) <= 3 and "looks like" in found[0].why
 
@@ -416,11 +421,7 @@ def test_a_rung_that_is_mostly_wrong_doubts_no_label():
 
 def test_the_accuracy_that_is_told_decides_whether_labels_are_doubted():
     """That of classes weighted by their share of the images, which may be below that of the labels."""
-    x, y = clusters(spread=0.3)
-    rows = drawn(y, 8)
-    given = y[rows].copy()
-    given[3] = (given[3] + 1) % 4
-    best = climb([Features("net", x, rows, given, 4)], given)[0]
+    rows, given, best = one_wrong()
     assert best.correct.mean() >= advice.TRUSTED and advice.doubtful_labels(best, given, rows, list("abcd"))
     best.weight = (1 - best.correct + 1e-3) / (1 - best.correct + 1e-3).sum()
     assert best.accuracy < advice.TRUSTED and advice.doubtful_labels(best, given, rows, list("abcd")) == []
